@@ -1,0 +1,1 @@
+"""Force providers: JMP potentials for the engines of the field."""

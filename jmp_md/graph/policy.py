@@ -1,0 +1,75 @@
+"""Which pairs of atoms enter which of the four graphs, and with what weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jmp_md.errors import InputError
+
+GRAPHS = ("main", "atom_edge", "quadruplet", "atom_atom")
+
+
+@dataclass(frozen=True)
+class GraphPolicy:
+    """Rules for the four graphs, in the order ``main, atom_edge, quadruplet, atom_atom``.
+
+    ``official`` is the published network: hard cutoff, nearest ``counts`` neighbours, main graph
+    made symmetric by atom index. ``smooth`` weights every edge by switches that vanish, with two
+    continuous derivatives, at the cutoff (over ``width``) and, where a count is given, at the
+    distance where that many neighbours are closer (over ``rank_width``).
+
+    Attributes:
+        kind: ``"official"`` or ``"smooth"``.
+        cutoffs: Å, one per graph.
+        counts: Neighbours kept per atom, one per graph; None in a smooth graph means all.
+        width: Å, over which a smooth edge goes from full weight to zero at its cutoff.
+        rank_width: Å, the same for the limit by count.
+        inline_sin2: sin^2 of the angle below which a smooth dihedral begins to fade.
+    """
+
+    kind: str
+    cutoffs: tuple[float, float, float, float]
+    counts: tuple[int | None, int | None, int | None, int | None] = (None, None, None, None)
+    width: float = 1.0
+    rank_width: float = 0.5
+    inline_sin2: float = 0.03
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cutoffs", tuple(float(c) for c in self.cutoffs))
+        object.__setattr__(self, "counts", tuple(self.counts))
+        if self.kind not in ("official", "smooth"):
+            raise InputError(f"graph policy {self.kind!r}: choose 'official' or 'smooth'")
+        if len(self.cutoffs) != 4 or len(self.counts) != 4:
+            raise InputError("a graph policy takes four cutoffs and four counts")
+        if not min(self.cutoffs) > 0:
+            raise InputError(f"graph cutoffs {self.cutoffs} must be positive (Å)")
+        if any(c is not None and c < 1 for c in self.counts):
+            raise InputError(f"neighbour counts {self.counts} must be at least 1")
+        if self.kind == "official" and None in self.counts:
+            raise InputError("the official graph policy needs a neighbour count for every graph")
+        if self.kind == "smooth" and not 0 < self.width < min(self.cutoffs):
+            raise InputError(f"switch width {self.width} Å must lie between 0 and the cutoffs")
+
+    @classmethod
+    def official(cls, cutoff: float, max_neighbors: int) -> GraphPolicy:
+        """The published rule: one cutoff in Å and a base count B (spec section 1)."""
+        b = max_neighbors
+        counts = (b, max(b * 20 // 30, 1), max(b * 8 // 30, 1), max(b * 1000 // 30, 1))
+        return cls("official", (cutoff,) * 4, counts)
+
+    @classmethod
+    def smooth(
+        cls,
+        main: float = 5.0,
+        atom_edge: float = 5.0,
+        quadruplet: float = 3.5,
+        atom_atom: float = 8.0,
+        **options: float,
+    ) -> GraphPolicy:
+        """Every graph with a cutoff of its own, in Å, and no limit by count."""
+        return cls("smooth", (main, atom_edge, quadruplet, atom_atom), **options)
+
+    @property
+    def cutoff(self) -> float:
+        """Å, the largest of the four cutoffs: how far a neighbour search must reach."""
+        return max(self.cutoffs)

@@ -1,0 +1,136 @@
+"""What a model says of itself: the JSON header of a model file.
+
+The header holds everything needed to rebuild a potential around its tensors, and what a user
+must know before trusting it: elements, level of theory, data, licence and measured errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from jmp_md._version import __version__
+from jmp_md.errors import CheckpointError
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.nn.config import BackboneConfig
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """One output head: an energy and, where the model has it, a direct force.
+
+    Physical values (spec section 6): E = energy_scale * network + energy_mean + sum of
+    references, conservative forces are -dE/dx, direct forces are force_scale * network.
+
+    Attributes:
+        name: Task name, e.g. ``"ani1x"``.
+        graph: Graphs the head was trained with.
+        energy_scale: eV per unit of network output.
+        energy_mean: eV, added once per structure.
+        references: Energy in eV to add for each atom of an element (atomic number -> eV).
+        has_references: False when the training data had references that are not known here, so
+            that energies are relative to an unknown constant per element.
+        force_scale: eV/Å per unit of direct-force output; None without a direct-force head.
+        bias: Whether the head's linear layers have biases (all but the last).
+        elements: Atomic numbers seen in training; empty when unknown.
+        level_of_theory: E.g. ``"PBE/def2-SVP"``.
+    """
+
+    name: str
+    graph: GraphPolicy
+    energy_scale: float = 1.0
+    energy_mean: float = 0.0
+    references: dict[int, float] = field(default_factory=dict)
+    has_references: bool = True
+    force_scale: float | None = None
+    bias: bool = True
+    elements: tuple[int, ...] = ()
+    level_of_theory: str = "unknown"
+
+
+@dataclass(frozen=True)
+class ModelHeader:
+    """Everything about a model but its tensors.
+
+    Attributes:
+        name: Registry name or file stem.
+        architecture: Sizes of the network.
+        heads: One entry per output head, in the order of the file.
+        licence: Licence of the weights.
+        data: Data sets it was trained on, with their licences, in words.
+        metrics: Measured errors, e.g. ``{"force_mae_meV_per_A": 11.2, "test": "..."}``.
+        training: How it was trained: recipe, machine, time, seeds, hashes.
+        weights: ``"ema"`` or ``"raw"``, where a checkpoint offered both.
+        written_by: Version of jmp-md that wrote the file.
+    """
+
+    name: str
+    architecture: BackboneConfig
+    heads: tuple[HeadInfo, ...]
+    licence: str = "unknown"
+    data: str = "unknown"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    weights: str = "raw"
+    written_by: str = __version__
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` restores an equal header."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelHeader:
+        """Parse a header.
+
+        Raises:
+            CheckpointError: Not JSON, of a newer format, or with unknown or missing fields.
+        """
+        try:
+            raw = json.loads(text)
+            version = raw["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"the model header is not readable: {error!r}") from error
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"the model file has format version {version}, this jmp-md {__version__} reads "
+                f"{FORMAT_VERSION}: upgrade jmp-md"
+            )
+        try:
+            raw["architecture"] = BackboneConfig(**raw["architecture"])
+            raw["heads"] = tuple(_head_from_dict(head) for head in raw["heads"])
+            return cls(**raw)
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"the model header is incomplete or damaged: {error}") from error
+
+    def head(self, name: str | None = None) -> HeadInfo:
+        """The head of that name; without a name, the only one.
+
+        Raises:
+            CheckpointError: Unknown name, or none given where there are several.
+        """
+        names = [head.name for head in self.heads]
+        if name is None and len(names) == 1:
+            return self.heads[0]
+        if name is None:
+            raise CheckpointError(
+                f"model {self.name!r} has several heads: pass head= one of {', '.join(names)}"
+            )
+        if name not in names:
+            raise CheckpointError(
+                f"model {self.name!r} has no head {name!r}: choose one of {', '.join(names)}"
+            )
+        return self.heads[names.index(name)]
+
+
+def _head_from_dict(raw: dict[str, Any]) -> HeadInfo:
+    # JSON turns integer keys into strings and tuples into lists.
+    raw = dict(raw)
+    raw["graph"] = GraphPolicy(**raw["graph"])
+    raw["references"] = {int(z): float(e) for z, e in raw.get("references", {}).items()}
+    raw["elements"] = tuple(raw.get("elements", ()))
+    return HeadInfo(**raw)

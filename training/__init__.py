@@ -1,0 +1,1 @@
+"""Training of JMP potentials: data sets, the fine-tuner and its recipes."""
