@@ -15,15 +15,15 @@ class GraphPolicy:
 
     ``official`` is the published network: hard cutoff, nearest ``counts`` neighbours, main graph
     made symmetric by atom index. ``smooth`` weights every edge by switches that vanish, with two
-    continuous derivatives, at the cutoff (over ``width``) and, where a count is given, at the
-    distance where that many neighbours are closer (over ``rank_width``).
+    continuous derivatives, at the cutoff and, where a count is given, once more neighbours than
+    that are closer.
 
     Attributes:
         kind: ``"official"`` or ``"smooth"``.
         cutoffs: Å, one per graph.
         counts: Neighbours kept per atom, one per graph; None in a smooth graph means all.
         width: Å, over which a smooth edge goes from full weight to zero at its cutoff.
-        rank_width: Å, the same for the limit by count.
+        rank_width: Neighbours beyond the count over which a smooth edge goes to zero.
         inline_sin2: sin^2 of the angle below which a smooth dihedral begins to fade.
     """
 
@@ -31,7 +31,7 @@ class GraphPolicy:
     cutoffs: tuple[float, float, float, float]
     counts: tuple[int | None, int | None, int | None, int | None] = (None, None, None, None)
     width: float = 1.0
-    rank_width: float = 0.5
+    rank_width: float = 4.0
     inline_sin2: float = 0.03
 
     def __post_init__(self) -> None:

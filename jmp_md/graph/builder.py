@@ -1,0 +1,264 @@
+"""From candidate pairs to the four weighted graphs of a structure or a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
+from jmp_md.graph.pairs import Pairs
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.nn.angular import smoothstep
+
+
+class GraphBuilder(nn.Module):
+    """Selects edges by a :class:`GraphPolicy` and lays them out for the network.
+
+    Distances, unit vectors and weights are differentiable in positions and cells; which edges
+    exist is not.
+    """
+
+    def __init__(self, policy: GraphPolicy) -> None:
+        super().__init__()
+        self.smooth = policy.kind == "smooth"
+        self.cutoffs: list[float] = list(policy.cutoffs)
+        self.counts: list[int] = [-1 if c is None else c for c in policy.counts]
+        self.width = policy.width
+        self.rank_width = policy.rank_width
+        self.inline_sin2 = policy.inline_sin2
+
+    def forward(
+        self, positions: Tensor, cells: Tensor, structure: Tensor, tags: Tensor, pairs: Pairs
+    ) -> Graph:
+        """Build the graphs.
+
+        Args:
+            positions: (n_atoms, 3) Å.
+            cells: (n_structures, 3, 3) Å.
+            structure: (n_atoms,) index of the structure each atom belongs to.
+            tags: (n_atoms,) OC20 tags; 2 everywhere but in slabs.
+            pairs: All pairs within the largest cutoff; pairs beyond it are passed over.
+        """
+        pairs, vector, distance = self._near(positions, cells, structure, pairs)
+        n_atoms = positions.shape[0]
+        unit = vector / distance.unsqueeze(-1)
+        if self.smooth:
+            masks, weights = self._smooth(distance, pairs, n_atoms)
+        else:
+            masks, weights = self._official(distance, pairs, n_atoms)
+        touched = (tags[pairs.source] > 0) | (tags[pairs.target] > 0)
+        masks[2] = masks[2] & touched
+
+        edges: list[Edges] = []
+        for g in range(4):
+            edges.append(_edges(masks[g], weights[g], pairs, distance, unit, n_atoms))
+        return self._join(edges, masks, pairs, n_atoms)
+
+    def _near(
+        self, positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pairs
+    ) -> tuple[Pairs, Tensor, Tensor]:
+        """Pairs within the largest cutoff now, with their vectors and distances."""
+        with torch.no_grad():
+            near = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
+            near_mask = near <= max(self.cutoffs) ** 2
+            renumbered = near_mask.cumsum(0) - 1
+            pairs = Pairs(
+                pairs.source[near_mask],
+                pairs.target[near_mask],
+                pairs.offset[near_mask],
+                renumbered[pairs.reverse[near_mask]],
+            )
+        vector = _pair_vectors(positions, cells, structure, pairs)
+        return pairs, vector, torch.linalg.norm(vector, dim=-1)
+
+    def _official(
+        self, distance: Tensor, pairs: Pairs, n_atoms: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Hard cutoff and K nearest; the main graph made symmetric by atom order (section 1)."""
+        d = distance.detach()
+        # Stable sorts leave ties in the order of pairs: by source, then offset.
+        order = torch.argsort(d, stable=True)
+        order = order[torch.argsort(pairs.target[order], stable=True)]
+        rank = torch.empty_like(order)
+        rank[order] = _rank_in_target(pairs.target[order], n_atoms)
+
+        masks: list[Tensor] = []
+        for g in range(4):
+            masks.append((d <= self.cutoffs[g]) & (rank < self.counts[g]))
+        x, y, z = pairs.offset.unbind(1)
+        negative = (x < 0) | ((x == 0) & ((y < 0) | ((y == 0) & (z < 0))))
+        same = pairs.source == pairs.target
+        main = masks[0] & ((pairs.source < pairs.target) | (same & negative))
+        masks[0] = main | main[pairs.reverse]
+        ones = torch.ones_like(d)
+        return masks, [ones, ones, ones, ones]
+
+    def _smooth(
+        self, distance: Tensor, pairs: Pairs, n_atoms: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights that vanish at each cutoff and beyond each count (section 8.1)."""
+        masks: list[Tensor] = []
+        weights: list[Tensor] = []
+        for g in range(4):
+            weight = 1.0 - smoothstep((distance - self.cutoffs[g] + self.width) / self.width)
+            if self.counts[g] > 0:
+                rank = _soft_rank(distance, weight, pairs.target, n_atoms)
+                fade = 1.0 - smoothstep((rank - (self.counts[g] - 1)) / self.rank_width)
+                weight = weight * fade * fade[pairs.reverse]
+            masks.append(weight.detach() > 0)
+            weights.append(weight)
+        return masks, weights
+
+    def _join(
+        self, edges: list[Edges], masks: list[Tensor], pairs: Pairs, n_atoms: int
+    ) -> Graph:
+        """Find where edges of different graphs are the same pair of atoms and images."""
+        main, atom_edge, quad = edges[0], edges[1], edges[2]
+        k, kq = main.slots, quad.slots
+        in_main = masks[0].cumsum(0) - 1
+        main_pairs, quad_pairs = pairs.offset[masks[0]], masks[2].nonzero().squeeze(1)
+        back = pairs.reverse[quad_pairs]  # a -> b for each quadruplet edge b -> a
+
+        # d -> b with d == a, where a -> b is in the main graph: not a triplet.
+        is_main = masks[0][back]
+        row, column = quad.slot[is_main], main.slot[in_main[back[is_main]]] % max(k, 1)
+        open_triplet = torch.ones(n_atoms * kq * k, dtype=torch.bool, device=row.device)
+        open_triplet[row * k + column] = False
+        open_triplet = open_triplet.view(n_atoms * kq, k)
+
+        closing, is_closing = _closing_triplets(
+            main, quad, main_pairs, pairs.offset[quad_pairs], open_triplet, n_atoms
+        )
+        return Graph(
+            main=main,
+            atom_edge=atom_edge,
+            quadruplet=quad,
+            atom_atom=edges[3],
+            swap=in_main[pairs.reverse[masks[0]]],
+            differ_main=~torch.eye(k, dtype=torch.bool, device=row.device),
+            differ_atom_edge=_differ(main, atom_edge, masks[0], masks[1], n_atoms),
+            differ_quadruplet=_differ(main, quad, masks[0], masks[2], n_atoms),
+            open_triplet=open_triplet,
+            closing=closing,
+            is_closing=is_closing.view(n_atoms, k, kq),
+            smooth=self.smooth,
+            inline_sin2=self.inline_sin2,
+            kept=1.0,
+        )
+
+
+def _pair_vectors(positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pairs) -> Tensor:
+    """r_st = x_t - x_s - n . cell for every pair: (n_pairs, 3) Å."""
+    vector = positions.index_select(0, pairs.target) - positions.index_select(0, pairs.source)
+    cell = cells.index_select(0, structure.index_select(0, pairs.target))
+    shift = (pairs.offset.to(positions.dtype).unsqueeze(1) @ cell).squeeze(1)
+    return vector - shift
+
+
+def _rank_in_target(target: Tensor, n_atoms: int) -> Tensor:
+    """Place of each entry among those of its target, for sorted targets."""
+    count = torch.bincount(target, minlength=n_atoms)
+    start = count.cumsum(0) - count
+    return torch.arange(target.shape[0], device=target.device) - start[target]
+
+
+def _soft_rank(distance: Tensor, weight: Tensor, target: Tensor, n_atoms: int) -> Tensor:
+    """Weighted number of closer neighbours of the target, each counted over a soft step.
+
+    A neighbour counts fully once it is 0.25 Å closer and not at all when 0.25 Å farther.
+    """
+    rank = _rank_in_target(target, n_atoms)
+    slots = int(rank.max()) + 1 if rank.numel() > 0 else 0
+    place = target * slots + rank
+    padded_d = distance.new_full([n_atoms * slots], 1e6).index_copy(0, place, distance)
+    padded_w = weight.new_zeros(n_atoms * slots).index_copy(0, place, weight)
+    gap = padded_d.view(n_atoms, slots, 1) - padded_d.view(n_atoms, 1, slots)
+    closer = smoothstep((gap / 0.25 + 1.0) * 0.5) * padded_w.view(n_atoms, 1, slots)
+    own = 0.5 * padded_w  # an edge is not closer than itself
+    return (closer.sum(dim=2).view(-1) - own).index_select(0, place)
+
+
+def _edges(
+    mask: Tensor, weight: Tensor, pairs: Pairs, distance: Tensor, unit: Tensor, n_atoms: int
+) -> Edges:
+    chosen = mask.nonzero().squeeze(1)
+    target = pairs.target[chosen]
+    rank = _rank_in_target(target, n_atoms)
+    slots = int(rank.max()) + 1 if chosen.shape[0] > 0 else 0
+    return Edges(
+        source=pairs.source[chosen],
+        target=target,
+        slot=target * slots + rank,
+        slots=slots,
+        distance=distance.index_select(0, chosen),
+        unit=unit.index_select(0, chosen),
+        weight=weight.index_select(0, chosen),
+    )
+
+
+def _differ(
+    main: Edges, other: Edges, main_mask: Tensor, other_mask: Tensor, n_atoms: int
+) -> Tensor:
+    """(n, main slots, other slots) False where both slots hold the same pair, True elsewhere."""
+    differ = torch.ones(
+        n_atoms * main.slots * other.slots, dtype=torch.bool, device=main.source.device
+    )
+    both = main_mask & other_mask
+    in_main = main_mask.cumsum(0) - 1
+    in_other = other_mask.cumsum(0) - 1
+    row, column = main.slot[in_main[both]], other.slot[in_other[both]]
+    if other.slots > 0:
+        differ[row * other.slots + column % other.slots] = False
+    return differ.view(n_atoms, main.slots, other.slots)
+
+
+def _closing_triplets(
+    main: Edges,
+    quad: Edges,
+    main_offset: Tensor,
+    quad_offset: Tensor,
+    open_triplet: Tensor,
+    n_atoms: int,
+) -> tuple[Tensor, Tensor]:
+    """Triplets d -> b -> a whose d is also a main neighbour c -> a, by (c -> a, b -> a).
+
+    Returns the flat index into (n * kq, k) for every (n, k, kq), and whether there is one.
+    """
+    k, kq = main.slots, quad.slots
+    closing = torch.zeros(n_atoms * k * kq, dtype=torch.long, device=main.source.device)
+    is_closing = torch.zeros(n_atoms * k * kq, dtype=torch.bool, device=main.source.device)
+    if k == 0 or kq == 0:
+        return closing, is_closing
+    # Every triplet (quadruplet slot, main slot of b) as the pair d -> a it would close.
+    b = source_slots(quad, n_atoms)
+    filled = to_slots(torch.ones_like(main.source), main, n_atoms) > 0
+    filled_q = to_slots(torch.ones_like(quad.source), quad, n_atoms).view(-1, 1) > 0
+    exists = open_triplet & filled.index_select(0, b) & filled_q
+    d = source_slots(main, n_atoms).view(n_atoms, k).index_select(0, b)
+    offset_d = to_slots(main_offset, main, n_atoms).index_select(0, b)
+    offset = offset_d + to_slots(quad_offset, quad, n_atoms).view(-1, 1, 3)
+    a = (torch.arange(n_atoms * kq, device=b.device) // kq).view(-1, 1).expand_as(d)
+
+    reach = 2 * max(int(main_offset.abs().max()), int(quad_offset.abs().max()))
+    known = _pair_key(main.target, main.source, main_offset, n_atoms, reach)
+    triplet = exists.flatten().nonzero().squeeze(1)
+    wanted = _pair_key(
+        a.flatten()[triplet], d.flatten()[triplet], offset.flatten(0, 1)[triplet], n_atoms, reach
+    )
+    place = torch.searchsorted(known, wanted).clamp(max=known.shape[0] - 1)
+    found = known[place] == wanted
+    triplet, edge = triplet[found], place[found]
+    quad_slot = (triplet // k) % kq
+    where = main.slot[edge] * kq + quad_slot
+    closing[where] = triplet
+    is_closing[where] = True
+    return closing, is_closing
+
+
+def _pair_key(target: Tensor, source: Tensor, offset: Tensor, n_atoms: int, reach: int) -> Tensor:
+    """One integer per pair and image, in the sort order of pairs."""
+    m = 2 * reach + 1
+    key = target * n_atoms + source
+    for axis in range(3):
+        key = key * m + offset[:, axis] + reach
+    return key

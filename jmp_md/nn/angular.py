@@ -1,0 +1,103 @@
+"""Angular functions as power and Fourier series, the key to not listing triplets.
+
+Y_l(z) = sqrt((2l+1)/(4 pi)) P_l(z) is a polynomial of degree l, and P_l(cos theta) a cosine
+series of degree l. Written so, the coefficients fold into the weights that multiply the radial
+basis, and what remains per pair of edges is a power of a cosine or a pair (cos m alpha,
+sin m alpha).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.polynomial import chebyshev, legendre
+from torch import Tensor
+
+
+def power_coefficients(num_spherical: int) -> Tensor:
+    """L with Y_l(z) = sum_p L[l, p] z^p; shape (num_spherical, num_spherical), float64."""
+    rows = np.zeros((num_spherical, num_spherical))
+    for l in range(num_spherical):  # noqa: E741 - the field's letter
+        rows[l, : l + 1] = legendre.leg2poly(np.eye(num_spherical)[l])[: l + 1]
+    return torch.from_numpy(rows * _normalisation(num_spherical)[:, None])
+
+
+def cosine_coefficients(num_spherical: int) -> Tensor:
+    """C with Y_l(cos t) - Y_l(0) = sum_m C[l, m] cos(m t) and Y_l(0) in the last column.
+
+    Shape (num_spherical, num_spherical + 1), float64. Columns 0 .. num_spherical - 1 belong to
+    cos(m t), the last to a constant that stays where the dihedral is undefined.
+    """
+    norm = _normalisation(num_spherical)
+    rows = np.zeros((num_spherical, num_spherical + 1))
+    for l in range(num_spherical):  # noqa: E741
+        series = chebyshev.poly2cheb(legendre.leg2poly(np.eye(num_spherical)[l])[: l + 1])
+        at_zero = legendre.legval(0.0, np.eye(num_spherical)[l])
+        rows[l, : l + 1] = series
+        rows[l, 0] -= at_zero
+        rows[l, -1] = at_zero
+    return torch.from_numpy(rows * norm[:, None])
+
+
+def _normalisation(num_spherical: int) -> np.ndarray:
+    return np.sqrt((2 * np.arange(num_spherical) + 1) / (4 * math.pi))
+
+
+def powers(z: Tensor, count: int) -> Tensor:
+    """z^0 .. z^(count-1) stacked before the last dimension: (..., n) -> (..., count, n)."""
+    terms = [torch.ones_like(z)]
+    if count > 1:
+        terms.append(z)
+    for p in range(2, count):
+        terms.append(terms[p // 2] * terms[p - p // 2])
+    return torch.stack(terms, dim=-2)
+
+
+def orthogonal_frame(axis: Tensor) -> Tensor:
+    """Two unit vectors orthogonal to each unit vector and to each other.
+
+    (..., 3) -> (..., 2, 3). Branch-free form of Duff et al., J. Comput. Graph. Tech. 6 (2017) 1.
+    It jumps where the axis crosses z = 0, which cancels: only differences of azimuths enter.
+    """
+    x, y, z = axis.unbind(-1)
+    sign = torch.where(z >= 0, torch.ones_like(z), -torch.ones_like(z))
+    a = -1.0 / (sign + z)
+    b = x * y * a
+    e1 = torch.stack([1.0 + sign * x * x * a, sign * b, -sign * x], dim=-1)
+    e2 = torch.stack([b, sign + y * y * a, -y], dim=-1)
+    return torch.stack([e1, e2], dim=-2)
+
+
+def azimuth_series(in_plane: Tensor, count: int, inline_sin2: float, smooth: bool) -> Tensor:
+    """s cos(m alpha), m = 0 .. count-1, then s sin(m alpha), m = 1 .. count-1, then 1.
+
+    ``in_plane`` (..., 2, n) are the components of unit vectors in the plane orthogonal to an
+    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n).
+
+    s is 1 except near the axis, where alpha loses meaning. Official rule: s = 0 below a
+    threshold of sin^2(phi). Smooth rule: s rises from 0 to 1 over sin^2(phi) in
+    [0, ``inline_sin2``] with two continuous derivatives (spec section 8.3).
+    """
+    x, y = in_plane.unbind(-2)
+    sin2 = x * x + y * y
+    # Below this, rounding decides the direction; 1e-7 in float64 is the spec's rule for sin(phi).
+    threshold = 1e-14 if in_plane.dtype == torch.float64 else 1e-8
+    defined = sin2 > threshold
+    inverse = torch.where(defined, sin2, torch.ones_like(sin2)).rsqrt()
+    s = defined.to(in_plane.dtype)
+    if smooth:
+        s = s * smoothstep(sin2 / inline_sin2)
+    cos, sin = x * inverse, y * inverse
+    cosines, sines = [s], [torch.zeros_like(s)]
+    for _ in range(1, count):
+        cosines.append(cosines[-1] * cos - sines[-1] * sin)
+        sines.append(cosines[-2] * sin + sines[-1] * cos)
+    return torch.stack(cosines + sines[1:] + [torch.ones_like(s)], dim=-2)
+
+
+def smoothstep(t: Tensor) -> Tensor:
+    """0 below t = 0, 1 above t = 1, 6 t^5 - 15 t^4 + 10 t^3 between: continuous to order two."""
+    t = t.clamp(0.0, 1.0)
+    return t * t * t * (10.0 + t * (6.0 * t - 15.0))
