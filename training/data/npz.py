@@ -145,11 +145,13 @@ class MoleculeNpz(_Npz):
             for field, key in self._keys.items()
             if field != "numbers"
         }
-        row["positions"] = row["positions"] * self._length_unit
-        if "energy" in row:
-            row["energy"] = row["energy"] * self._energy_unit
-        if "forces" in row:
-            row["forces"] = row["forces"] * (self._energy_unit / self._length_unit)
+        factors = {
+            "positions": self._length_unit,
+            "energy": self._energy_unit,
+            "forces": self._energy_unit / self._length_unit,
+        }
+        for field in row:  # in double precision, so that a change of unit does not round
+            row[field] = np.multiply(row[field], factors[field], dtype=np.float64)
         numbers = self._array(self._keys["numbers"])
         return make_frame(self.path, index, numbers=numbers, system=self.path.stem, **row)
 
