@@ -1,0 +1,69 @@
+"""The ``jmp-md`` command.
+
+Every command is a module of this package with ``NAME``, ``HELP``, ``configure(parser)`` and
+``run(args) -> int``. Its top level imports nothing heavy, so that ``jmp-md --help`` is fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from jmp_md._version import __version__
+from jmp_md.errors import JMPError
+
+_COMMANDS = ("models",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status: 0 for success, 1 for an error that was reported, 130 when interrupted.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()  # so that a closed pipe shows here
+        return status
+    except BrokenPipeError:
+        # The reader has gone, as in `jmp-md models | head`: let the exit flush into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (JMPError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jmp-md", description="JMP (GemNet-OC) potentials, from checkpoint to simulation."
+    )
+    parser.add_argument("--version", action="version", version=f"jmp-md {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error arose")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module_name in _COMMANDS:
+        module = importlib.import_module(f"jmp_md.cli.{module_name}")
+        command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        # Also after the command; SUPPRESS keeps it from undoing the one before the command.
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""``jmp-md models``: list the registry, add a model file, print a card or a path."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jmp_md.models.registry import ModelEntry
+
+NAME = "models"
+HELP = "list models; add one, print its card or its path"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    actions = parser.add_subparsers(dest="action", title="actions (without one: list all models)")
+    add = actions.add_parser("add", help="copy a model file into the cache under a name")
+    add.add_argument("name", help="name it gets")
+    add.add_argument("file", help="native .safetensors file or official .pt or .ckpt checkpoint")
+    add.add_argument("--force", action="store_true", help="replace a cached model of that name")
+    card = actions.add_parser("card", help="print what is known about a model, as markdown")
+    card.add_argument("name", help="name or path of a native model")
+    path = actions.add_parser("path", help="print the file of a model; downloads an official one")
+    path.add_argument("name", help="name of the model")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Execute the command."""
+    from jmp_md.models import registry
+
+    if args.action == "add":
+        print(registry.add_model(args.name, args.file, force=args.force))
+    elif args.action == "card":
+        _print_card(args.name)
+    elif args.action == "path":
+        print(registry.resolve(args.name))
+    else:
+        _print_list()
+    return 0
+
+
+def _print_list() -> None:
+    from jmp_md.models.cards import symbols
+    from jmp_md.models.registry import list_models
+
+    def row(entry: ModelEntry) -> tuple[str, ...]:
+        size = f"{entry.size / 1e6:.1f} MB" if entry.size is not None else "unknown"
+        where = str(entry.path) if entry.where == "cached" else entry.where
+        elements = symbols(entry.elements) + (f" (only {entry.domain})" if entry.domain else "")
+        error = "unusable" if entry.problem else _test_error(entry)
+        return entry.name, size, entry.licence, elements, error, where
+
+    entries = list_models()
+    rows = [("name", "size", "licence", "elements", "test error", "where")]
+    rows += [row(entry) for entry in entries if entry.where != "to train"]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        print(line.rstrip())
+    for entry in entries:
+        if entry.problem:
+            print(f"\n{entry.name} is unusable: {entry.problem}")
+    to_train = ", ".join(entry.name for entry in entries if entry.where == "to train")
+    print("\nKnown, but to be trained or added ('jmp-md models path NAME' says how):")
+    width = shutil.get_terminal_size().columns
+    print(textwrap.fill(to_train, width, break_on_hyphens=False))
+
+
+def _test_error(entry: ModelEntry) -> str:
+    """Mean absolute force error in meV/Å, the one figure that compares models of a data set."""
+    metrics = entry.header.metrics if entry.header else {}
+    error = metrics.get("force_mae_meV_per_A")
+    return f"F {error:.1f} meV/Å" if isinstance(error, int | float) else "not recorded"
+
+
+def _print_card(name: str) -> None:
+    from jmp_md.checkpoints.native import SUFFIX, read_header
+    from jmp_md.errors import InputError
+    from jmp_md.models.cards import model_card
+    from jmp_md.models.registry import resolve
+
+    path = resolve(name)
+    if path.suffix != SUFFIX:
+        raise InputError(
+            f"{path} is an official checkpoint, without a header to make a card from: convert it "
+            f"with 'jmp-md convert {path} OUT{SUFFIX}' and ask for the card of OUT{SUFFIX}"
+        )
+    print(model_card(read_header(path), path.stat().st_size), end="")

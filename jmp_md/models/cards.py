@@ -1,0 +1,120 @@
+"""Model cards: what a user must know before trusting a model, from its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ase.data import chemical_symbols
+
+from jmp_md.graph.policy import GRAPHS, GraphPolicy
+from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.models.catalogue import non_commercial
+
+_LIMITS = (
+    "Only structures like those of the training data are covered; energies and forces elsewhere "
+    "may be wrong without any sign of it.",
+    "The network sees no charge and no spin.",
+    "Interactions end at the largest cutoff of the graphs.",
+)
+
+
+def symbols(numbers: Iterable[int]) -> str:
+    """Element symbols by atomic number, e.g. ``"H C O"``; ``"unknown"`` for none."""
+    return " ".join(chemical_symbols[z] for z in sorted(numbers)) or "unknown"
+
+
+def model_card(header: ModelHeader, size_bytes: int) -> str:
+    """Markdown page about a model.
+
+    Args:
+        header: Header of the model file.
+        size_bytes: Size of the file.
+    """
+    sizes = header.architecture
+    sections = [
+        f"# {header.name}",
+        _bullets(
+            {
+                "Network": f"GemNet-OC, {sizes.num_blocks} blocks, "
+                f"embeddings {sizes.emb_size_atom} (atom) and {sizes.emb_size_edge} (edge)",
+                "File": f"{size_bytes / 1e6:.1f} MB, {header.weights} weights, format "
+                f"{header.format_version}, written by jmp-md {header.written_by}",
+                "Licence": header.licence,
+                "Training data": header.data,
+            }
+        ),
+        *(_head_section(head) for head in header.heads),
+        "## Measured errors",
+        _bullets(header.metrics) or "None were recorded: measure before use.",
+        "## Training",
+        _bullets(header.training) or "Not recorded.",
+        "## Intended use and limits",
+        "\n".join(f"- {line}" for line in (_purpose(header), *_limits(header))),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head_section(head: HeadInfo) -> str:
+    if not head.has_references:
+        energy = "relative to an unknown constant per element"
+    elif head.references:
+        energy = f"with references for {symbols(head.references)}"
+    else:
+        energy = "as the network gives it, without references per element"
+    forces = "conservative"
+    if head.force_scale is not None:
+        forces += ", and direct ones"
+    facts = {
+        "Elements": symbols(head.elements),
+        "Level of theory": head.level_of_theory,
+        "Energy": energy,
+        "Forces": forces,
+        "Graphs": _graphs(head.graph),
+    }
+    return f"## Head {head.name}\n\n{_bullets(facts)}"
+
+
+def _graphs(policy: GraphPolicy) -> str:
+    each = (
+        f"{name} {cutoff:g} Å" + (f" (nearest {count})" if count else "")
+        for name, cutoff, count in zip(GRAPHS, policy.cutoffs, policy.counts, strict=True)
+    )
+    kind = (
+        "official, energy jumps where neighbours change"
+        if policy.kind == "official"
+        else "smooth, energy and forces continuous"
+    )
+    return f"{kind}; {', '.join(each)}"
+
+
+def _purpose(header: ModelHeader) -> str:
+    domain = header.training.get("domain")
+    if isinstance(domain, dict) and "formula" in domain:
+        return f"For simulations of the molecule {domain['formula']} only."
+    return "For simulations of structures like those in the training data."
+
+
+def _limits(header: ModelHeader) -> tuple[str, ...]:
+    limits = _LIMITS
+    if any(not head.has_references for head in header.heads):
+        limits += (
+            "Energies compare structures of equal composition only (relaxation, dynamics, "
+            "barriers), unless references are supplied.",
+        )
+    if any(head.graph.kind == "official" for head in header.heads):
+        limits += ("Energy drifts in constant-energy dynamics, because the graphs are not smooth.",)
+    if non_commercial(header.licence):
+        limits += ("Non-commercial use only, with attribution.",)
+    return limits
+
+
+def _bullets(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {key}: {_text(value)}" for key, value in facts.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,128 @@
+"""Names of models this project knows, whether at hand or not."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from importlib import resources
+
+OFFICIAL_LICENCE = "CC-BY-NC-4.0"
+
+_OFFICIAL_URL = "https://jmp-iclr-datasets.s3.amazonaws.com/{name}.pt"
+
+_RMD17 = (
+    "aspirin",
+    "azobenzene",
+    "benzene",
+    "ethanol",
+    "malonaldehyde",
+    "naphthalene",
+    "paracetamol",
+    "salicylic",
+    "toluene",
+    "uracil",
+)
+_MD22 = (
+    "ac-ala3-nhme",
+    "dha",
+    "stachyose",
+    "at-at",
+    "at-at-cg-cg",
+    "buckyball-catcher",
+    "double-walled-nanotube",
+)
+# Data set of each fine-tuning task, and where its owners publish it.
+_DATA = {
+    **{f"rmd17-{m}": f"rMD17 {m} (doi.org/10.6084/m9.figshare.12672038)" for m in _RMD17},
+    **{f"md22-{m}": f"MD22 {m} (sgdml.org, data sets)" for m in _MD22},
+    "spice": "SPICE dipeptides and solvated amino acids (github.com/openmm/spice-dataset)",
+}
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A name and how its model comes to be: downloaded from ``url``, or trained on ``data``.
+
+    Attributes:
+        name: Registry name.
+        url: Official file; empty for models that are trained.
+        sha256: Hash of the file at ``url``; empty where its owners publish none.
+        size: Bytes at ``url``; None where not known.
+        licence: Licence of the weights; empty for models that are trained.
+        base: Name of the weights training starts from; empty where it starts from random ones.
+        task: Data set and molecule, e.g. ``"rmd17-ethanol"``; empty for an official file.
+        data: The data in words, with their source.
+    """
+
+    name: str
+    url: str = ""
+    sha256: str = ""
+    size: int | None = None
+    licence: str = ""
+    base: str = ""
+    task: str = ""
+    data: str = ""
+
+
+_OFFICIAL = [
+    KnownModel(name, url=_OFFICIAL_URL.format(name=name), licence=OFFICIAL_LICENCE)
+    for name in ("jmp-s", "jmp-l")
+]
+_SMALL = KnownModel("jmp-xs", task="pretrain", data="subsets of the sets JMP was pre-trained on")
+_FINE_TUNED = [
+    KnownModel(f"{base}-{task}", base=base, task=task, data=data)
+    for base in ("jmp-xs", "jmp-s", "jmp-l")
+    for task, data in _DATA.items()
+]
+
+KNOWN: dict[str, KnownModel] = {m.name: m for m in (*_OFFICIAL, _SMALL, *_FINE_TUNED)}
+
+
+def how_to_get(model: KnownModel) -> str:
+    """The steps, in words and commands, that put a model at hand."""
+    add = f"run 'jmp-md models add {model.name} FILE'"
+    if model.url:
+        return f"download {model.url} yourself and {add}"
+    base = f"the base weights {model.base}" if model.base else "random weights"
+    if model.base and KNOWN[model.base].url:
+        base += f" ('jmp-md models path {model.base}' downloads them)"
+    recipe = _recipe(model)
+    if not recipe:
+        return (
+            f"it starts from {base} and is trained on {model.data}, for which this version has no "
+            f"recipe; if you have the model file, {add}"
+        )
+    return (
+        f"start from {base}, get {model.data}, and run 'jmp-md train {recipe} --data DIR'; with "
+        f"the file that gives, or any you have, {add}"
+    )
+
+
+def _recipe(model: KnownModel) -> str:
+    """Installed recipe for a model, most specific first: its own, its task's, its data set's."""
+    folder = resources.files("jmp_md.training") / "recipes"
+    for stem in (model.name, model.task, model.task.partition("-")[0]):
+        if (folder / f"{stem}.yaml").is_file():
+            return str(folder / f"{stem}.yaml")
+    return ""
+
+
+@functools.cache  # once per process
+def _notify() -> None:
+    logging.getLogger("jmp_md").warning(
+        "The official JMP weights, and models fine-tuned from them, are licensed %s: "
+        "non-commercial use only, with attribution (arXiv:2310.16802).",
+        OFFICIAL_LICENCE,
+    )
+
+
+def non_commercial(licence: str) -> bool:
+    """Whether a licence, e.g. ``"CC-BY-NC-4.0"`` or ``"CC BY-NC 4.0"``, forbids commercial use."""
+    return "NC" in licence.upper().replace("-", " ").split()
+
+
+def notify_licence(licence: str) -> None:
+    """Say once per process, through logging, that non-commercial weights are in use."""
+    if non_commercial(licence):
+        _notify()
