@@ -46,7 +46,7 @@ def _print_list() -> None:
     from jmp_md.models.cards import symbols
     from jmp_md.models.registry import list_models
 
-    def row(entry: ModelEntry) -> tuple[str, ...]:
+    def row(entry: ModelEntry) -> tuple[str, str, str, str, str, str]:
         size = f"{entry.size / 1e6:.1f} MB" if entry.size is not None else "unknown"
         where = str(entry.path) if entry.where == "cached" else entry.where
         elements = symbols(entry.elements) + (f" (only {entry.domain})" if entry.domain else "")

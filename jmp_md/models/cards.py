@@ -96,17 +96,17 @@ def _purpose(header: ModelHeader) -> str:
     return "For simulations of structures like those in the training data."
 
 
-def _limits(header: ModelHeader) -> tuple[str, ...]:
-    limits = _LIMITS
+def _limits(header: ModelHeader) -> list[str]:
+    limits = list(_LIMITS)
     if any(not head.has_references for head in header.heads):
-        limits += (
+        limits.append(
             "Energies compare structures of equal composition only (relaxation, dynamics, "
-            "barriers), unless references are supplied.",
+            "barriers), unless references are supplied."
         )
     if any(head.graph.kind == "official" for head in header.heads):
-        limits += ("Energy drifts in constant-energy dynamics, because the graphs are not smooth.",)
+        limits.append("Energy drifts in constant-energy dynamics: the graphs are not smooth.")
     if non_commercial(header.licence):
-        limits += ("Non-commercial use only, with attribution.",)
+        limits.append("Non-commercial use only, with attribution.")
     return limits
 
 

@@ -207,7 +207,6 @@ def _find(name: str) -> Path:
         raise ModelNotFoundError(_unknown(name))
     if not known.url:
         raise ModelNotFoundError(f"model {name!r} is known but not at hand: {how_to_get(known)}")
-    notify_licence(known.licence)
     path = _models_dir() / Path(known.url).name
     download(known.url, path, sha256=known.sha256, by_hand=how_to_get(known))
     return path
