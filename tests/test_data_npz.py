@@ -60,7 +60,7 @@ def test_sgdml_units_in_the_file_win(tmp_path: Path) -> None:
     assert frame.energy == pytest.approx(arrays["energy"][0, 0] * 27.211386245988, rel=1e-9)
     np.testing.assert_allclose(frame.forces, arrays["forces"][0] * HARTREE / BOHR, rtol=1e-12)
     write_molecule(tmp_path / "odd.npz", ("z", "R", "E", "F"), e_unit=np.array("erg"))
-    with pytest.raises(InputError, match=r"odd\.npz: e_unit is 'erg'; known are kcal/mol"):
+    with pytest.raises(InputError, match=r"odd\.npz: e_unit is 'erg'; known are eV, kcal/mol"):
         open_npz(tmp_path / "odd.npz")
 
 
@@ -150,6 +150,7 @@ def test_broken_npz_files_are_refused_by_name(tmp_path: Path) -> None:
         ({"positions": np.zeros((2, 3))}, r"field positions: shape \(2, 3\) instead of \(3, 3\)"),
         ({"positions": np.full((3, 3), np.nan)}, "field positions: holds NaN"),
         ({"forces": np.full((3, 3), np.inf)}, "field forces: holds NaN or infinity"),
+        ({"stress": np.zeros(5)}, r"field stress: shape \(5,\)"),
         ({"energy": np.nan}, "field energy: holds NaN"),
         ({"energy": [1.0, 2.0]}, "field energy: shape"),
         ({"pbc": (True, True, True)}, "field cell: direction 0 is periodic"),
@@ -167,6 +168,11 @@ def test_a_slab_is_periodic_in_two_directions() -> None:
     assert frame.pbc == (True, True, False)
     molecule = make_frame("box", 0, **WATER, cell=np.eye(3), pbc=(False,) * 3)
     assert molecule.pbc == (False,) * 3
+
+
+def test_stress_may_be_in_voigt_order() -> None:
+    frame = make_frame("cell", 0, **WATER, stress=[1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(frame.stress, [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
 
 
 def test_parts_of_data_sets() -> None:

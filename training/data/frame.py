@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
 from ase.units import create_units
 
 from jmp_md.errors import InputError
@@ -18,6 +19,14 @@ HARTREE: float = _UNITS["Hartree"]
 BOHR: float = _UNITS["Bohr"]
 KCAL_PER_MOL: float = _UNITS["kcal"] / _UNITS["mol"]
 DEBYE: float = _UNITS["Debye"]
+
+# What files call the energy unit they are in.
+ENERGY_UNITS: dict[str, float] = {
+    "eV": 1.0,
+    "kcal/mol": KCAL_PER_MOL,
+    "Ha": HARTREE,
+    "Hartree": HARTREE,
+}
 
 MAX_ATOMIC_NUMBER = 118
 
@@ -168,8 +177,9 @@ def make_frame(
     Args:
         source: File the values come from, for messages.
         record: Its record there, for messages.
-        numbers, positions, energy, forces, cell, tags, fixed, stress: See `Frame`; anything
-            numpy can turn into the right shape.
+        numbers, positions, energy, forces, cell, tags, fixed: See `Frame`; anything numpy can
+            turn into the right shape.
+        stress: (3, 3), or (6,) in ASE's Voigt order xx, yy, zz, yz, xz, xy.
         pbc: Periodic directions; by default those with a cell vector other than zero.
         system, targets: See `Frame`.
 
@@ -196,6 +206,8 @@ def make_frame(
     if forces is not None:
         forces = array("forces", forces, np.float64, (n, 3))
     if stress is not None:
+        if np.shape(stress) == (6,):
+            stress = voigt_6_to_full_3x3_stress(stress)
         stress = array("stress", stress, np.float64, (3, 3))
     if tags is not None:
         tags = array("tags", tags, np.int64, (n,))

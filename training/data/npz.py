@@ -12,7 +12,7 @@ import numpy as np
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import (
     BOHR,
-    HARTREE,
+    ENERGY_UNITS,
     KCAL_PER_MOL,
     Dataset,
     Frame,
@@ -29,8 +29,7 @@ RMD17_KEYS = {
 SGDML_KEYS = {"numbers": "z", "positions": "R", "energy": "E", "forces": "F"}
 CONCATENATED_KEYS = ("n_atoms", "numbers", "positions")
 
-_ENERGY_UNITS = {"kcal/mol": KCAL_PER_MOL, "ev": 1.0, "ha": HARTREE, "hartree": HARTREE}
-_LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "a": 1.0, "bohr": BOHR}
+LENGTH_UNITS = {"Ang": 1.0, "Angstrom": 1.0, "bohr": BOHR}
 
 
 def open_npz(path: str | Path) -> Dataset:
@@ -115,8 +114,8 @@ class MoleculeNpz(_Npz):
         super().__init__(path)
         names = array_names(path)
         self._keys = {field: key for field, key in keys.items() if key in names}
-        self._energy_unit = self._unit("e_unit", KCAL_PER_MOL, _ENERGY_UNITS, names)
-        self._length_unit = self._unit("r_unit", 1.0, _LENGTH_UNITS, names)
+        self._energy_unit = self._unit("e_unit", KCAL_PER_MOL, ENERGY_UNITS, names)
+        self._length_unit = self._unit("r_unit", 1.0, LENGTH_UNITS, names)
         numbers, positions = (self._array(self._keys[f]) for f in ("numbers", "positions"))
         n = len(np.atleast_1d(numbers))
         self._expect(self._keys["positions"], (len(np.atleast_1d(positions)), n, 3))
@@ -131,9 +130,10 @@ class MoleculeNpz(_Npz):
             return default
         stored = self._array(key)[()]
         name = stored.decode() if isinstance(stored, bytes) else str(stored)
-        if name.lower() not in table:
+        factors = {known.lower(): factor for known, factor in table.items()}
+        if name.lower() not in factors:
             raise InputError(f"{self.path}: {key} is {name!r}; known are {', '.join(table)}")
-        return table[name.lower()]
+        return factors[name.lower()]
 
     def __len__(self) -> int:
         return self._length
