@@ -83,6 +83,17 @@ def load(name: str) -> Case:
     )
 
 
+def strong_quadruplets(case: Case, factor: float = 1000.0) -> Case:
+    """The case with the quadruplet sums amplified; its expected outputs no longer apply.
+
+    With these random weights quadruplets change energies by about 1e-6 and forces by 1e-4
+    (relative), too little to test them in single precision or through small perturbations.
+    """
+    end = "quad_interaction.scale_sbf_sum.scale_factor"
+    state = {k: v * factor if k.endswith(end) else v for k, v in case.state.items()}
+    return dataclasses.replace(case, state=state, expected={})
+
+
 @lru_cache
 def _expected(model: str) -> dict[str, Any]:
     return json.loads((_FOLDER / f"{model}-expected.json").read_text())["cases"]
