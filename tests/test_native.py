@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_other_files_are_refused(tmp_path: Path, state: dict[str, torch.Tensor])
         lambda raw: json.dumps({**raw, "heads": 3}),
         lambda raw: json.dumps({**raw, "architecture": {"num_blocks": -1}}),
         lambda raw: json.dumps({**raw, "surprise": 1}),
+        lambda raw: json.dumps({**raw, "heads": []}),
+        lambda raw: json.dumps({**raw, "training": None}),
+        lambda raw: json.dumps({**raw, "licence": 3}),
+        lambda raw: json.dumps({**raw, "architecture": {"num_blocks": 1.5}}),
+        lambda raw: json.dumps({**raw, "heads": [{**raw["heads"][0], "references": []}]}),
+        lambda raw: json.dumps({**raw, "heads": [{**raw["heads"][0], "references": {"1": "NaN"}}]}),
+        lambda raw: json.dumps({**raw, "heads": [{**raw["heads"][0], "energy_scale": "x"}]}),
+        lambda raw: json.dumps({**raw, "heads": [{**raw["heads"][0], "energy_mean": math.inf}]}),
+        lambda raw: json.dumps({**raw, "heads": [{**raw["heads"][0], "elements": ["C"]}]}),
+        lambda raw: json.dumps({**raw, "heads": [{**raw["heads"][0], "elements": [119]}]}),
     ],
 )
 def test_damaged_header_is_refused_by_name(model_file: Path, damage) -> None:  # type: ignore[no-untyped-def]
@@ -129,6 +140,12 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(
     save_file(state, model_file, metadata={"jmp_md": header.to_json()})
     with pytest.raises(CheckpointError, match=r"tiny\.safetensors.*a\.weight.*again"):
         read_native(model_file)
+
+
+def test_model_file_may_be_read_by_whom_the_system_lets(model_file: Path) -> None:
+    other = model_file.with_name("other")
+    other.touch()
+    assert model_file.stat().st_mode == other.stat().st_mode
 
 
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:

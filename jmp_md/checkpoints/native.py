@@ -5,12 +5,14 @@ Such a file holds tensors and text, nothing that could be executed when it is lo
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -61,7 +63,10 @@ def write_native(path: str | Path, header: ModelHeader, state: dict[str, Tensor]
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     try:
         with atomic_write(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(tensors, temporary, metadata={METADATA_KEY: header.to_json()})
+            temporary.chmod(mode)  # safetensors lets only the owner read, whatever the umask
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write {path}: {error}; check the folder, its permissions and the free space"
@@ -108,9 +113,41 @@ def read_header(path: str | Path) -> ModelHeader:
             "'jmp-md convert' from the official checkpoint, or train it with jmp-md"
         )
     try:
-        return ModelHeader.from_json(metadata[METADATA_KEY])
-    except CheckpointError as error:
+        header = ModelHeader.from_json(metadata[METADATA_KEY])
+        _require_sound(header)
+    except (CheckpointError, AttributeError) as error:
         raise CheckpointError(f"cannot use {path}: {error}; {_GET_AGAIN}") from error
+    return header
+
+
+def _require_sound(header: ModelHeader) -> None:
+    """Refuse values that fit their fields as JSON but cannot be meant."""
+    sizes = dataclasses.asdict(header.architecture)
+    checks = {
+        "architecture": all(
+            isinstance(value, int) or name == "basis_cutoff" for name, value in sizes.items()
+        ),
+        "heads": bool(header.heads),
+        "metrics": isinstance(header.metrics, dict),
+        "training": isinstance(header.training, dict),
+    }
+    for name in ("name", "licence", "data", "weights", "written_by"):
+        checks[name] = isinstance(getattr(header, name), str)
+    for head in header.heads:
+        scales = (head.energy_scale, head.energy_mean, head.force_scale or 0.0)
+        checks[f"scales of head {head.name}"] = all(map(_is_finite, scales))
+        checks[f"references of head {head.name}"] = all(map(_is_finite, head.references.values()))
+        checks[f"graph of head {head.name}"] = all(map(_is_finite, head.graph.cutoffs))
+        checks[f"elements of head {head.name}"] = all(
+            isinstance(z, int) and 1 <= z <= 118 for z in (*head.elements, *head.references)
+        )
+    wrong = [name for name, sound in checks.items() if not sound]
+    if wrong:
+        raise CheckpointError(f"the model header is damaged: wrong values in {', '.join(wrong)}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _require_finite(state: dict[str, Tensor], problem: str, remedy: str) -> None:
