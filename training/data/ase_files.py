@@ -1,0 +1,292 @@
+"""Whatever ASE reads: extended xyz, ASE databases and trajectories, cif, POSCAR, OUTCAR, ...
+
+ASE's convention is eV, eV/Å and eV/Å³; `energy_unit` says so where a file departs from it. MD22's
+extended xyz does: it has kcal/mol, and `Energy=` where ASE's key is `energy=`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms
+from ase.io.trajectory import Trajectory
+
+from jmp_md.errors import InputError
+from jmp_md.training.data.frame import (
+    ENERGY_UNITS,
+    Dataset,
+    Frame,
+    FrameList,
+    make_frame,
+    wrap_index,
+)
+from jmp_md.training.data.handles import PerProcess
+
+MD22_COMMENT = re.compile(r"\bEnergy=\S+ +Properties=species:S:1:pos:R:3:forces:R:3\s*$")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a file calls its labels, and their unit.
+
+    Attributes:
+        energy, forces: Names of the results, of `atoms.info` or of `atoms.arrays`.
+        targets: Further numbers in `atoms.info` to keep as they are, as `Frame.targets`.
+        factor: From the file's energy unit to eV.
+    """
+
+    energy: str = "energy"
+    forces: str = "forces"
+    targets: tuple[str, ...] = ()
+    factor: float = 1.0
+
+
+def open_ase(
+    path: str | Path,
+    energy_unit: str | None = None,
+    energy_key: str = "energy",
+    forces_key: str = "forces",
+    targets: Sequence[str] = (),
+) -> Dataset:
+    """Open a file in any format of ASE; xyz, `.traj` and `.db` frame by frame, others whole.
+
+    Args:
+        path: The file. A number or word `system` in `atoms.info` (or an ASE database's key-value
+            pairs) becomes `Frame.system`.
+        energy_unit: `"eV"` (the default, as in ASE), `"kcal/mol"` or `"Ha"`; forces are in this
+            unit per Å, stress per Å³.
+        energy_key, forces_key: What the file calls them, e.g. `REF_energy`.
+        targets: Names of further numbers in `atoms.info` to read, without conversion.
+
+    Raises:
+        InputError: The file cannot be read, its unit is unknown, or it looks like MD22 and no
+            unit is given.
+    """
+    path = Path(path)
+    if energy_unit is not None and energy_unit not in ENERGY_UNITS:
+        raise InputError(f"energy unit {energy_unit!r}: choose {', '.join(ENERGY_UNITS)}")
+    keys = Keys(energy_key, forces_key, tuple(targets), ENERGY_UNITS[energy_unit or "eV"])
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    if path.suffix in (".xyz", ".extxyz"):
+        if energy_unit is None and is_md22(path):
+            raise InputError(
+                f"{path}: 'Energy=' in the comment is the layout of MD22, which is in kcal/mol, "
+                "not eV; say format='md22', or energy_unit='eV', energy_key='Energy' if it is in eV"
+            )
+        return XyzFile(path, keys)
+    if path.suffix == ".traj":
+        return TrajectoryFile(path, keys)
+    if path.suffix == ".db":
+        return DatabaseFile(path, keys)
+    with _told(path):
+        images = ase.io.read(path, index=":")
+    return FrameList([_frame(path, k, atoms, keys) for k, atoms in enumerate(images)])
+
+
+def open_md22(path: str | Path) -> Dataset:
+    """Open an MD22 file in extended xyz (arXiv 2209.14865), which is in kcal/mol and Å.
+
+    Raises:
+        InputError: The file cannot be read or has another layout.
+    """
+    path = Path(path)
+    if not is_md22(path):
+        raise InputError(
+            f"{path}: not an MD22 file; its comment lines read 'Energy=... Properties=species:S:1:"
+            "pos:R:3:forces:R:3'"
+        )
+    return XyzFile(path, Keys(energy="Energy", factor=ENERGY_UNITS["kcal/mol"]))
+
+
+def is_md22(path: Path) -> bool:
+    """Whether the first comment line of an xyz file is in MD22's layout."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return bool(MD22_COMMENT.search([next(file), next(file)][1]))
+    except (OSError, UnicodeDecodeError, StopIteration):
+        return False
+
+
+class XyzFile:
+    """Frames of an xyz or extended xyz file, found by their place in it.
+
+    Args:
+        path: The file.
+        keys: What it calls its labels.
+
+    Raises:
+        InputError: A frame is cut short or does not begin with a number of atoms.
+    """
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.path = path
+        self._keys = keys
+        self._starts = _xyz_frames(path)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Frame:
+        index = wrap_index(index, len(self))
+        start, end = self._starts[index : index + 2]
+        with self.path.open("rb") as file:
+            file.seek(start)
+            text = file.read(end - start).decode()
+        comment = text.splitlines()[1]
+        with _told(self.path, index):
+            atoms = ase.io.read(io.StringIO(text), format="extxyz" if "=" in comment else "xyz")
+        return _frame(self.path, index, atoms, self._keys)
+
+
+class TrajectoryFile:
+    """Frames of an ASE trajectory (`.traj`).
+
+    Args:
+        path: The file.
+        keys: What it calls its labels.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.path = path
+        self._keys = keys
+        self._file = PerProcess(_open_trajectory, path)
+        self._length = len(self._file.get())
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Frame:
+        index = wrap_index(index, self._length)
+        with _told(self.path, index):
+            atoms = self._file.get()[index]
+        return _frame(self.path, index, atoms, self._keys)
+
+
+class DatabaseFile:
+    """Rows of an ASE database (`.db`), in the order of their ids.
+
+    Args:
+        path: The file.
+        keys: What it calls its labels.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.path = path
+        self._keys = keys
+        self._file = PerProcess(ase.db.connect, path)
+        with _told(path):
+            rows = self._file.get().select(columns=["id"], include_data=False)
+            self._ids = [row.id for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> Frame:
+        number = self._ids[wrap_index(index, len(self))]
+        with _told(self.path, number):
+            atoms = self._file.get().get(number).toatoms(add_additional_information=True)
+        atoms.info.update(atoms.info.pop("key_value_pairs", {}))
+        return _frame(self.path, number, atoms, self._keys)
+
+
+@contextmanager
+def _told(path: Path, record: int | None = None) -> Iterator[None]:
+    """Turns whatever ASE raises on a broken file into one error that names file and record."""
+    where = f"{path}" if record is None else f"{path}, record {record}"
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{where}: ASE cannot read it ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _open_trajectory(path: Path) -> Any:
+    with _told(path):
+        return Trajectory(str(path))
+
+
+def _xyz_frames(path: Path) -> list[int]:
+    """Places in the file where frames begin, and where the last one ends."""
+    starts = [0]
+    with path.open("rb") as file:
+        while header := file.readline():
+            if not header.strip():
+                continue  # blank lines at the end
+            record = len(starts) - 1
+            try:
+                n = int(header)
+            except ValueError:
+                n = 0
+            if n < 1:
+                raise InputError(
+                    f"{path}, record {record}: {header[:40]!r} is not a number of atoms"
+                )
+            lines = [file.readline() for _ in range(n + 1)]
+            if not lines[-1].strip():
+                raise InputError(f"{path}, record {record}: cut short, it has {n} atoms")
+            starts.append(file.tell())
+    if len(starts) == 1:
+        raise InputError(f"{path}: holds no frame")
+    return starts
+
+
+def _frame(path: Path, record: int, atoms: Atoms, keys: Keys) -> Frame:
+    """A frame from ASE's atoms, its labels as calculated (constraints do not zero forces)."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    energy = results.get(keys.energy, atoms.info.get(keys.energy))
+    forces = results.get(keys.forces, atoms.arrays.get(keys.forces))
+    stress = results.get("stress")
+    for key, value, usual in (
+        (keys.energy, energy, Keys.energy),
+        (keys.forces, forces, Keys.forces),
+        *((key, atoms.info.get(key), "") for key in keys.targets),
+    ):
+        if value is None and key != usual:
+            names = sorted({*results, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
+            raise InputError(f"{path}, record {record}, field {key}: missing; it has {names}")
+    with _told(path, record):
+        targets = {key: float(atoms.info[key]) for key in keys.targets}
+    return make_frame(
+        path,
+        record,
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        energy=None if energy is None else np.multiply(energy, keys.factor),
+        forces=None if forces is None else np.multiply(forces, keys.factor),
+        cell=atoms.cell.array,
+        pbc=atoms.pbc,
+        tags=atoms.get_tags() if atoms.has("tags") else None,
+        fixed=_fixed_atoms(atoms),
+        stress=None if stress is None else np.multiply(stress, keys.factor),
+        system=str(atoms.info.get("system", "")),
+        targets=targets,
+    )
+
+
+def _fixed_atoms(atoms: Atoms) -> np.ndarray | None:
+    """Mask of the atoms under `FixAtoms`, or `None` where there is none."""
+    fixed = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            fixed[constraint.index] = True
+    return fixed if fixed.any() else None
