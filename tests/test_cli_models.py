@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from jmp_md.checkpoints.native import read_native, write_native
+from jmp_md.checkpoints.restricted import load_torch_file
 from jmp_md.cli import main as main_module
 from jmp_md.cli import models as models_command
 from jmp_md.cli.main import main
@@ -98,23 +100,47 @@ def test_card_of_an_official_checkpoint_says_to_convert_it(
     assert "jmp-md convert" in capsys.readouterr().err
 
 
-def test_converted_checkpoint_is_a_model_file(
+def test_converted_checkpoint_is_a_model_file_with_the_chosen_weights(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = str(shared / "reference" / "tiny-rmd17.ckpt")
+    checkpoint = str(shared / "reference" / "tiny-pretrain.ckpt")
+    states = {}
     for weights in ("ema", "raw"):
         out = tmp_path / f"{weights}.safetensors"
         assert main(["convert", checkpoint, str(out), "--weights", weights]) == 0
-        assert str(out) in capsys.readouterr().out
-        header, state = read_native(out)
-        assert header.name == weights
-        assert header.weights == weights
-        assert state
+        assert f"{weights} weights, heads oc20" in capsys.readouterr().out
+        header, states[weights] = read_native(out)
+        assert header.name == header.weights == weights
+    assert states["ema"].keys() == states["raw"].keys()
+    assert any(not torch.equal(states["ema"][name], states["raw"][name]) for name in states["ema"])
     named = tmp_path / "named.safetensors"
     assert main(["convert", checkpoint, str(named), "--name", "tiny"]) == 0
     assert read_native(named)[0].name == "tiny"
-    assert main(["convert", checkpoint, str(tmp_path / "out.pt")]) == 1
-    assert ".safetensors" in capsys.readouterr().err
+    assert read_native(named)[0].weights == "ema"
+
+
+def test_conversion_skips_a_foreign_class_only_when_told(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = load_torch_file(shared / "reference" / "tiny-pretrain.ckpt")
+    checkpoint, out = tmp_path / "foreign.ckpt", tmp_path / "out.safetensors"
+    torch.save({**content, "extra": fractions.Fraction(1, 2)}, checkpoint)
+    assert main(["convert", str(checkpoint), str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "--ignore-global fractions.Fraction" in error
+    assert not out.exists()
+    options = ["--ignore-global", "fractions.Fraction"]
+    assert main(["convert", str(checkpoint), str(out), *options]) == 0
+    assert read_native(out)[1].keys()
+
+
+def test_conversion_refuses_wrong_files_at_either_end(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(model_file), str(tmp_path / "out.pt")]) == 1
+    assert "ends in .safetensors" in capsys.readouterr().err
+    assert main(["convert", str(model_file), str(tmp_path / "out.safetensors")]) == 1
+    assert "native model file already" in capsys.readouterr().err
 
 
 def test_error_is_one_line_and_debug_shows_where_it_arose(
