@@ -1,7 +1,5 @@
 """From candidate pairs to the four weighted graphs of a structure or a batch."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +16,14 @@ class GraphBuilder(nn.Module):
     exist is not.
     """
 
+    cutoffs: list[float]
+    counts: list[int]
+
     def __init__(self, policy: GraphPolicy) -> None:
         super().__init__()
         self.smooth = policy.kind == "smooth"
-        self.cutoffs: list[float] = list(policy.cutoffs)
-        self.counts: list[int] = [-1 if c is None else c for c in policy.counts]
+        self.cutoffs = list(policy.cutoffs)
+        self.counts = [-1 if c is None else c for c in policy.counts]
         self.width = policy.width
         self.rank_width = policy.rank_width
         self.inline_sin2 = policy.inline_sin2
@@ -100,7 +101,8 @@ class GraphBuilder(nn.Module):
         masks: list[Tensor] = []
         weights: list[Tensor] = []
         for g in range(4):
-            weight = 1.0 - smoothstep((distance - self.cutoffs[g] + self.width) / self.width)
+            width = self.width * self.cutoffs[g]
+            weight = 1.0 - smoothstep((distance - self.cutoffs[g]) / width + 1.0)
             if self.counts[g] > 0:
                 rank = _soft_rank(distance, weight, pairs.target, n_atoms)
                 fade = 1.0 - smoothstep((rank - (self.counts[g] - 1)) / self.rank_width)
@@ -109,9 +111,7 @@ class GraphBuilder(nn.Module):
             weights.append(weight)
         return masks, weights
 
-    def _join(
-        self, edges: list[Edges], masks: list[Tensor], pairs: Pairs, n_atoms: int
-    ) -> Graph:
+    def _join(self, edges: list[Edges], masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Graph:
         """Find where edges of different graphs are the same pair of atoms and images."""
         main, atom_edge, quad = edges[0], edges[1], edges[2]
         k, kq = main.slots, quad.slots

@@ -4,8 +4,6 @@ Flat arrays over edges are sorted by target atom. Padded arrays give every atom 
 of slots, the largest in-degree of the batch; ``slot`` is the place of a flat edge in them.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

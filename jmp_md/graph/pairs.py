@@ -1,7 +1,5 @@
 """Candidate pairs of atoms: what a neighbour search finds, before any graph is chosen."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +25,7 @@ class Pairs(NamedTuple):
     reverse: Tensor
 
 
-def find_pairs(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> Pairs:
+def find_pairs(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Pairs:
     """Pairs closer than ``cutoff`` in one structure, images of the same atom included.
 
     Args:

@@ -22,7 +22,7 @@ class GraphPolicy:
         kind: ``"official"`` or ``"smooth"``.
         cutoffs: Å, one per graph.
         counts: Neighbours kept per atom, one per graph; None in a smooth graph means all.
-        width: Å, over which a smooth edge goes from full weight to zero at its cutoff.
+        width: Share of the cutoff over which a smooth edge goes from full weight to zero.
         rank_width: Neighbours beyond the count over which a smooth edge goes to zero.
         inline_sin2: sin^2 of the angle below which a smooth dihedral begins to fade.
     """
@@ -30,7 +30,7 @@ class GraphPolicy:
     kind: str
     cutoffs: tuple[float, float, float, float]
     counts: tuple[int | None, int | None, int | None, int | None] = (None, None, None, None)
-    width: float = 1.0
+    width: float = 0.2
     rank_width: float = 4.0
     inline_sin2: float = 0.03
 
@@ -47,8 +47,8 @@ class GraphPolicy:
             raise InputError(f"neighbour counts {self.counts} must be at least 1")
         if self.kind == "official" and None in self.counts:
             raise InputError("the official graph policy needs a neighbour count for every graph")
-        if self.kind == "smooth" and not 0 < self.width < min(self.cutoffs):
-            raise InputError(f"switch width {self.width} Å must lie between 0 and the cutoffs")
+        if self.kind == "smooth" and not 0 < self.width < 1:
+            raise InputError(f"switch width {self.width} is a share of the cutoff: between 0 and 1")
 
     @classmethod
     def official(cls, cutoff: float, max_neighbors: int) -> GraphPolicy:
@@ -62,8 +62,8 @@ class GraphPolicy:
         cls,
         main: float = 5.0,
         atom_edge: float = 5.0,
-        quadruplet: float = 3.5,
-        atom_atom: float = 8.0,
+        quadruplet: float = 2.2,
+        atom_atom: float = 6.0,
         **options: float,
     ) -> GraphPolicy:
         """Every graph with a cutoff of its own, in Å, and no limit by count."""

@@ -6,8 +6,6 @@ basis, and what remains per pair of edges is a power of a cosine or a pair (cos 
 sin m alpha).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

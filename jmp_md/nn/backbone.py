@@ -1,14 +1,13 @@
 """GemNet-OC: atoms and edges in, atom and edge embeddings out."""
 
-from __future__ import annotations
-
+import math
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from jmp_md.graph.layout import Graph, sum_to_target
-from jmp_md.nn.bases import Bases, BasisProjections, EdgeEmbedding
+from jmp_md.nn.bases import Bases, BasisProjections, EdgeEmbedding, RadialFeatures
 from jmp_md.nn.config import BackboneConfig
 from jmp_md.nn.interactions import (
     AtomToAtom,
@@ -20,8 +19,6 @@ from jmp_md.nn.interactions import (
     energy_layers,
 )
 from jmp_md.nn.layers import (
-    INV_SQRT_2,
-    INV_SQRT_3,
     Dense,
     RadialBasis,
     ResidualLayer,
@@ -57,14 +54,14 @@ class InteractionBlock(nn.Module):
         x = x + self.quad_interaction(m, bases, graph, n_atoms)
         x = (x + self.atom_edge_interaction(h, bases, graph, n_atoms)) * 0.5
         h_new = h + self.edge_atom_interaction(m, bases, graph, n_atoms)
-        h = (h_new + self.atom_interaction(h, bases, graph, n_atoms)) * INV_SQRT_3
+        h = (h_new + self.atom_interaction(h, bases, graph, n_atoms)) / math.sqrt(3.0)
 
-        m = (m + self.layers_before_skip(x)) * INV_SQRT_2
+        m = (m + self.layers_before_skip(x)) / math.sqrt(2.0)
         m = self.layers_after_skip(m)
         h = self.atom_emb_layers(h)
-        h = (h + self.atom_update(m, bases.rad_h, graph, n_atoms)) * INV_SQRT_2
+        h = (h + self.atom_update(m, bases.rad_h, graph, n_atoms)) / math.sqrt(2.0)
         m_new = self.residual_m(self.concat_layer(h, m, graph.main))
-        return h, (m + m_new) * INV_SQRT_2
+        return h, (m + m_new) / math.sqrt(2.0)
 
 
 class OutputBlock(nn.Module):
@@ -88,7 +85,7 @@ class OutputBlock(nn.Module):
         self, h: Tensor, m: Tensor, bases: BasisProjections, graph: Graph
     ) -> tuple[Tensor, Tensor]:
         z = sum_to_target(m * self.dense_rbf(bases.rad_o), graph.main, h.shape[0]) / graph.kept
-        z = (self.layers(self.scale_sum(z, m)) + h) * INV_SQRT_2
+        z = (self.layers(self.scale_sum(z, m)) + h) / math.sqrt(2.0)
         z = self.seq_energy2(z)
         f = m
         if self.direct_forces:
@@ -143,17 +140,25 @@ class GemNetOC(nn.Module):
             X_E (n_atoms, emb_size_atom) and X_F (n_main_edges, emb_size_edge); X_F is empty
             without direct forces.
         """
-        main_basis = self.radial(graph.main.distance)
-        bases = self.bases(self.radial, main_basis, graph, h.shape[0])
-        m = self.bases.edge_emb(h, main_basis, graph.main)
+        radial = RadialFeatures(
+            self.radial(graph.main.distance),
+            self.radial(graph.atom_edge.distance),
+            self.radial(graph.quadruplet.distance),
+            self.radial(graph.atom_atom.distance),
+        )
+        bases = self.bases(radial, graph, h.shape[0])
+        m = self.bases.edge_emb(h, radial.main, graph.main)
         energy_features: list[Tensor] = []
         force_features: list[Tensor] = []
-        for k, out_block in enumerate(self.out_blocks):
-            if k > 0:
-                h, m = self.int_blocks[k - 1](h, m, bases, graph)
+        # One output block more than interaction blocks: the last is left over by zip.
+        for block, out_block in zip(self.int_blocks, self.out_blocks):  # noqa: B905
             z, f = out_block(h, m, bases, graph)
             energy_features.append(z)
             force_features.append(f)
+            h, m = block(h, m, bases, graph)
+        z, f = self.out_blocks[-1](h, m, bases, graph)
+        energy_features.append(z)
+        force_features.append(f)
         x_f = m.new_zeros(0, m.shape[1])
         if self.direct_forces:
             x_f = self.out_mlp_F(force_features)

@@ -13,8 +13,6 @@ become dense coefficient blocks, computed once per structure:
 Every edge weight of the smooth graph is folded in here; the blocks never see it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -29,7 +27,7 @@ from jmp_md.nn.angular import (
     powers,
 )
 from jmp_md.nn.config import BackboneConfig
-from jmp_md.nn.layers import Dense, RadialBasis, he_orthogonal_, scaled_silu
+from jmp_md.nn.layers import Dense, he_orthogonal_, scaled_silu
 
 
 class BasisProjections(NamedTuple):
@@ -69,6 +67,15 @@ class BasisProjections(NamedTuple):
     quad_in: Tensor
     quad_out: Tensor
     quad_closing: Tensor
+
+
+class RadialFeatures(NamedTuple):
+    """phi of the edges of each graph, (n_edges, num_radial)."""
+
+    main: Tensor
+    atom_edge: Tensor
+    quadruplet: Tensor
+    atom_atom: Tensor
 
 
 class BasisWeight(nn.Module):
@@ -137,12 +144,10 @@ class Bases(nn.Module):
             "cosine_series", cosine_coefficients(c.num_spherical), persistent=False
         )
 
-    def forward(
-        self, radial: RadialBasis, main_basis: Tensor, graph: Graph, n_atoms: int
-    ) -> BasisProjections:
-        """Coefficients for all blocks; ``main_basis`` (E, num_radial) is phi of main edges."""
-        main, atom_edge, quad = graph.main, graph.atom_edge, graph.quadruplet
-        atom_edge_basis = radial(atom_edge.distance)
+    def forward(self, radial: RadialFeatures, graph: Graph, n_atoms: int) -> BasisProjections:
+        """Coefficients for all blocks of a structure or batch."""
+        main, atom_edge = graph.main, graph.atom_edge
+        main_basis = radial.main
         main_weight = main.weight.unsqueeze(-1)
 
         units = to_slots(main.unit, main, n_atoms)
@@ -162,22 +167,22 @@ class Bases(nn.Module):
             differ * weights_ae.unsqueeze(1),
         )
         per_pair = self._pair_coefficients(
-            self._circular(self.mlp_cbf_eaint.weight, atom_edge_basis, atom_edge, n_atoms),
+            self._circular(self.mlp_cbf_eaint.weight, radial.atom_edge, atom_edge, n_atoms),
             cos_ae.transpose(1, 2),
             (differ * weights_ae.unsqueeze(1)).transpose(1, 2) * weights.unsqueeze(1),
         )
         edge_to_atom = per_pair.view(n_atoms, atom_edge.slots, self.emb_cbf, main.slots).sum(dim=1)
 
-        rad_aa = radial(graph.atom_atom.distance) @ self.mlp_rbf_aint.weight.t()
+        rad_aa = radial.atom_atom @ self.mlp_rbf_aint.weight.t()
         rad_aa = rad_aa * graph.atom_atom.weight.unsqueeze(-1)
         triplet, quad_in, quad_out, quad_closing = self._quadruplets(
-            radial(quad.distance), main_basis, units, weights, graph, n_atoms
+            radial, units, weights, graph, n_atoms
         )
         rad_out = self.mlp_rbf_out(main_basis)
         return BasisProjections(
             rad_t=self.mlp_rbf_tint(main_basis),
             rad_q=self.mlp_rbf_qint(main_basis),
-            rad_ae=self.mlp_rbf_aeint(atom_edge_basis),
+            rad_ae=self.mlp_rbf_aeint(radial.atom_edge),
             rad_ea=self.mlp_rbf_eaint(main_basis),
             rad_h=self.mlp_rbf_h(main_basis) * main_weight,
             rad_o=rad_out * main_weight,
@@ -188,7 +193,7 @@ class Bases(nn.Module):
             atom_to_atom=to_slots(rad_aa, graph.atom_atom, n_atoms).transpose(1, 2),
             atom_atom_sources=source_slots(graph.atom_atom, n_atoms),
             triplet=triplet,
-            quad_sources=source_slots(quad, n_atoms),
+            quad_sources=source_slots(graph.quadruplet, n_atoms),
             quad_in=quad_in,
             quad_out=quad_out,
             quad_closing=quad_closing,
@@ -214,8 +219,7 @@ class Bases(nn.Module):
 
     def _quadruplets(
         self,
-        quad_basis: Tensor,
-        main_basis: Tensor,
+        radial: RadialFeatures,
         units: Tensor,
         weights: Tensor,
         graph: Graph,
@@ -230,7 +234,7 @@ class Bases(nn.Module):
         # Input side: main edges d -> b seen from b -> a.
         units_d = units.index_select(0, sources).transpose(1, 2)
         cos_d = (axis.view(n_atoms * kq, 1, 3) @ units_d).squeeze(1)
-        circular = self._circular(self.mlp_cbf_qint.weight, quad_basis, quad, n_atoms)
+        circular = self._circular(self.mlp_cbf_qint.weight, radial.quadruplet, quad, n_atoms)
         series_d = powers(cos_d, S).transpose(1, 2)
         triplet = series_d @ circular.view(n_atoms * kq, self.emb_cbf, S).transpose(1, 2)
         weight_d = weights.index_select(0, sources) * graph.open_triplet.to(weights.dtype)
@@ -244,7 +248,7 @@ class Bases(nn.Module):
         weight_q = to_slots(quad.weight, quad, n_atoms)
         differ = graph.differ_quadruplet.to(weights.dtype) * weight_q.unsqueeze(1)
         series_c = powers(cos_c, S) * differ.unsqueeze(2)
-        radial_c = to_slots(main_basis @ self._spherical_weight(), main, n_atoms)
+        radial_c = to_slots(radial.main @ self._spherical_weight(), main, n_atoms)
         # (i, m) factors of each pair of edges c -> a, b -> a.
         factors = radial_c.view(n_atoms, k, self.emb_sbf * (S + 1), S) @ series_c
         factors = factors.view(n_atoms, k, self.emb_sbf, S + 1, kq)

@@ -48,9 +48,12 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            least = 0 if f.name.startswith("num_") and f.name.endswith(
-                ("skip", "concat", "layers", "atom", "afteratom")
-            ) else 1
+            least = (
+                0
+                if f.name.startswith("num_")
+                and f.name.endswith(("skip", "concat", "layers", "atom", "afteratom"))
+                else 1
+            )
             if f.name != "direct_forces" and not value >= least:
                 raise InputError(f"{f.name} = {value!r}: must be at least {least}")
 

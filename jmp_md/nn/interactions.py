@@ -4,14 +4,14 @@ Letters follow the papers: c -> a is the edge that is updated, b -> a an edge in
 d -> b an edge into b. Attribute names are those of the official checkpoints.
 """
 
-from __future__ import annotations
+import math
 
 from torch import Tensor, nn
 
 from jmp_md.graph.layout import Graph, from_slots, sum_to_target, to_slots
 from jmp_md.nn.bases import BasisProjections
 from jmp_md.nn.config import BackboneConfig
-from jmp_md.nn.layers import INV_SQRT_2, Bilinear, Dense, ResidualLayer, ScaleFactor
+from jmp_md.nn.layers import Bilinear, Dense, ResidualLayer, ScaleFactor
 
 
 class EdgeToEdge(nn.Module):
@@ -36,7 +36,7 @@ class EdgeToEdge(nn.Module):
         message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.shape[1])
         y = self.scale_cbf_sum(self.mlp_cbf(from_slots(message, graph.main)), x)
         from_swap = self.up_projection_ac(y).index_select(0, graph.swap)
-        return (self.up_projection_ca(y) + from_swap) * INV_SQRT_2
+        return (self.up_projection_ca(y) + from_swap) / math.sqrt(2.0)
 
 
 class QuadrupletInteraction(nn.Module):
@@ -72,7 +72,7 @@ class QuadrupletInteraction(nn.Module):
 
         y = self.scale_sbf_sum(self.mlp_sbf(from_slots(message, graph.main)), x_t)
         from_swap = self.up_projection_ac(y).index_select(0, graph.swap)
-        return (self.up_projection_ca(y) + from_swap) * INV_SQRT_2
+        return (self.up_projection_ca(y) + from_swap) / math.sqrt(2.0)
 
 
 class AtomToEdge(nn.Module):
@@ -97,7 +97,7 @@ class AtomToEdge(nn.Module):
         message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.shape[1])
         y = self.scale_cbf_sum(self.mlp_cbf(from_slots(message, graph.main)), x)
         from_swap = self.up_projection_ac(y).index_select(0, graph.swap)
-        return (self.up_projection_ca(y) + from_swap) * INV_SQRT_2
+        return (self.up_projection_ca(y) + from_swap) / math.sqrt(2.0)
 
 
 class EdgeToAtom(nn.Module):
@@ -160,4 +160,3 @@ def energy_layers(c: BackboneConfig, depth: int) -> nn.Sequential:
         layers.append(Dense(c.emb_size_edge, c.emb_size_atom))
     layers += [ResidualLayer(c.emb_size_atom) for _ in range(depth)]
     return nn.Sequential(*layers)
-

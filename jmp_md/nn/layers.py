@@ -1,22 +1,15 @@
 """Building blocks of the network: dense and residual layers, scale factors, MLP heads."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Scaled SiLU: silu(x) / 0.6 keeps unit variance for unit-normal input (GemNet, section 6).
-SILU_GAIN = 1.0 / 0.6
-INV_SQRT_2 = 1.0 / math.sqrt(2.0)
-INV_SQRT_3 = 1.0 / math.sqrt(3.0)
-
 
 def scaled_silu(x: Tensor) -> Tensor:
-    """sigma(x) = silu(x) / 0.6, elementwise."""
-    return functional.silu(x) * SILU_GAIN
+    """sigma(x) = silu(x) / 0.6: keeps unit variance for unit-normal input (GemNet, section 6)."""
+    return functional.silu(x) * (1.0 / 0.6)
 
 
 class ScaledSiLU(nn.Module):
@@ -48,7 +41,7 @@ class ResidualLayer(nn.Module):
         self.dense_mlp = nn.Sequential(Dense(features, features), Dense(features, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + self.dense_mlp(x)) * INV_SQRT_2
+        return (x + self.dense_mlp(x)) / math.sqrt(2.0)
 
 
 def residual_stack(features: int, depth: int) -> nn.Sequential:

@@ -1,0 +1,198 @@
+"""A potential: backbone, one head and its graph rules, with energies and forces in eV and Å."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from jmp_md.errors import CheckpointError, InputError
+from jmp_md.graph.builder import GraphBuilder
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.nn.backbone import GemNetOC
+from jmp_md.nn.layers import mlp_head
+from jmp_md.structures import Structures
+
+
+class Prediction(NamedTuple):
+    """Physical results for a batch of structures, detached.
+
+    Attributes:
+        energy: (n_structures,) float64, eV.
+        energies: (n_atoms,) float64, eV; they sum to ``energy``.
+        forces: (n_atoms, 3) eV/Å, or None when not asked for.
+        stress: (n_structures, 3, 3) eV/Å³, positive under tension, or None.
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+
+
+class Potential(nn.Module):
+    """One head of a model on its backbone.
+
+    Args:
+        header: Architecture and heads.
+        head: Name of the head; may be left out where there is only one.
+        graph: Graph rules in place of the head's own, for parity checks and experiments.
+
+    Raises:
+        CheckpointError: No such head.
+    """
+
+    references: Tensor
+
+    def __init__(
+        self, header: ModelHeader, head: str | None = None, graph: GraphPolicy | None = None
+    ) -> None:
+        super().__init__()
+        c = header.architecture
+        self.header = header
+        self.head: HeadInfo = header.head(head)
+        self.policy = graph or self.head.graph
+        self.graph = GraphBuilder(self.policy)
+        self.embedding = nn.Embedding(c.num_elements, c.emb_size_atom)
+        self.backbone = GemNetOC(c)
+        self.energy_head = mlp_head(c.emb_size_atom, self.head.bias)
+        self.force_head = (
+            mlp_head(c.emb_size_edge, self.head.bias) if self.head.force_scale is not None else None
+        )
+        references = torch.zeros(c.num_elements + 1, dtype=torch.float64)
+        for number, value in self.head.references.items():
+            references[number] = value
+        self.register_buffer("references", references, persistent=False)
+
+    def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
+        """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
+        s = structures
+        graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        x_e, x_f = self.backbone(self.embedding(s.numbers - 1), graph)
+        forces = x_e.new_zeros(0, 3)
+        if self.force_head is not None:
+            main = graph.main
+            along = self.force_head(x_f) * main.unit * main.weight.unsqueeze(-1)
+            forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
+        return self.energy_head(x_e).squeeze(-1), forces
+
+    def interaction_energy(self, structures: Structures) -> Tensor:
+        """(n_structures,) eV without the constants of :meth:`constant_energies`; differentiable.
+
+        Kept apart because the constants would drown the differences in float32.
+        """
+        energies, _ = self.network(structures)
+        total = energies.new_zeros(structures.cells.shape[0])
+        return total.index_add(0, structures.structure, energies) * self.head.energy_scale
+
+    def constant_energies(self, structures: Structures) -> Tensor:
+        """(n_atoms,) float64 eV: element references and the mean, spread over the atoms."""
+        count = torch.bincount(structures.structure, minlength=structures.cells.shape[0])
+        mean = self.head.energy_mean / count.double()
+        return self.references.double()[structures.numbers] + mean[structures.structure]
+
+    def predict(
+        self,
+        structures: Structures,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        direct: bool = False,
+    ) -> Prediction:
+        """Energies, forces and stress, in the type and on the device of the weights.
+
+        Args:
+            structures: Any type and device.
+            forces: Whether forces are wanted.
+            stress: Whether the stress is wanted; every structure must be periodic in three
+                directions.
+            direct: Take forces from the direct force head, not from the energy.
+
+        Raises:
+            InputError: Direct forces from a model without a force head, or together with stress.
+        """
+        if direct and self.force_head is None:
+            raise InputError(
+                f"model {self.header.name!r} has no direct force head: use forces='conservative'"
+            )
+        if direct and stress:
+            raise InputError("direct forces have no stress: use forces='conservative'")
+        weight = self.embedding.weight
+        s = structures.to(weight.device, weight.dtype)
+        conservative = forces and not direct
+        strain = torch.zeros_like(s.cells)
+        if stress:
+            strain.requires_grad_()
+            symmetric = 0.5 * (strain + strain.transpose(1, 2))
+            moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
+            s = s._replace(
+                positions=(s.positions + moved.squeeze(1)), cells=s.cells + s.cells @ symmetric
+            )
+        positions = s.positions if stress else s.positions.detach()
+        if conservative and not stress:
+            positions.requires_grad_()
+        s = s._replace(positions=positions)
+        with torch.set_grad_enabled(conservative or stress):
+            energies, direct_forces = self.network(s)
+        inputs = ([positions] if conservative else []) + ([strain] if stress else [])
+        gradients = list(torch.autograd.grad(energies.sum(), inputs)) if inputs else []
+
+        scale = self.head.energy_scale
+        per_atom = energies.detach().double() * scale + self.constant_energies(s)
+        total = per_atom.new_zeros(s.cells.shape[0]).index_add(0, s.structure, per_atom)
+        force = -gradients.pop(0) * scale if conservative else None
+        if direct and forces:
+            force = direct_forces.detach() * (self.head.force_scale or 1.0)
+        volume = torch.linalg.det(s.cells.detach()).abs().view(-1, 1, 1)
+        tensor = gradients.pop(0) * scale / volume if stress else None
+        return Prediction(total, per_atom, force, tensor)
+
+    @classmethod
+    def from_state(
+        cls,
+        header: ModelHeader,
+        state: dict[str, Tensor],
+        head: str | None = None,
+        graph: GraphPolicy | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Potential:
+        """Build from a native state dict, with frozen weights.
+
+        Raises:
+            CheckpointError: No such head, or tensors that do not fit the header.
+        """
+        name = header.head(head).name
+        potential = cls(header, name, graph).double()  # constants stay exact until the last cast
+        wanted = {k: v.double() for k, v in _rename(state, name).items()}
+        try:
+            potential.load_state_dict(wanted)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the tensors of model {header.name!r} do not fit its header: {error}"
+            ) from error
+        return potential.to(dtype).requires_grad_(False)
+
+    def native_state(self) -> dict[str, Tensor]:
+        """The tensors under the names of the native format."""
+        prefix = f"heads.{self.head.name}"
+        renamed = {}
+        for key, value in self.state_dict().items():
+            key = key.replace("energy_head.", f"{prefix}.energy.layers.", 1)
+            key = key.replace("force_head.", f"{prefix}.forces.layers.", 1)
+            renamed[key] = value.detach().cpu().contiguous()
+        return renamed
+
+
+def _rename(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    """Native names to those of a potential; tensors of other heads are left out."""
+    renamed = {}
+    for key, value in state.items():
+        if key.startswith("heads."):
+            if not key.startswith(f"heads.{head}."):
+                continue
+            key = key.replace(f"heads.{head}.energy.layers.", "energy_head.")
+            key = key.replace(f"heads.{head}.forces.layers.", "force_head.")
+        renamed[key] = value
+    return renamed

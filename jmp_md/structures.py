@@ -1,0 +1,82 @@
+"""Structures as the network sees them: one or several, atoms in one row."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jmp_md.graph.pairs import Pairs
+
+
+class Structures(NamedTuple):
+    """A batch of structures. All index tensors are int64.
+
+    Attributes:
+        positions: (n_atoms, 3) Å.
+        numbers: (n_atoms,) atomic numbers.
+        tags: (n_atoms,) OC20 tags (0 sub-surface, 1 surface, 2 adsorbate); 2 for anything else.
+        structure: (n_atoms,) index of the structure each atom belongs to, ascending.
+        cells: (n_structures, 3, 3) Å, rows are lattice vectors; zero without periodicity.
+        pairs: Pairs of atoms at least as far as the largest graph cutoff.
+    """
+
+    positions: Tensor
+    numbers: Tensor
+    tags: Tensor
+    structure: Tensor
+    cells: Tensor
+    pairs: Pairs
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Structures":
+        """Move to a device; floating-point tensors also change type."""
+        return Structures(
+            self.positions.to(device, dtype),
+            self.numbers.to(device),
+            self.tags.to(device),
+            self.structure.to(device),
+            self.cells.to(device, dtype),
+            Pairs(*(p.to(device) for p in self.pairs)),
+        )
+
+
+def single_structure(
+    positions: np.ndarray,
+    numbers: np.ndarray,
+    cell: np.ndarray,
+    pairs: Pairs,
+    tags: np.ndarray | None = None,
+) -> Structures:
+    """One structure in float64 on the CPU."""
+    n = len(numbers)
+    return Structures(
+        positions=torch.from_numpy(np.array(positions, dtype=np.float64)),
+        numbers=torch.from_numpy(np.array(numbers, dtype=np.int64)),
+        tags=torch.from_numpy(np.array(tags if tags is not None else np.full(n, 2), np.int64)),
+        structure=torch.zeros(n, dtype=torch.long),
+        cells=torch.from_numpy(np.array(cell, dtype=np.float64).reshape(1, 3, 3)),
+        pairs=pairs,
+    )
+
+
+def concatenate(parts: Sequence[Structures]) -> Structures:
+    """Join structures into one batch, in order."""
+    atoms = np.cumsum([0] + [len(p.numbers) for p in parts])
+    cells = np.cumsum([0] + [len(p.cells) for p in parts])
+    pairs = np.cumsum([0] + [len(p.pairs.source) for p in parts])
+    return Structures(
+        positions=torch.cat([p.positions for p in parts]),
+        numbers=torch.cat([p.numbers for p in parts]),
+        tags=torch.cat([p.tags for p in parts]),
+        structure=torch.cat([p.structure + int(c) for p, c in zip(parts, cells, strict=False)]),
+        cells=torch.cat([p.cells for p in parts]),
+        pairs=Pairs(
+            source=torch.cat([p.pairs.source + int(a) for p, a in zip(parts, atoms, strict=False)]),
+            target=torch.cat([p.pairs.target + int(a) for p, a in zip(parts, atoms, strict=False)]),
+            offset=torch.cat([p.pairs.offset for p in parts]),
+            reverse=torch.cat(
+                [p.pairs.reverse + int(k) for p, k in zip(parts, pairs, strict=False)]
+            ),
+        ),
+    )
