@@ -86,7 +86,8 @@ def load_torch_file(path: str | Path, ignore: Collection[str] = ()) -> Any:
         raise CheckpointError(
             f"cannot read {path}: there is no such file; check the path"
         ) from error
-    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError) as error:
+    # RuntimeError for encrypted entries, ValueError for names that are not text, ...
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a checkpoint in torch's zip format ({error}): download "
             "it again, or re-save a file of before torch 1.6 with a recent torch"
