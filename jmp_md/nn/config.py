@@ -71,11 +71,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     # A project size, not one of the paper: small enough for a CPU and for the package.
     "jmp-xs": {
-        "num_spherical": 5,
+        "num_spherical": 4,
         "num_radial": 64,
-        "num_blocks": 3,
+        "num_blocks": 2,
         "emb_size_atom": 64,
-        "emb_size_edge": 96,
+        "emb_size_edge": 64,
         "emb_size_trip_in": 32,
         "emb_size_trip_out": 32,
         "emb_size_quad_in": 16,
@@ -84,7 +84,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "emb_size_aint_out": 32,
         "emb_size_rbf": 16,
         "emb_size_cbf": 8,
-        "emb_size_sbf": 16,
+        "emb_size_sbf": 8,
         "num_before_skip": 1,
         "num_after_skip": 1,
         "num_concat": 1,
