@@ -1,0 +1,251 @@
+"""What a data set holds, and the constants that put its energies and forces on a common scale."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from jmp_md.errors import InputError
+from jmp_md.training.data.frame import Dataset, Frame, frames
+from jmp_md.training.data.splits import system_of
+
+Composition = tuple[tuple[int, int], ...]
+
+MAX_FORCE = 50.0  # eV/Å; calculations beyond it have usually failed
+MAX_DEVIATION = 10.0  # robust standard deviations of the energy per atom
+LISTED = 20
+NOTHING_LEFT = 1e-6  # eV and eV/Å: less is rounding, not something to learn
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Scales that bring labels to the order of one.
+
+    Attributes:
+        energy_std: Standard deviation of energies less their references, eV.
+        force_rms: Root mean square of the force components on free atoms, eV/Å.
+    """
+
+    energy_std: float
+    force_rms: float
+
+
+def linear_references(dataset: Dataset) -> dict[int, float]:
+    """Energy per atom of each element, fitted to the energies of a data set.
+
+    Least squares of E = sum over elements of (atoms of the element) x (its reference), without
+    an intercept. Where compositions do not tell elements apart (all frames are one molecule, two
+    elements always come together) the solution of least norm is taken, which is unique.
+
+    Args:
+        dataset: Its frames with an energy; usually the training part. Read once.
+
+    Returns:
+        Reference energy in eV by atomic number, for the elements in those frames.
+
+    Raises:
+        InputError: No frame has an energy.
+    """
+    sums: dict[Composition, tuple[int, float]] = {}
+    for frame in frames(dataset):
+        if frame.energy is not None:
+            key = composition(frame)
+            count, total = sums.get(key, (0, 0.0))
+            sums[key] = (count + 1, total + frame.energy)
+    if not sums:
+        raise InputError("no frame has an energy, so there is nothing to fit references to")
+    # Frames of one composition enter as their mean, with their number as weight.
+    counts, totals = np.array(list(sums.values())).T
+    return _fit_references(list(sums), totals / counts, counts)
+
+
+def normalisation(dataset: Dataset, references: dict[int, float]) -> Normalisation:
+    """Scales of energies and forces.
+
+    Args:
+        dataset: Usually the training part. Read once.
+        references: Reference energies in eV by atomic number, as of `linear_references`.
+
+    Returns:
+        The scales; 1 where there are no such labels, or where they are the same throughout (to
+        1e-6), so that dividing by them is always safe.
+
+    Raises:
+        InputError: An element has no reference.
+    """
+    residuals, squares, components = [], 0.0, 0
+    for index, frame in enumerate(frames(dataset)):
+        if frame.energy is not None:
+            residuals.append(frame.energy - _reference(index, frame, references))
+        if frame.forces is not None:
+            free = frame.forces if frame.fixed is None else frame.forces[~frame.fixed]
+            squares += float(np.sum(free**2))
+            components += free.size
+    energy_std = float(np.std(residuals)) if residuals else 0.0
+    force_rms = float(np.sqrt(squares / components)) if components else 0.0
+    return Normalisation(
+        energy_std if energy_std > NOTHING_LEFT else 1.0,
+        force_rms if force_rms > NOTHING_LEFT else 1.0,
+    )
+
+
+def inspect(dataset: Dataset, max_force: float = MAX_FORCE) -> dict[str, Any]:
+    """What a data set holds and what in it looks wrong, ready for JSON.
+
+    Args:
+        dataset: Read once, frame by frame.
+        max_force: Frames with a force above this, eV/Å, are outliers.
+
+    Returns:
+        Numbers of `frames`, `systems` and `periodic` frames; `elements`, the number of frames
+        that hold each; `atoms`, `energy` (eV), `energy_per_atom` (eV, after references) and
+        `targets`, each as the number of frames that have it, minimum, mean, maximum and standard
+        deviation; `forces` (eV/Å) as that number, rms and the strongest on an atom; `references`
+        (eV by element); `outliers` by force and by energy per atom (10 robust standard deviations
+        from the median) and `duplicates` (equal geometries, to 0.001 Å), each as their number and
+        the first few frames.
+    """
+    found = _Contents()
+    for index, frame in enumerate(frames(dataset)):
+        found.add(index, frame)
+    with_energy = [k for k, energy in enumerate(found.energies) if energy is not None]
+    energies = np.array([found.energies[k] for k in with_energy], dtype=np.float64)
+    kinds = [found.compositions[k] for k in with_energy]
+    references = _fit_references(kinds, energies, np.ones(len(kinds))) if kinds else {}
+    sizes = np.array([found.sizes[k] for k in with_energy])
+    fitted = np.array([sum(n * references[z] for z, n in kind) for kind in kinds])
+    per_atom = (energies - fitted) / sizes if kinds else np.empty(0)
+    strong = [k for k, force in enumerate(found.highest_forces) if (force or 0.0) > max_force]
+    return {
+        "frames": len(found.sizes),
+        "systems": len(found.systems),
+        "periodic": found.periodic,
+        "elements": {chemical_symbols[z]: found.elements[z] for z in sorted(found.elements)},
+        "atoms": _summary(found.sizes),
+        "energy": _summary(energies),
+        "energy_per_atom": _summary(per_atom),
+        "references": {chemical_symbols[z]: energy for z, energy in references.items()},
+        "forces": found.forces(),
+        "targets": {name: _summary(values) for name, values in sorted(found.targets.items())},
+        "outliers": {
+            "force": _listed(strong),
+            "energy": _listed([with_energy[k] for k in _far_from_median(per_atom)]),
+        },
+        "duplicates": _listed(found.duplicates),
+    }
+
+
+def composition(frame: Frame) -> Composition:
+    """(atomic number, number of atoms) of each element, in order."""
+    numbers, counts = np.unique(frame.numbers, return_counts=True)
+    return tuple(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+@dataclass
+class _Contents:
+    """Per-frame numbers gathered in one pass."""
+
+    sizes: list[int] = field(default_factory=list)
+    energies: list[float | None] = field(default_factory=list)
+    compositions: list[Composition] = field(default_factory=list)
+    highest_forces: list[float | None] = field(default_factory=list)
+    targets: dict[str, list[float]] = field(default_factory=dict)
+    systems: set[str] = field(default_factory=set)
+    elements: Counter[int] = field(default_factory=Counter)
+    duplicates: list[int] = field(default_factory=list)
+    periodic: int = 0
+    force_squares: float = 0.0
+    force_components: int = 0
+    _geometries: set[int] = field(default_factory=set)
+
+    def add(self, index: int, frame: Frame) -> None:
+        kind = composition(frame)
+        self.sizes.append(len(frame))
+        self.energies.append(frame.energy)
+        self.compositions.append(kind)
+        self.systems.add(system_of(frame))
+        self.elements.update(number for number, _ in kind)
+        self.periodic += any(frame.pbc)
+        highest = None
+        if frame.forces is not None:
+            highest = float(np.linalg.norm(frame.forces, axis=1).max())
+            self.force_squares += float(np.sum(frame.forces**2))
+            self.force_components += frame.forces.size
+        self.highest_forces.append(highest)
+        for name, value in frame.targets.items():
+            self.targets.setdefault(name, []).append(value)
+        geometry = _fingerprint(frame)
+        if geometry in self._geometries:
+            self.duplicates.append(index)
+        self._geometries.add(geometry)
+
+    def forces(self) -> dict[str, float | int]:
+        highest = [force for force in self.highest_forces if force is not None]
+        if not highest:
+            return {"frames": 0}
+        rms = float(np.sqrt(self.force_squares / self.force_components))
+        return {"frames": len(highest), "rms": rms, "max": max(highest)}
+
+
+def _fingerprint(frame: Frame) -> int:
+    """The same for frames whose geometries are written alike to 0.001 Å."""
+    parts = [frame.positions] if frame.cell is None else [frame.positions, frame.cell]
+    rounded = [np.round(part * 1000).astype(np.int64).tobytes() for part in parts]
+    return hash((frame.numbers.tobytes(), frame.pbc, *rounded))
+
+
+def _fit_references(
+    kinds: list[Composition], energies: np.ndarray, weights: np.ndarray
+) -> dict[int, float]:
+    """Weighted least squares of least norm; see `linear_references`."""
+    elements = sorted({number for kind in kinds for number, _ in kind})
+    columns = {number: column for column, number in enumerate(elements)}
+    atoms = np.zeros((len(kinds), len(elements)))
+    for row, kind in enumerate(kinds):
+        for number, count in kind:
+            atoms[row, columns[number]] = count
+    root = np.sqrt(weights)
+    solution, *_ = np.linalg.lstsq(atoms * root[:, None], energies * root, rcond=None)
+    return dict(zip(elements, solution.tolist(), strict=True))
+
+
+def _reference(index: int, frame: Frame, references: dict[int, float]) -> float:
+    kind = composition(frame)
+    missing = [chemical_symbols[number] for number, _ in kind if number not in references]
+    if missing:
+        raise InputError(
+            f"frame {index} holds {', '.join(missing)}, for which there is no reference energy; "
+            "fit the references to data that hold every element"
+        )
+    return sum(count * references[number] for number, count in kind)
+
+
+def _far_from_median(values: np.ndarray) -> np.ndarray:
+    """Indices of values beyond 10 standard deviations, estimated from the median deviation."""
+    if not len(values):
+        return np.empty(0, dtype=np.int64)
+    deviations = np.abs(values - np.median(values))
+    return np.flatnonzero(
+        deviations > max(MAX_DEVIATION * 1.4826 * np.median(deviations), NOTHING_LEFT)
+    )
+
+
+def _summary(values: Any) -> dict[str, float | int]:
+    array = np.asarray(values, dtype=np.float64)
+    if not array.size:
+        return {"frames": 0}
+    return {
+        "frames": array.size,
+        "min": float(array.min()),
+        "mean": float(array.mean()),
+        "max": float(array.max()),
+        "std": float(array.std()),
+    }
+
+
+def _listed(indices: list[int]) -> dict[str, Any]:
+    return {"number": len(indices), "first": [int(k) for k in indices[:LISTED]]}
