@@ -95,6 +95,9 @@ def to_native(checkpoint: OfficialCheckpoint, name: str) -> tuple[ModelHeader, d
         # Both names are the same tensors in the official network, where this one is loaded last.
         if native not in tensors or ".seq_energy_pre." in official:
             tensors[native] = value
+    for key, value in tensors.items():
+        if key.endswith("scale_factor") and value == 0:  # not fitted: nothing is scaled
+            tensors[key] = torch.ones_like(value)
     heads = tuple(_complete_biases(head, tensors) for head in checkpoint.heads)
     pretrained = checkpoint.kind == "pretrain"
     header = ModelHeader(

@@ -7,6 +7,8 @@ import torch
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
+_MARGIN = 1e-6  # Å searched beyond the cutoff, more than distances are rounded by
+
 
 class Pairs(NamedTuple):
     """All directed pairs s -> t within a search radius, sorted by (target, source, offset).
@@ -26,27 +28,24 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Pairs:
-    """Pairs closer than ``cutoff`` in one structure, images of the same atom included.
+    """Pairs at most ``cutoff`` apart in one structure, images of the same atom included.
 
     Args:
         positions: (n_atoms, 3) Å; atoms may lie outside the cell.
-        cell: (3, 3) Å, rows are lattice vectors; directions without pbc may be zero.
+        cell: (3, 3) Å, rows are lattice vectors; directions without pbc may hold anything.
         pbc: (3,) bool.
         cutoff: Å.
     """
-    if pbc.any():
-        box, shifted = cell, positions
-        for axis in np.flatnonzero(~pbc):
-            box, shifted = _open_direction(box, shifted, int(axis), pbc, cutoff)
-    else:
-        box = np.diag(np.ptp(positions, axis=0) + 2.0)
-        shifted = positions - positions.min(axis=0) + 1.0
+    positions, cell = np.asarray(positions, dtype=np.float64), np.asarray(cell, dtype=np.float64)
+    pbc = np.asarray(pbc, dtype=bool)
+    reach = cutoff + _MARGIN
+    box, moved = _search_box(positions, cell, pbc, reach)
     # matscipy: D = r_j - r_i + S . cell. With target i and source j, r_st = -D, so n = S.
     target, source, offset = neighbour_list(
-        "ijS", positions=shifted, cell=box, pbc=pbc.tolist(), cutoff=cutoff
+        "ijS", positions=moved, cell=box, pbc=pbc.tolist(), cutoff=reach
     )
-    keep = _has_reverse(target, source, offset)
-    target, source, offset = target[keep], source[keep], offset[keep]
+    near = pair_distances(positions, cell, source, target, offset) <= cutoff
+    target, source, offset = target[near], source[near], offset[near]
     order = np.lexsort((*offset.T[::-1], source, target))
     target, source, offset = target[order], source[order], offset[order]
     # The k-th pair in the order of reversed pairs is the reverse of the k-th pair.
@@ -56,34 +55,42 @@ def find_pairs(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     return Pairs(*(torch.from_numpy(a.astype(np.int64)) for a in (source, target, offset, reverse)))
 
 
-def _has_reverse(target: np.ndarray, source: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """False where rounding at the search radius found s -> t but not t -> s."""
-    if not len(target):
-        return np.ones(0, dtype=bool)
-    n, reach = int(target.max()) + 1, int(np.abs(offset).max())
-    m = 2 * reach + 1
+def pair_distances(
+    positions: np.ndarray,
+    cell: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    offset: np.ndarray,
+) -> np.ndarray:
+    """(n_pairs,) Å, to the last bit the same for a pair and its reverse."""
+    vector = positions[target] - positions[source]
+    for axis in range(3):  # a matrix product may round rows differently
+        vector -= offset[:, axis, None] * cell[axis]
+    return np.sqrt(np.square(vector).sum(axis=1))
 
-    def key(t: np.ndarray, s: np.ndarray, o: np.ndarray) -> np.ndarray:
-        o = o.astype(np.int64) + reach
-        return (((t.astype(np.int64) * n + s) * m + o[:, 0]) * m + o[:, 1]) * m + o[:, 2]
 
-    return np.isin(key(source, target, -offset), key(target, source, offset))
+def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The cell with unit vectors, normal to all others, in the directions without periodicity."""
+    complete = np.array(cell, dtype=np.float64)
+    q, _ = np.linalg.qr(complete[pbc].T, mode="complete")
+    complete[~pbc] = q[:, int(pbc.sum()) :].T
+    return complete
 
 
-def _open_direction(
-    cell: np.ndarray, positions: np.ndarray, axis: int, pbc: np.ndarray, cutoff: float
+def _search_box(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give a direction without periodicity a lattice vector normal to the others, long enough.
+    """A cell that holds all atoms in its open directions, and the positions in it.
 
-    Returns the new cell and the positions moved into it along that direction.
+    Gaps wider than ``reach`` shrink to it: the search takes time and memory by volume.
     """
-    cell = cell.copy()
-    others = [cell[i] for i in range(3) if i != axis]
-    normal = np.cross(*others)
-    if np.linalg.norm(normal) < 1e-12:  # the other open direction is still zero
-        base = next(cell[i] for i in range(3) if pbc[i])
-        normal = np.cross(base, np.eye(3)[np.argmin(np.abs(base))])
-    normal = normal / np.linalg.norm(normal)
-    height = positions @ normal
-    cell[axis] = normal * (np.ptp(height) + cutoff + 1.0)
-    return cell, positions - normal * (height.min() - 0.5)
+    box, moved = complete_cell(cell, pbc), positions.copy()
+    for axis in np.flatnonzero(~pbc):
+        height = positions @ box[axis]
+        order = np.argsort(height)
+        gaps = np.minimum(np.diff(height[order], prepend=height[order[0]]), reach)
+        packed = np.empty_like(height)
+        packed[order] = np.cumsum(gaps)
+        moved += (packed - height)[:, None] * box[axis]
+        box[axis] *= packed.max() + reach
+    return box, moved

@@ -1,0 +1,192 @@
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from jmp_md.errors import InputError
+from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.load import load_model
+from jmp_md.potential import Potential, Prediction
+from jmp_md.structures import single_structure
+from jmp_md.validate import check_distances, check_structure, check_tags, foreign_formula
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class JMPCalculator(Calculator):
+    """Energies (eV), forces (eV/Å) and stress (eV/Å³) of a JMP model in ASE.
+
+    Args:
+        model: Name that ``jmp-md models`` lists, file of a model, or a loaded potential.
+        head: Task of a model with several, e.g. ``"ani1x"``; it brings its graph settings.
+        forces: ``"conservative"``, the gradient of the energy, or ``"direct"``, from the force
+            head of a pre-trained model.
+        dtype: ``"float32"``, or ``"float64"`` for relaxations, phonons and finite differences.
+        device: E.g. ``"cuda:1"``; None takes CUDA where there is one.
+        weights: ``"ema"``, or ``"raw"`` for those of an official checkpoint without averaging.
+        cutoff: Å, in place of the head's own; for models with official graphs.
+        max_neighbors: Base count of neighbours, likewise.
+        tags: None gives every atom OC20's tag 2, right for molecules and bulk; ``"oc"`` reads
+            OC20's tags from the structures: 0 sub-surface, 1 surface, 2 adsorbate.
+        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        references: Energy in eV of each element, e.g. ``{"H": -13.6}``, added per atom.
+
+    Attributes:
+        potential: The model.
+        neighbours: The neighbour list; ``neighbours.rebuilds`` counts searches.
+
+    Raises:
+        InputError: An option that does not exist or does not fit the model.
+        ModelNotFoundError: The model is not at hand.
+        CheckpointError: The file is damaged, or has no such head.
+    """
+
+    implemented_properties: ClassVar = ["energy", "free_energy", "energies", "forces", "stress"]
+    ignored_changes: ClassVar = {"initial_charges", "initial_magmoms"}  # the network sees neither
+
+    def __init__(
+        self,
+        model: str | Path | Potential,
+        *,
+        head: str | None = None,
+        forces: str = "conservative",
+        dtype: str = "float32",
+        device: str | torch.device | None = None,
+        weights: str = "ema",
+        cutoff: float | None = None,
+        max_neighbors: int | None = None,
+        tags: str | None = None,
+        skin: float = 1.0,
+        references: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (
+            ("forces", forces, ("conservative", "direct")),
+            ("dtype", dtype, tuple(_DTYPES)),
+            ("tags", tags, (None, "oc")),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
+        self.potential = load_model(
+            model,
+            head=head,
+            weights=weights,
+            cutoff=cutoff,
+            max_neighbors=max_neighbors,
+            references=references,
+            dtype=_DTYPES[dtype],
+            device=device,
+        )
+        self._direct = forces == "direct"
+        if self._direct and self.potential.force_head is None:
+            raise InputError(
+                f"head {self.potential.head.name!r} of model {self.potential.header.name!r} has no "
+                "direct forces: use forces='conservative'"
+            )
+        self._oc_tags = tags == "oc"
+        self._warned = False
+        self.neighbours = NeighbourCache(self.potential.policy.cutoff, skin)
+        if not self.potential.head.has_references:
+            warnings.warn(
+                f"energies of head {self.potential.head.name!r} are relative to an unknown "
+                "constant per element: compare structures of one composition, or give references=",
+                stacklevel=2,
+            )
+
+    def set(self, **options: Any) -> dict[str, Any]:
+        """Refuse options: they are given when the calculator is made."""
+        if options:
+            raise InputError(f"cannot set {', '.join(options)}: make a new JMPCalculator with it")
+        return {}
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation: ASE's list, and tags where they count."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self._oc_tags and self.atoms and not np.array_equal(atoms.get_tags(), self._tags()):
+            changes.append("tags")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``results``; forces and, where they can be had, stress come together.
+
+        Raises:
+            InputError: A structure the model cannot be used for.
+            PropertyNotImplementedError: Stress where there is none.
+        """
+        super().calculate(atoms, properties, system_changes)
+        if "stress" in properties:
+            self._require_stress()
+        prediction = self._predict(not {"forces", "stress"}.isdisjoint(properties))
+        energy = float(prediction.energy[0])
+        results: dict[str, Any] = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": prediction.energies.cpu().numpy(),
+        }
+        if prediction.forces is not None:
+            results["forces"] = prediction.forces.double().cpu().numpy()
+        if prediction.stress is not None:
+            stress = prediction.stress[0].double().cpu().numpy()
+            results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        for name, value in results.items():
+            if not np.isfinite(value).all():
+                raise InputError(
+                    f"model {self.potential.header.name!r} gives {name} that are not finite: the "
+                    "structure is too far from its training data; check for atoms too close"
+                )
+        self.results = results
+
+    def _predict(self, forces: bool) -> Prediction:
+        atoms, potential = self.atoms, self.potential
+        numbers, cell = atoms.numbers, atoms.cell.array
+        check_structure(atoms.positions, numbers, cell, atoms.pbc, potential.header, potential.head)
+        tags = self._tags()
+        if self._oc_tags:
+            check_tags(tags)
+        self._warn_foreign(numbers)
+        pairs, positions = self.neighbours.update(atoms.positions, numbers, cell, atoms.pbc)
+        check_distances(positions, numbers, cell, pairs)
+        return potential.predict(
+            single_structure(positions, numbers, cell, pairs, tags),
+            forces=forces,
+            stress=forces and self._has_stress(),
+            direct=self._direct,
+        )
+
+    def _tags(self) -> np.ndarray:
+        return self.atoms.get_tags() if self._oc_tags else np.full(len(self.atoms), 2)
+
+    def _has_stress(self) -> bool:
+        return bool(self.atoms.pbc.all()) and not self._direct
+
+    def _require_stress(self) -> None:
+        if self._direct:
+            raise PropertyNotImplementedError(
+                "direct forces have no stress: use forces='conservative'"
+            )
+        if not self._has_stress():
+            raise PropertyNotImplementedError(
+                "stress needs a structure that is periodic in three directions, this one has pbc "
+                f"{self.atoms.pbc.tolist()}: set a cell and atoms.pbc = True"
+            )
+
+    def _warn_foreign(self, numbers: np.ndarray) -> None:
+        message = "" if self._warned else foreign_formula(numbers, self.potential.header)
+        if message:
+            self._warned = True
+            warnings.warn(message, stacklevel=2)

@@ -1,0 +1,72 @@
+"""Pairs of a structure that moves: searched with a skin, reused while it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jmp_md.errors import InputError
+from jmp_md.graph.pairs import Pairs, complete_cell, find_pairs
+
+
+class NeighbourCache:
+    """Finds pairs up to ``cutoff + skin`` and reuses them until an atom has moved ``skin / 2``.
+
+    Pairs keep their order whatever the skin, so that sums over those within the cutoff do not
+    depend on when the search was done.
+
+    Args:
+        cutoff: Å.
+        skin: Å; 0 searches whenever an atom moves.
+
+    Attributes:
+        rebuilds: Searches so far.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        if not 0 <= skin < np.inf:
+            raise InputError(f"neighbour skin {skin!r} Å: must be 0 or more, 1 is usual")
+        self.cutoff = cutoff
+        self.skin = skin
+        self.rebuilds = 0
+        self._key: tuple[bytes, bytes, bytes] | None = None
+
+    def update(
+        self, positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+    ) -> tuple[Pairs, np.ndarray]:
+        """Pairs for these positions, searched for only where need be.
+
+        Args:
+            positions: (n_atoms, 3) Å; atoms may have been moved by lattice vectors since the last
+                call.
+            numbers: (n_atoms,) atomic numbers.
+            cell: (3, 3) Å, rows are lattice vectors; directions without pbc may hold anything.
+            pbc: (3,) bool.
+
+        Returns:
+            The pairs and the positions (n_atoms, 3) Å they go with: the same structure, shifted
+            as a whole and atom by atom by lattice vectors, near the origin, where single
+            precision is best.
+        """
+        key = (np.asarray(numbers).tobytes(), np.asarray(cell).tobytes(), np.asarray(pbc).tobytes())
+        if key == self._key:
+            moved = positions - self._given
+            moved = moved - self._lattice_vectors(np.rint(moved @ self._inverse))
+            if 4.0 * np.square(moved).sum(axis=1).max() <= self.skin**2:
+                return self._pairs, self._placed + moved
+        self._search(positions, cell, np.asarray(pbc, dtype=bool))
+        self._key = key
+        return self._pairs, self._placed
+
+    def _search(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
+        complete = complete_cell(cell, pbc)
+        self._inverse = np.linalg.inv(complete)
+        self._periodic = np.where(pbc[:, None], complete, 0.0)
+        self._given = np.array(positions, dtype=np.float64)
+        wrapped = self._given - self._lattice_vectors(np.floor(self._given @ self._inverse))
+        self._placed = wrapped - wrapped.mean(axis=0)
+        self._pairs = find_pairs(self._placed, cell, pbc, self.cutoff + self.skin)
+        self.rebuilds += 1
+
+    def _lattice_vectors(self, n: np.ndarray) -> np.ndarray:
+        """Sum of n lattice vectors of the periodic directions: (n_atoms, 3) Å."""
+        return n @ self._periodic

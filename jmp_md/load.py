@@ -1,0 +1,123 @@
+"""From the name or file of a model to a potential."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from jmp_md.checkpoints.native import SUFFIX, read_native
+from jmp_md.checkpoints.official import read_official, to_native
+from jmp_md.errors import InputError
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.models.catalogue import notify_licence
+from jmp_md.models.registry import resolve
+from jmp_md.potential import Potential
+
+
+def load_model(
+    model: str | Path | Potential,
+    *,
+    head: str | None = None,
+    weights: str = "ema",
+    graph: GraphPolicy | None = None,
+    cutoff: float | None = None,
+    max_neighbors: int | None = None,
+    references: Mapping[str, float] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> Potential:
+    """Load a model for inference, with frozen weights.
+
+    Args:
+        model: Name that ``jmp-md models`` lists, native ``.safetensors`` file, official ``.pt``
+            or ``.ckpt`` checkpoint, or a potential, which is copied.
+        head: Task of a model with several.
+        weights: ``"ema"``, or ``"raw"`` for those of an official checkpoint without averaging.
+        graph: Graph rules in place of those the head was trained with.
+        cutoff: Å, in place of the head's own; for models with official graphs.
+        max_neighbors: Base count of neighbours (spec section 1), likewise.
+        references: eV to add per atom of an element, in place of the head's own.
+        dtype: Type of weights and arithmetic.
+        device: E.g. ``"cuda:1"``; None takes CUDA where there is one.
+
+    Raises:
+        InputError: An option that does not exist or does not fit the model.
+        ModelNotFoundError: The model is not at hand.
+        CheckpointError: The file is damaged, or has no such head.
+    """
+    if weights not in ("ema", "raw"):
+        raise InputError(f"weights = {weights!r}: choose 'ema' or 'raw'")
+    place = _device(device)
+    header, state = _read(model, weights)
+    if weights == "raw" and header.weights == "ema":
+        raise InputError(
+            f"model {header.name!r} holds EMA weights only: convert the official checkpoint with "
+            "--weights raw"
+        )
+    chosen = header.head(head)
+    if cutoff is not None or max_neighbors is not None:
+        if graph is not None:
+            raise InputError("give either graph or cutoff and max_neighbors, not both")
+        graph = _official_graph(header, chosen, cutoff, max_neighbors)
+    if references is not None:
+        chosen = replace(chosen, references=_by_number(references), has_references=True)
+        header = replace(
+            header, heads=tuple(chosen if h.name == chosen.name else h for h in header.heads)
+        )
+    return Potential.from_state(header, state, chosen.name, graph, dtype).to(place).eval()
+
+
+def _read(model: str | Path | Potential, weights: str) -> tuple[ModelHeader, dict[str, Tensor]]:
+    if isinstance(model, Potential):
+        notify_licence(model.header.licence)
+        own = replace(model.head, graph=model.policy)
+        return replace(model.header, heads=(own,)), model.native_state()
+    path = resolve(model)
+    if path.suffix == SUFFIX:
+        return read_native(path)
+    return to_native(read_official(path, weights), path.stem)
+
+
+def _official_graph(
+    header: ModelHeader, head: HeadInfo, cutoff: float | None, max_neighbors: int | None
+) -> GraphPolicy:
+    own = head.graph
+    if own.kind != "official":
+        raise InputError(
+            f"model {header.name!r} was trained with smooth graphs of {own.cutoffs} Å and is wrong "
+            "with others: leave out cutoff and max_neighbors, which are for official models"
+        )
+    return GraphPolicy.official(
+        own.cutoffs[0] if cutoff is None else cutoff,
+        (own.counts[0] or 1) if max_neighbors is None else max_neighbors,
+    )
+
+
+def _by_number(references: Mapping[str, float]) -> dict[int, float]:
+    for symbol, value in references.items():
+        if atomic_numbers.get(symbol, 0) < 1:
+            raise InputError(f"references: {symbol!r} is not the symbol of an element, e.g. 'H'")
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"references: {value!r} for {symbol} is not an energy in eV")
+    return {atomic_numbers[symbol]: float(value) for symbol, value in references.items()}
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]}): choose 'cpu', "
+            "or 'cuda' on a machine with a GPU and a CUDA build of torch"
+        ) from error
+    return place
