@@ -71,7 +71,9 @@ def load_model(
         header = replace(
             header, heads=tuple(chosen if h.name == chosen.name else h for h in header.heads)
         )
-    return Potential.from_state(header, state, chosen.name, graph, dtype).to(place).eval()
+    with torch.random.fork_rng(devices=[]):  # new weights are drawn, then replaced
+        potential = Potential.from_state(header, state, chosen.name, graph, dtype)
+    return potential.to(place).eval()
 
 
 def _read(model: str | Path | Potential, weights: str) -> tuple[ModelHeader, dict[str, Tensor]]:
