@@ -1,0 +1,103 @@
+"""Relaxation of atoms and, where asked for, of the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jmp_md.errors import InputError
+
+if TYPE_CHECKING:  # the command line reads this module's defaults without ASE's import time
+    from ase import Atoms
+
+OPTIMIZERS = ("BFGS", "LBFGS", "FIRE")
+
+
+@dataclass(frozen=True)
+class RelaxResult:
+    """A relaxed structure and how it was reached.
+
+    Attributes:
+        atoms: The structure, with the calculator of the one given.
+        converged: Whether ``fmax`` was reached.
+        steps: Optimizer steps taken.
+        energy: eV.
+        energy_change: eV, final minus initial.
+        fmax: eV/Å, the largest force left; with a relaxed cell, stress counts too.
+    """
+
+    atoms: Atoms
+    converged: bool
+    steps: int
+    energy: float
+    energy_change: float
+    fmax: float
+
+
+def relax(
+    atoms: Atoms,
+    *,
+    fmax: float = 0.01,
+    optimizer: str = "BFGS",
+    relax_cell: bool = False,
+    steps: int = 500,
+    trajectory: str | Path | None = None,
+    log: str | Path | None = None,
+    progress: Callable[[int, float, float], None] | None = None,
+) -> RelaxResult:
+    """Relax a structure with its ASE calculator; the given one is left as it is.
+
+    Constraints hold. With ``relax_cell`` the cell moves along the logarithm of its deformation
+    (ASE's ``FrechetCellFilter``), and its gradient, in eV/Å per atom, counts in ``fmax``.
+
+    Args:
+        atoms: Structure with a calculator, of any kind.
+        fmax: eV/Å, the largest force at which to stop.
+        optimizer: ``"BFGS"``, ``"LBFGS"`` (less memory, for thousands of atoms) or ``"FIRE"``
+            (robust far from a minimum).
+        relax_cell: Relax the cell too; the structure is periodic in three directions.
+        steps: Most steps to take.
+        trajectory: ASE trajectory of all steps.
+        log: Text file ASE's optimizer appends its log to.
+        progress: Called with step, energy in eV and largest force in eV/Å, from step 0 on.
+
+    Raises:
+        InputError: No calculator, or an option that does not exist or does not fit.
+    """
+    if atoms.calc is None:
+        raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
+    if optimizer not in OPTIMIZERS:
+        raise InputError(f"optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
+    if not fmax > 0:
+        raise InputError(f"fmax {fmax!r} eV/Å: must be positive, 0.01 is usual")
+    if steps < 0:
+        raise InputError(f"steps {steps!r}: must be 0 or more")
+    if relax_cell and not atoms.pbc.all():
+        raise InputError(
+            "the cell can be relaxed where the structure is periodic in three directions, this one "
+            f"has pbc {atoms.pbc.tolist()}: leave out relax_cell (--relax-cell)"
+        )
+
+    import ase.optimize
+    import numpy as np
+    from ase.filters import FrechetCellFilter
+
+    relaxed = atoms.copy()
+    relaxed.calc = atoms.calc
+    moving = FrechetCellFilter(relaxed) if relax_cell else relaxed
+    initial = float(relaxed.get_potential_energy())
+
+    def state() -> tuple[float, float]:
+        forces = moving.get_forces()
+        return float(relaxed.get_potential_energy()), float(np.linalg.norm(forces, axis=1).max())
+
+    run = getattr(ase.optimize, optimizer)(moving, logfile=log, trajectory=trajectory)
+    with run:
+        if progress is not None:
+            report = progress  # narrowed for the closure
+            run.attach(lambda: report(run.nsteps, *state()))
+        converged = bool(run.run(fmax=fmax, steps=steps))
+    energy, largest = state()
+    return RelaxResult(relaxed, converged, run.nsteps, energy, energy - initial, largest)
