@@ -5,6 +5,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jmp_md.graph.layout import Graph, sum_to_target
 from jmp_md.nn.bases import Bases, BasisProjections, EdgeEmbedding, RadialFeatures
@@ -112,14 +113,24 @@ class GemNetOC(nn.Module):
 
     Initialised as the paper does (He-orthogonal, arXiv 2106.08903), with scale factors of one;
     a new model needs its scale factors fitted.
+
+    Attributes:
+        recompute: Keep only the input of each block for the backward pass and compute the rest
+            again there: about a third more time, a fraction of the memory. Not in TorchScript.
+        bfloat16: Dense layers and messages of the blocks in bfloat16; geometry, bases and heads
+            keep the type of the weights. Not in TorchScript.
     """
 
     direct_forces: Final[bool]
+    recompute: bool
+    bfloat16: bool
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         c = config
         self.direct_forces = c.direct_forces
+        self.recompute = False
+        self.bfloat16 = False
         self.radial = RadialBasis(c.num_radial, c.basis_cutoff)
         self.bases = Bases(c)
         self.int_blocks = nn.ModuleList([InteractionBlock(c) for _ in range(c.num_blocks)])
@@ -148,6 +159,22 @@ class GemNetOC(nn.Module):
         )
         bases = self.bases(radial, graph, h.shape[0])
         m = self.bases.edge_emb(h, radial.main, graph.main)
+        if torch.jit.is_scripting() or not self.bfloat16:
+            energy_features, force_features = self._propagate(h, m, bases, graph)
+        else:
+            with torch.autocast(h.device.type, torch.bfloat16):
+                energy_features, force_features = self._propagate(h, m, bases, graph)
+            energy_features = [z.to(h.dtype) for z in energy_features]
+            force_features = [f.to(h.dtype) for f in force_features]
+        x_f = m.new_zeros(0, m.shape[1])
+        if self.direct_forces:
+            x_f = self.out_mlp_F(force_features)
+        return self.out_mlp_E(energy_features), x_f
+
+    def _propagate(
+        self, h: Tensor, m: Tensor, bases: BasisProjections, graph: Graph
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Alternate output and interaction blocks; returns the features of all output blocks."""
         energy_features: list[Tensor] = []
         force_features: list[Tensor] = []
         # One output block more than interaction blocks: the last is left over by zip.
@@ -155,11 +182,11 @@ class GemNetOC(nn.Module):
             z, f = out_block(h, m, bases, graph)
             energy_features.append(z)
             force_features.append(f)
-            h, m = block(h, m, bases, graph)
+            if torch.jit.is_scripting() or not self.recompute:
+                h, m = block(h, m, bases, graph)
+            else:
+                h, m = checkpoint(block, h, m, bases, graph, use_reentrant=False)
         z, f = self.out_blocks[-1](h, m, bases, graph)
         energy_features.append(z)
         force_features.append(f)
-        x_f = m.new_zeros(0, m.shape[1])
-        if self.direct_forces:
-            x_f = self.out_mlp_F(force_features)
-        return self.out_mlp_E(energy_features), x_f
+        return energy_features, force_features
