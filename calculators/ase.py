@@ -160,7 +160,7 @@ class JMPCalculator(Calculator):
             check_tags(tags)
         self._warn_foreign(numbers)
         pairs, positions = self.neighbours.update(atoms.positions, numbers, cell, atoms.pbc)
-        check_distances(positions, numbers, cell, pairs)
+        check_distances(positions, numbers, cell, self.neighbours.close)
         return potential.predict(
             single_structure(positions, numbers, cell, pairs, tags),
             forces=forces,

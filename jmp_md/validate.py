@@ -58,7 +58,7 @@ def check_distances(
         positions: (n_atoms, 3) Å, those the pairs go with.
         numbers: (n_atoms,) atomic numbers.
         cell: (3, 3) Å.
-        pairs: Pairs of the structure.
+        pairs: Pairs of the structure, or at least those that can be that close.
 
     Raises:
         InputError: Two atoms closer than 0.01 Å; both are named.

@@ -314,6 +314,17 @@ def test_impossible_structures_are_refused_by_name(
             atoms.get_forces()
 
 
+def test_atoms_that_meet_between_two_searches_are_refused(smooth: JMPCalculator) -> None:
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.9]])
+    atoms.calc = smooth
+    atoms.get_forces()
+    rebuilds = smooth.neighbours.rebuilds
+    atoms.positions[:, 2] = 0.45, 0.451
+    with pytest.raises(InputError, match=r"atom 0 \(H\) and atom 1 \(H\) are 0.0010 Å apart"):
+        atoms.get_forces()
+    assert smooth.neighbours.rebuilds == rebuilds
+
+
 def test_a_flat_cell_is_fine_without_periodicity_across(smooth: JMPCalculator) -> None:
     atoms = flat([True, True, False])
     assert np.isfinite(smooth.get_potential_energy(atoms))

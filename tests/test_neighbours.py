@@ -158,6 +158,15 @@ def test_searching_again_happens_only_when_it_must() -> None:
     assert rebuilds(positions[:1], numbers[:1], cell, ~pbc) == 6
 
 
+def test_close_pairs_are_those_that_could_collide_before_the_next_search() -> None:
+    line = np.zeros((4, 3))
+    line[:, 0] = [0.0, 1.005, 2.5, 3.4]
+    cache = NeighbourCache(4.0, 1.0)
+    cache.update(line, np.ones(4), np.zeros((3, 3)), np.zeros(3, dtype=bool))
+    assert as_tuples(cache.close) == [(t, s, 0, 0, 0) for t, s in ((0, 1), (1, 0), (2, 3), (3, 2))]
+    assert_reversed(cache.close)
+
+
 def test_returned_positions_are_the_same_structure_near_the_origin() -> None:
     rng = np.random.default_rng(2)
     positions = rng.uniform(0.0, 4.0, (5, 3))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from jmp_md.errors import InputError
-from jmp_md.graph.pairs import Pairs, complete_cell, find_pairs
+from jmp_md.graph.pairs import Pairs, complete_cell, find_pairs, pair_distances
+from jmp_md.validate import CLOSEST
 
 
 class NeighbourCache:
@@ -20,6 +22,8 @@ class NeighbourCache:
 
     Attributes:
         rebuilds: Searches so far.
+        close: Those of the pairs that could come to lie on top of each other before the next
+            search: few, and all that :func:`~jmp_md.validate.check_distances` needs.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
@@ -65,8 +69,16 @@ class NeighbourCache:
         wrapped = self._given - self._lattice_vectors(np.floor(self._given @ self._inverse))
         self._placed = wrapped - wrapped.mean(axis=0)
         self._pairs = find_pairs(self._placed, cell, pbc, self.cutoff + self.skin)
+        self.close = self._within(cell, self.skin + CLOSEST)
         self.rebuilds += 1
 
     def _lattice_vectors(self, n: np.ndarray) -> np.ndarray:
         """Sum of n lattice vectors of the periodic directions: (n_atoms, 3) Å."""
         return n @ self._periodic
+
+    def _within(self, cell: np.ndarray, distance: float) -> Pairs:
+        source, target, offset, reverse = self._pairs
+        found = pair_distances(self._placed, cell, source.numpy(), target.numpy(), offset.numpy())
+        near = torch.from_numpy(found <= distance)
+        renumbered = near.cumsum(0) - 1
+        return Pairs(source[near], target[near], offset[near], renumbered[reverse[near]])
