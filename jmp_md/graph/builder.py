@@ -14,6 +14,10 @@ class GraphBuilder(nn.Module):
 
     Distances, unit vectors and weights are differentiable in positions and cells; which edges
     exist is not.
+
+    Attributes:
+        edge_dropout: Probability with which a directed pair is dropped in training mode, before
+            anything else (spec section 5). As for ``nn.Dropout``, torch's generator decides.
     """
 
     cutoffs: list[float]
@@ -27,6 +31,7 @@ class GraphBuilder(nn.Module):
         self.width = policy.width
         self.rank_width = policy.rank_width
         self.inline_sin2 = policy.inline_sin2
+        self.edge_dropout = 0.0
 
     def forward(
         self, positions: Tensor, cells: Tensor, structure: Tensor, tags: Tensor, pairs: Pairs
@@ -43,17 +48,23 @@ class GraphBuilder(nn.Module):
         pairs, vector, distance = self._near(positions, cells, structure, pairs)
         n_atoms = positions.shape[0]
         unit = vector / distance.unsqueeze(-1)
+        directed, symmetric, kept = distance, distance, 1.0
+        if self.training and self.edge_dropout > 0.0:
+            kept = 1.0 - self.edge_dropout
+            # A dropped pair is taken to be far beyond any cutoff.
+            directed = distance.masked_fill(torch.rand_like(distance.detach()) >= kept, 1e6)
+            symmetric = torch.where(_is_forward(pairs), directed, directed[pairs.reverse])
         if self.smooth:
-            masks, weights = self._smooth(distance, pairs, n_atoms)
+            masks, weights = self._smooth(directed, symmetric, pairs, n_atoms)
         else:
-            masks, weights = self._official(distance, pairs, n_atoms)
+            masks, weights = self._official(directed, pairs, n_atoms)
         touched = (tags[pairs.source] > 0) | (tags[pairs.target] > 0)
         masks[2] = masks[2] & touched
 
         edges: list[Edges] = []
         for g in range(4):
             edges.append(_edges(masks[g], weights[g], pairs, distance, unit, n_atoms))
-        return self._join(edges, masks, pairs, n_atoms)
+        return self._join(edges, masks, pairs, n_atoms, kept)
 
     def _near(
         self, positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pairs
@@ -86,21 +97,22 @@ class GraphBuilder(nn.Module):
         masks: list[Tensor] = []
         for g in range(4):
             masks.append((d <= self.cutoffs[g]) & (rank < self.counts[g]))
-        x, y, z = pairs.offset.unbind(1)
-        negative = (x < 0) | ((x == 0) & ((y < 0) | ((y == 0) & (z < 0))))
-        same = pairs.source == pairs.target
-        main = masks[0] & ((pairs.source < pairs.target) | (same & negative))
+        main = masks[0] & _is_forward(pairs)
         masks[0] = main | main[pairs.reverse]
         ones = torch.ones_like(d)
         return masks, [ones, ones, ones, ones]
 
     def _smooth(
-        self, distance: Tensor, pairs: Pairs, n_atoms: int
+        self, directed: Tensor, symmetric: Tensor, pairs: Pairs, n_atoms: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights that vanish at each cutoff and beyond each count (section 8.1)."""
+        """Weights that vanish at each cutoff and beyond each count (section 8.1).
+
+        Distances are those of pairs after edge dropout; the main graph takes the symmetric ones.
+        """
         masks: list[Tensor] = []
         weights: list[Tensor] = []
         for g in range(4):
+            distance = symmetric if g == 0 else directed
             width = self.width * self.cutoffs[g]
             weight = 1.0 - smoothstep((distance - self.cutoffs[g]) / width + 1.0)
             if self.counts[g] > 0:
@@ -111,7 +123,9 @@ class GraphBuilder(nn.Module):
             weights.append(weight)
         return masks, weights
 
-    def _join(self, edges: list[Edges], masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Graph:
+    def _join(
+        self, edges: list[Edges], masks: list[Tensor], pairs: Pairs, n_atoms: int, kept: float
+    ) -> Graph:
         """Find where edges of different graphs are the same pair of atoms and images."""
         main, atom_edge, quad = edges[0], edges[1], edges[2]
         k, kq = main.slots, quad.slots
@@ -143,8 +157,15 @@ class GraphBuilder(nn.Module):
             is_closing=is_closing.view(n_atoms, k, kq),
             smooth=self.smooth,
             inline_sin2=self.inline_sin2,
-            kept=1.0,
+            kept=kept,
         )
+
+
+def _is_forward(pairs: Pairs) -> Tensor:
+    """One of each pair and its reverse: s < t, or the same atom and a negative offset."""
+    x, y, z = pairs.offset.unbind(1)
+    negative = (x < 0) | ((x == 0) & ((y < 0) | ((y == 0) & (z < 0))))
+    return (pairs.source < pairs.target) | ((pairs.source == pairs.target) & negative)
 
 
 def _pair_vectors(positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pairs) -> Tensor:
