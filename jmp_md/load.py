@@ -11,6 +11,7 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from jmp_md.checkpoints.exported import DTYPES, ScriptedPotential, is_exported, read_exported
 from jmp_md.checkpoints.native import SUFFIX, read_native
 from jmp_md.checkpoints.official import read_official, to_native
 from jmp_md.errors import InputError
@@ -37,7 +38,8 @@ def load_model(
 
     Args:
         model: Name that ``jmp-md models`` lists, native ``.safetensors`` file, official ``.pt``
-            or ``.ckpt`` checkpoint, or a potential, which is copied.
+            or ``.ckpt`` checkpoint, file that ``jmp-md export`` wrote, or a potential, which is
+            copied.
         head: Task of a model with several.
         weights: ``"ema"``, or ``"raw"`` for those of an official checkpoint without averaging.
         graph: Graph rules in place of those the head was trained with.
@@ -55,6 +57,9 @@ def load_model(
     if weights not in ("ema", "raw"):
         raise InputError(f"weights = {weights!r}: choose 'ema' or 'raw'")
     place = _device(device)
+    if (exported := _exported(model)) is not None:
+        options = (graph, cutoff, max_neighbors, references)
+        return _as_exported(exported, head, dtype, options).to(place)
     header, state = _read(model, weights)
     if weights == "raw" and header.weights == "ema":
         raise InputError(
@@ -85,6 +90,37 @@ def _read(model: str | Path | Potential, weights: str) -> tuple[ModelHeader, dic
     if path.suffix == SUFFIX:
         return read_native(path)
     return to_native(read_official(path, weights), path.stem)
+
+
+def _exported(model: str | Path | Potential) -> ScriptedPotential | None:
+    """The potential of an exported file; None for any other model."""
+    if isinstance(model, Potential):
+        return model if isinstance(model, ScriptedPotential) else None
+    path = Path(model).expanduser()
+    if not is_exported(path):
+        return None
+    exported = read_exported(path)
+    notify_licence(exported.header.licence)
+    return exported
+
+
+def _as_exported(
+    exported: ScriptedPotential, head: str | None, dtype: torch.dtype, options: tuple[object, ...]
+) -> ScriptedPotential:
+    """An exported potential, which is what it is: other wishes are refused."""
+    info = exported.info
+    exported.header.head(head)
+    if any(option is not None for option in options):
+        raise InputError(
+            f"the exported file of model {info.header.name!r} has its graphs and references built "
+            "in: leave out graph, cutoff, max_neighbors and references, or use the model itself"
+        )
+    if DTYPES[info.dtype] != dtype:
+        raise InputError(
+            f"the exported file of model {info.header.name!r} computes in {info.dtype}: use "
+            f"dtype={info.dtype!r}, or export the model again with the one you need"
+        )
+    return exported
 
 
 def _official_graph(

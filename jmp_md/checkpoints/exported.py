@@ -1,0 +1,138 @@
+"""Exported TorchScript files as models: read, described, and used as any other potential."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jmp_md.errors import CheckpointError, InputError
+from jmp_md.header import ModelHeader
+from jmp_md.potential import Potential
+from jmp_md.structures import Structures
+
+EXTRA_FILE = "jmp_md.json"
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What an exported file says of itself, beside the header of its model.
+
+    Attributes:
+        header: The model, with the exported head only.
+        form: ``"general"`` (Å, eV) or ``"openmm"`` (nm, kJ/mol, fixed atoms).
+        forces: ``"conservative"`` or ``"direct"``.
+        dtype: ``"float32"`` or ``"float64"``.
+        numbers: Atomic numbers of the fixed atoms; empty in the general form.
+        periodic: Whether the OpenMM form takes box vectors.
+    """
+
+    header: ModelHeader
+    form: str
+    forces: str
+    dtype: str
+    numbers: tuple[int, ...] = ()
+    periodic: bool = False
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` restores an equal object."""
+        return json.dumps({**asdict(self), "header": json.loads(self.header.to_json())})
+
+    @classmethod
+    def from_json(cls, text: str) -> ExportInfo:
+        """Parse.
+
+        Raises:
+            CheckpointError: Not what :meth:`to_json` writes.
+        """
+        try:
+            raw = json.loads(text)
+            raw["header"] = ModelHeader.from_json(json.dumps(raw["header"]))
+            raw["numbers"] = tuple(raw["numbers"])
+            return cls(**raw)
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"the description of the export is damaged: {error!r}") from error
+
+
+class ScriptedPotential(Potential):
+    """A potential whose network is the code of an exported file.
+
+    Attributes:
+        module: The general form of the exported module.
+        info: What the file says of itself.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, info: ExportInfo) -> None:
+        nn.Module.__init__(self)  # the network is in the module, not built from the header
+        self.info = info
+        self.header = info.header
+        self.head = info.header.head()
+        self.policy = self.head.graph
+        self.module = module
+        self.embedding = module.embedding
+        self.force_head = module.force_head if self.head.force_scale is not None else None
+        self.register_buffer("references", module.references, persistent=False)
+
+    def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
+        """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
+        s = structures
+        # Without this, the first calls take a hundred times as long, to optimise the code.
+        with torch.jit.optimized_execution(False):
+            energies, forces = self.module.network(
+                s.positions, s.numbers, s.tags, s.structure, s.cells, s.pairs
+            )
+        return energies, forces
+
+    def native_state(self) -> dict[str, Tensor]:
+        """Refused: the names of the tensors belong to the version that exported the file.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"the exported file of model {self.header.name!r} cannot be turned into a model file: "
+            "use the model file it was exported from"
+        )
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file is a TorchScript archive; official checkpoints, also .pt, are not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def read_exported(path: Path, device: torch.device | str = "cpu") -> ScriptedPotential:
+    """Load an exported file, as a potential with the type it was exported in.
+
+    The file holds code, in TorchScript's own language, which runs when the model is used.
+
+    Raises:
+        CheckpointError: Truncated, or not exported by this project.
+    """
+    extra = {EXTRA_FILE: ""}
+    try:
+        module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot read {path}: {first}; export or copy it again") from error
+    text = extra[EXTRA_FILE]
+    if not text:
+        raise CheckpointError(
+            f"{path} is a TorchScript file, but not of jmp-md: make one with 'jmp-md export'"
+        )
+    info = ExportInfo.from_json(text if isinstance(text, str) else text.decode())
+    general = module if info.form == "general" else module.potential
+    return ScriptedPotential(general.eval(), info)
+
+
+def exported_header(potential: Potential) -> ModelHeader:
+    """The header with nothing but the head in use, and the graphs it is used with."""
+    return replace(potential.header, heads=(replace(potential.head, graph=potential.policy),))

@@ -1,0 +1,79 @@
+"""``jmp-md export``: write a model as one file that runs without this package."""
+
+from __future__ import annotations
+
+import argparse
+
+NAME = "export"
+HELP = "write a model as a TorchScript file for OpenMM, C++ or Python"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--model", required=True, help="name or file of a model")
+    parser.add_argument("--output", required=True, help="file to write, *.pt")
+    parser.add_argument(
+        "--format", default="torchscript", choices=("torchscript",), help="default: torchscript"
+    )
+    parser.add_argument(
+        "--structure",
+        metavar="FILE",
+        help="fix the atoms to those of this file (any that ASE reads), in nm and kJ/mol, for "
+        "OpenMM's TorchForce; without it the file takes any atoms, in Å and eV",
+    )
+    parser.add_argument("--head", help="task of a model with several")
+    parser.add_argument(
+        "--forces",
+        choices=("conservative", "direct"),
+        help="gradient of the energy, or the force head's (default, where there is one)",
+    )
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--skin", type=float, default=1.0, help="Å searched beyond the cutoff (default: 1)"
+    )
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Execute the command."""
+    from jmp_md.export import export
+
+    numbers, periodic = None, False
+    if args.structure is not None:
+        numbers, periodic = _read_structure(args.structure)
+    info = export(
+        args.model,
+        args.output,
+        format=args.format,
+        numbers=numbers,
+        periodic=periodic,
+        forces=args.forces,
+        dtype=args.dtype,
+        skin=args.skin,
+        head=args.head,
+        weights=args.weights,
+    )
+    form = "positions, numbers, cell, pbc, structure (Å, eV)"
+    if numbers is not None:
+        box = ", box vectors" if periodic else ""
+        form = f"positions{box} of {len(numbers)} atoms (nm, kJ/mol)"
+    print(f"{args.output}: {info.header.name}, {info.forces} forces, {info.dtype}; takes {form}")
+    return 0
+
+
+def _read_structure(path: str) -> tuple[list[int], bool]:
+    """Atomic numbers, and whether there is a box."""
+    from ase.io import read
+
+    from jmp_md.errors import InputError
+
+    try:
+        atoms = read(path)
+    except Exception as error:  # ASE's readers raise anything
+        raise InputError(f"cannot read the structure {path}: {error}") from error
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise InputError(
+            f"{path} is periodic in some directions only, pbc {atoms.pbc.tolist()}: OpenMM knows "
+            "three or none"
+        )
+    return atoms.numbers.tolist(), bool(atoms.pbc.all())

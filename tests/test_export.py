@@ -1,0 +1,315 @@
+"""Exported files compute what the model does, wherever and however they are loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from factories import random_potential, write_model
+
+from jmp_md import CheckpointError, InputError, JMPCalculator
+from jmp_md.checkpoints.exported import EXTRA_FILE, ExportInfo
+from jmp_md.cli.main import main
+from jmp_md.export import export
+from jmp_md.export.neighbours import NeighbourList, complete_cell, search, wrap
+from jmp_md.export.verify import verify
+from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.graph.pairs import find_pairs
+from jmp_md.load import load_model
+from jmp_md.potential import Potential
+from jmp_md.units import EV_IN_KJ_PER_MOL
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.jit")
+
+TRICLINIC = [[4.0, 0.3, -0.8], [1.2, 3.8, 0.2], [-0.9, 1.1, 4.4]]
+
+
+def small_potential(**options: Any) -> Potential:
+    return random_potential(num_blocks=1, **options)
+
+
+def triclinic() -> Atoms:
+    scaled = [[0.1, 0.0, 0.05], [0.45, 0.5, 0.4], [0.7, 0.2, 0.8]]
+    return Atoms("SiOC", cell=TRICLINIC, scaled_positions=scaled, pbc=True)
+
+
+def structures() -> list[Atoms]:
+    slab = triclinic()
+    slab.pbc = [True, True, False]
+    silicon = bulk("Si", cubic=True)
+    silicon.rattle(0.05, seed=0)
+    return [molecule("CH3CH2OH"), silicon, triclinic(), slab]
+
+
+Scripted = Callable[..., torch.jit.ScriptModule]
+
+
+@pytest.fixture(autouse=True)
+def _unoptimised() -> Iterator[None]:
+    """Without this, TorchScript spends the first calls of each module on optimising it."""
+    with torch.jit.optimized_execution(False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
+    """Export a random model, with the options of ``export``, and load the file with torch alone."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def make(*, smooth: bool = True, direct: bool = False, **options: Any) -> torch.nn.Module:
+        name = "-".join(str(o) for o in (smooth, direct, *options.values())).replace(" ", "")
+        path = folder / f"{name}.pt"
+        if not path.exists():
+            export(small_potential(smooth=smooth, direct=direct), path, **options)
+        return torch.jit.load(path)
+
+    return make
+
+
+def batch_of(atoms: list[Atoms]) -> list[torch.Tensor]:
+    sizes = torch.tensor([len(a) for a in atoms])
+    return [
+        torch.from_numpy(np.concatenate([a.positions for a in atoms])),
+        torch.from_numpy(np.concatenate([a.numbers for a in atoms])),
+        torch.from_numpy(np.stack([a.cell.array for a in atoms])),
+        torch.from_numpy(np.stack([a.pbc for a in atoms])),
+        torch.repeat_interleave(torch.arange(len(atoms)), sizes),
+    ]
+
+
+def relative(got: object, expected: object) -> float:
+    a, b = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    ("n_atoms", "cell", "pbc", "cutoff"),
+    [
+        (9, np.zeros((3, 3)), [False, False, False], 5.0),
+        (1, 2.0 * np.eye(3), [True, True, True], 6.0),
+        (2, TRICLINIC, [True, True, True], 12.0),
+        (7, [[3, 0, 0], [1.2, 2.8, 0], [-0.7, 0.9, 20]], [True, True, False], 6.0),
+        (7, [[9, 1, 0], [0, 0, 0], [0, 0, 0]], [True, False, False], 6.0),
+        (1200, 24.0 * np.eye(3), [True, True, True], 5.0),  # by bins, as those that follow
+        (1500, 40.0 * np.eye(3), [False, False, False], 5.0),
+        (500, [[12, 0, 0], [4, 11, 0], [-5, 3, 14]], [True, False, True], 9.0),
+    ],
+)
+def test_the_scripted_search_finds_the_same_pairs_in_the_same_order(
+    n_atoms: int, cell: object, pbc: list[bool], cutoff: float
+) -> None:
+    cell = np.array(cell, dtype=np.float64)
+    box = np.where(np.linalg.norm(cell, axis=1, keepdims=True) > 0, cell, 10 * np.eye(3))
+    positions = (1.4 * np.random.default_rng(1).random((n_atoms, 3)) - 0.2) @ box
+    periodic = torch.tensor(pbc)
+    complete = complete_cell(torch.from_numpy(cell), periodic)
+    wrapped = wrap(torch.from_numpy(positions), complete, periodic)
+    found = torch.jit.script(search)(wrapped, complete, periodic, cutoff)
+    expected = find_pairs(wrapped.numpy(), cell, np.array(pbc), cutoff)
+    assert n_atoms < 2 or len(expected.source) > 0
+    for got, wanted in zip(found, expected, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_the_scripted_neighbour_list_searches_as_often_as_the_one_of_the_calculators() -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    rng = np.random.default_rng(0)
+    ours, theirs = torch.jit.script(NeighbourList(4.0, 0.6)), NeighbourCache(4.0, 0.6)
+    for step in range(12):
+        atoms.positions += rng.normal(scale=0.05, size=(len(atoms), 3))
+        atoms.positions[step % len(atoms)] += atoms.cell[step % 3]  # no movement at all
+        if step == 8:
+            atoms.set_cell(1.01 * atoms.cell, scale_atoms=True)
+        arrays = (atoms.positions, atoms.cell.array, atoms.pbc)
+        pairs, placed = ours(*map(torch.from_numpy, arrays))
+        wanted, expected = theirs.update(atoms.positions, atoms.numbers, arrays[1], atoms.pbc)
+        assert all(torch.equal(a, b) for a, b in zip(pairs, wanted, strict=True))
+        assert np.allclose(placed, expected, atol=1e-12)
+        assert ours.rebuilds == theirs.rebuilds
+    assert 2 < ours.rebuilds < 12
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_the_general_form_is_the_model(
+    scripted: Scripted, dtype: str, tolerance: float, smooth: bool
+) -> None:
+    module = scripted(smooth=smooth, dtype=dtype)
+    calculator = JMPCalculator(small_potential(smooth=smooth), dtype=dtype, device="cpu", skin=0)
+    for atoms in structures():
+        energy, forces, stress = module(*batch_of([atoms]))
+        atoms.calc = calculator
+        assert relative(energy, atoms.get_potential_energy()) < tolerance
+        assert relative(forces, atoms.get_forces()) < tolerance
+        if atoms.pbc.all():
+            assert relative(stress[0], atoms.get_stress(voigt=False)) < 10 * tolerance
+        else:
+            assert bool(stress.isnan().all())
+
+
+def test_structures_of_a_batch_do_not_see_each_other(scripted: Scripted) -> None:
+    module = scripted(dtype="float64")
+    alone = [module(*batch_of([atoms])) for atoms in structures()]
+    energy, forces, stress = module(*batch_of(structures()))
+    assert relative(energy, torch.cat([one[0] for one in alone])) < 1e-12
+    assert relative(forces, torch.cat([one[1] for one in alone])) < 1e-12
+    assert relative(stress[1:3], torch.cat([one[2] for one in alone[1:3]])) < 1e-12
+
+
+def test_openmm_gets_right_forces_from_the_gradient_of_the_energy(scripted: Scripted) -> None:
+    for atoms in (molecule("CH3CH2OH"), triclinic()):
+        periodic = bool(atoms.pbc.all())
+        module = scripted(dtype="float64", numbers=atoms.numbers.tolist(), periodic=periodic)
+        x = torch.from_numpy(atoms.positions / 10).requires_grad_()
+        box = [torch.from_numpy(atoms.cell.array / 10)] if periodic else []
+        energy = module(x, *box)
+        energy.backward()
+        atoms.calc = JMPCalculator(small_potential(), dtype="float64", device="cpu")
+        expected = atoms.get_potential_energy() * EV_IN_KJ_PER_MOL
+        assert energy.shape == ()
+        assert energy.item() == pytest.approx(expected, rel=1e-12)
+        assert x.grad is not None
+        assert relative(-x.grad, atoms.get_forces() * EV_IN_KJ_PER_MOL * 10) < 1e-12
+
+
+def test_direct_forces_come_with_the_energy(scripted: Scripted) -> None:
+    atoms = molecule("CH3CH2OH")
+    module = scripted(direct=True, dtype="float64", numbers=atoms.numbers.tolist())
+    energy, forces = module(torch.from_numpy(atoms.positions / 10))
+    atoms.calc = JMPCalculator(small_potential(direct=True), forces="direct", dtype="float64")
+    assert float(energy) == pytest.approx(atoms.get_potential_energy() * EV_IN_KJ_PER_MOL)
+    assert relative(forces, atoms.get_forces() * EV_IN_KJ_PER_MOL * 10) < 1e-12
+    general = scripted(direct=True, dtype="float64")
+    assert relative(general(*batch_of([atoms]))[1], atoms.get_forces()) < 1e-12
+    conservative = scripted(direct=True, forces="conservative", numbers=atoms.numbers.tolist())
+    assert conservative(torch.from_numpy(atoms.positions / 10).requires_grad_()).requires_grad
+
+
+def test_a_skin_changes_how_often_neighbours_are_searched_and_nothing_else(
+    scripted: Scripted,
+) -> None:
+    atoms = triclinic()
+    options = {"dtype": "float64", "numbers": atoms.numbers.tolist(), "periodic": True}
+    patient, eager = scripted(skin=1.0, **options), scripted(skin=0.0, **options)
+    box = torch.from_numpy(atoms.cell.array / 10)
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        atoms.positions += rng.normal(scale=0.04, size=(3, 3))
+        x = torch.from_numpy(atoms.positions / 10)
+        assert float(patient(x, box)) == pytest.approx(float(eager(x, box)), rel=1e-12)
+    assert (patient.neighbours.rebuilds, eager.neighbours.rebuilds) == (1, 6)
+
+
+@pytest.mark.parametrize("form", ["general", "openmm"])
+def test_an_exported_file_drives_ase_like_its_model(tmp_path: Path, form: str) -> None:
+    atoms = triclinic()
+    numbers = atoms.numbers.tolist() if form == "openmm" else None
+    model = write_model(tmp_path, num_blocks=1, direct=True)
+    export(model, tmp_path / "m.pt", numbers=numbers, periodic=True, forces="conservative")
+    for forces in ("conservative", "direct"):
+        ours = JMPCalculator(tmp_path / "m.pt", forces=forces, device="cpu")
+        theirs = JMPCalculator(model, forces=forces, device="cpu")
+        assert isinstance(ours.neighbours, NeighbourCache)
+        for name in ("energy", "energies", "forces", "stress")[: 4 if forces != "direct" else 3]:
+            expected = theirs.get_property(name, atoms)
+            assert relative(ours.get_property(name, atoms), expected) < 1e-6
+
+
+def test_an_exported_file_runs_where_this_package_is_not(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    export(small_potential(), tmp_path / "m.pt", numbers=atoms.numbers.tolist())
+    script = (
+        "import sys, torch\n"
+        "m = torch.jit.load('m.pt')\n"
+        "x = torch.tensor(eval(sys.argv[1]), requires_grad=True)\n"
+        "m(x).backward()\n"
+        "assert 'jmp_md' not in sys.modules\n"
+        "print(x.grad.abs().max().item())"
+    )
+    command = [sys.executable, "-I", "-c", script, str((atoms.positions / 10).tolist())]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert float(result.stdout) > 1
+
+
+def test_the_file_describes_itself(tmp_path: Path) -> None:
+    written = export(small_potential(), tmp_path / "m.pt", numbers=[8, 1, 1], periodic=True)
+    extra = {EXTRA_FILE: ""}
+    torch.jit.load(tmp_path / "m.pt", _extra_files=extra)
+    assert ExportInfo.from_json(extra[EXTRA_FILE]) == written
+    raw = json.loads(extra[EXTRA_FILE])
+    assert raw["numbers"] == [8, 1, 1]
+    assert raw["header"]["licence"] == "MIT"
+
+
+def test_a_file_that_does_not_compute_the_model_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = export(small_potential(), tmp_path / "m.pt")
+    before = (tmp_path / "m.pt").read_bytes()
+    other = small_potential(head={"energy_scale": 1.6})
+    with pytest.raises(InputError, match="nothing was written"):
+        verify(tmp_path / "m.pt", other.float(), info)
+    monkeypatch.setattr("jmp_md.export.write.load_model", lambda *_, **__: other.float())
+    monkeypatch.setattr(
+        "jmp_md.export.write.general_module", lambda *_: torch.jit.load(tmp_path / "m.pt")
+    )
+    with pytest.raises(InputError, match="nothing was written"):
+        export(other, tmp_path / "m.pt")
+    assert (tmp_path / "m.pt").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "m.safetensors"}, r"ends in \.pt"),
+        ({"format": "onnx"}, "'onnx': choose 'torchscript'"),
+        ({"dtype": "half"}, "'half': choose 'float32' or 'float64'"),
+        ({"forces": "direct"}, "no direct forces"),
+        ({"forces": "both"}, "choose 'conservative' or 'direct'"),
+        ({"skin": -1.0, "numbers": [1, 1]}, "skin -1.0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / str(options.pop("path", "m.pt"))
+    with pytest.raises(InputError, match=message):
+        export(small_potential(), path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_cannot_be_used_are_refused_with_the_reason(tmp_path: Path) -> None:
+    export(small_potential(), tmp_path / "m.pt")
+    with pytest.raises(InputError, match="computes in float32"):
+        load_model(tmp_path / "m.pt", dtype=torch.float64)
+    with pytest.raises(InputError, match="references built in"):
+        load_model(tmp_path / "m.pt", references={"H": 1.0})
+    with pytest.raises(CheckpointError, match="no head 'other'"):
+        load_model(tmp_path / "m.pt", head="other")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match="not of jmp-md"):
+        load_model(tmp_path / "foreign.pt")
+
+
+def test_the_command_exports_for_the_atoms_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path, num_blocks=1)
+    molecule("H2O").write(tmp_path / "water.xyz")
+    output = tmp_path / "water.pt"
+    arguments = ["--model", str(model), "--output", str(output)]
+    assert main(["export", *arguments, "--structure", str(tmp_path / "water.xyz")]) == 0
+    assert "3 atoms" in capsys.readouterr().out
+    assert torch.jit.load(output).numbers.tolist() == [8, 1, 1]
+    assert main(["export", *arguments, "--structure", str(tmp_path / "none.xyz")]) == 1
+    assert "none.xyz" in capsys.readouterr().err
