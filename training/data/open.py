@@ -26,6 +26,7 @@ from jmp_md.training.data.lmdb import open_lmdb
 from jmp_md.training.data.matbench import open_matbench
 from jmp_md.training.data.npz import open_npz
 from jmp_md.training.data.pdbbind import open_pdbbind
+from jmp_md.training.data.prepared import SOURCE_FILE, PreparedDataset
 from jmp_md.training.data.qm9 import XYZ_PATTERN, open_qm9
 from jmp_md.training.data.qmof import open_qmof
 
@@ -128,6 +129,11 @@ def _is_ase(path: Path) -> bool:
 
 # In the order in which they are tried.
 FORMATS: dict[str, Format] = {
+    "prepared": Format(
+        PreparedDataset,
+        lambda path: (path / SOURCE_FILE).is_file(),
+        "a folder written by 'jmp-md data prepare'",
+    ),
     "npz": Format(
         open_npz,
         lambda path: path.suffix == ".npz",

@@ -1,0 +1,145 @@
+"""``jmp-md data``: look at data sets, prepare them for training, fit reference energies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jmp_md.training.data.frame import Dataset
+
+NAME = "data"
+HELP = "inspect data sets, prepare them for training, fit reference energies"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the three commands and their options."""
+    commands = parser.add_subparsers(metavar="ACTION", required=True)
+    inspect = commands.add_parser("inspect", help="what a data set holds and what looks wrong")
+    inspect.set_defaults(action=_inspect)
+    prepare = commands.add_parser(
+        "prepare", help="write the format training reads; run again to continue"
+    )
+    prepare.add_argument("--output", required=True, help="folder to write")
+    prepare.add_argument("--processes", type=int, default=1, help="processes (default: 1)")
+    prepare.add_argument("--shard-size", type=int, help="frames per file (default: 100000)")
+    prepare.add_argument("--max-force", type=float, help="leave out frames above this, eV/Å")
+    prepare.add_argument("--double", action="store_true", help="keep double precision")
+    prepare.set_defaults(action=_prepare)
+    reference = commands.add_parser(
+        "reference", help="energy of each element by least squares, and the scales of the labels"
+    )
+    reference.set_defaults(action=_reference)
+    for command in (inspect, prepare, reference):
+        command.add_argument("files", nargs="+", metavar="FILE", help="files or folders, as one")
+        command.add_argument("--format", help="format, where it is not recognised")
+        command.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="option of the format, e.g. subset=dipeptides for SPICE",
+        )
+    for command in (inspect, reference):
+        command.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen command."""
+    status: int = args.action(args)
+    return status
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from jmp_md.training.data.statistics import inspect
+
+    found = inspect(_open(args))
+    _save(args.json, found)
+    for name, value in found.items():
+        print(f"{name + ':':18}{_words(value)}")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from jmp_md.errors import InputError
+    from jmp_md.training.data.hashing import sha256_of
+    from jmp_md.training.data.prepared import SHARD_SIZE, prepare
+
+    for name in ("processes", "shard_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    dataset = _open(args)
+    with tqdm(total=len(dataset), unit=" frames") as bar:
+        prepared = prepare(
+            dataset,
+            args.output,
+            source={str(file): sha256_of(file) for file in args.files},
+            shard_size=args.shard_size or SHARD_SIZE,
+            processes=args.processes,
+            max_force=args.max_force,
+            double=args.double,
+            progress=bar.update,
+        )
+    print(f"{args.output}: {len(prepared)} of {len(dataset)} frames")
+    return 0
+
+
+def _reference(args: argparse.Namespace) -> int:
+    from ase.data import chemical_symbols
+
+    from jmp_md.training.data.statistics import linear_references, normalisation
+
+    dataset = _open(args)
+    references = linear_references(dataset)
+    scales = normalisation(dataset, references)
+    by_symbol = {chemical_symbols[z]: energy for z, energy in references.items()}
+    result = {
+        "references": by_symbol,
+        "energy_std": scales.energy_std,
+        "force_rms": scales.force_rms,
+    }
+    _save(args.json, result)
+    for symbol, energy in by_symbol.items():
+        print(f"{symbol:3}{energy:18.6f} eV")
+    print(f"energy, standard deviation from these: {scales.energy_std:.6f} eV")
+    print(f"forces, root mean square: {scales.force_rms:.6f} eV/Å")
+    return 0
+
+
+def _open(args: argparse.Namespace) -> Dataset:
+    import yaml
+
+    from jmp_md.errors import InputError
+    from jmp_md.training.data.frame import Concatenation
+    from jmp_md.training.data.open import open_dataset
+
+    options: dict[str, Any] = {}
+    for option in args.option:
+        key, separator, value = option.partition("=")
+        if not separator:
+            raise InputError(f"--option {option!r}: write it as KEY=VALUE")
+        options[key] = yaml.safe_load(value)
+    parts = [open_dataset(file, args.format, **options) for file in args.files]
+    return parts[0] if len(parts) == 1 else Concatenation(parts)
+
+
+def _save(path: str | None, content: dict[str, Any]) -> None:
+    from jmp_md.checkpoints.native import atomic_write
+
+    if path:
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _words(value: Any) -> str:
+    """A value, or a table of values, on one line."""
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_words(v)}" for key, v in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
