@@ -1,0 +1,241 @@
+"""Batches of many structures, packed so that they fit in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from jmp_md.errors import InputError
+from jmp_md.graph.pairs import pair_distances
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.potential import Potential, Prediction
+from jmp_md.structures import Structures, concatenate
+
+# A processor gains nothing from larger batches (benchmarks/batching.py); an accelerator does.
+_MOST_EDGES = {"cpu": 8_192, "cuda": 262_144}
+_UNKNOWN_MEMORY = 4 * 2**30
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a model says of one structure.
+
+    Attributes:
+        energy: eV.
+        energies: (n_atoms,) eV; they sum to ``energy``.
+        forces: (n_atoms, 3) eV/Å, or None when not asked for.
+        stress: (3, 3) eV/Å³, positive under tension; None when not asked for or where the
+            structure is not periodic in three directions.
+        error: Why the structure could not be computed; energies and forces are NaN then.
+    """
+
+    energy: float
+    energies: np.ndarray
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    error: InputError | None = None
+
+    @classmethod
+    def failed(cls, n_atoms: int, error: InputError) -> Result:
+        """The result of a structure that could not be computed."""
+        missing = np.full((n_atoms, 3), np.nan)
+        return cls(float("nan"), missing[:, 0], missing, error=error)
+
+
+class Item(NamedTuple):
+    """One structure with what packing needs to know.
+
+    Attributes:
+        structures: The structure.
+        periodic: Whether it is periodic in three directions.
+        degree: Largest number of edges of the main graph into one atom, as estimated.
+    """
+
+    structures: Structures
+    periodic: bool
+    degree: int
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.structures.numbers)
+
+
+def make_item(structures: Structures, pbc: np.ndarray, policy: GraphPolicy) -> Item:
+    """Count the neighbours that the main graph of ``policy`` will have in a single structure.
+
+    Official graphs keep the nearest neighbours of either atom, so that a count can be exceeded
+    by a little: an estimate is enough here.
+    """
+    pairs = structures.pairs
+    positions, cell = structures.positions.numpy(), structures.cells[0].numpy()
+    source, target, offset = (p.numpy() for p in (pairs.source, pairs.target, pairs.offset))
+    near = pair_distances(positions, cell, source, target, offset) <= policy.cutoffs[0]
+    degree = int(np.bincount(target[near], minlength=1).max())
+    return Item(structures, bool(pbc.all()), min(degree, policy.counts[0] or degree))
+
+
+class BatchPredictor:
+    """Predicts any number of structures in batches that fit in memory.
+
+    The network gives every atom of a batch as many edge slots as the atom with the most edges
+    has. Structures of alike density therefore go together, and a batch is measured by its slots.
+    Where memory runs out all the same, the batch is halved and the limit stays lower from then on.
+
+    Args:
+        potential: The model.
+        forces: Whether forces are wanted.
+        stress: Whether stress is wanted, where a structure has one.
+        direct: Take forces from the direct force head.
+        max_edges: Largest number of main-graph edge slots in a batch; None finds it from the
+            free memory.
+
+    Attributes:
+        max_edges: The limit in force.
+
+    Raises:
+        InputError: A limit below 1.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        direct: bool = False,
+        max_edges: int | None = None,
+    ) -> None:
+        if max_edges is not None and max_edges < 1:
+            raise InputError(f"max_edges = {max_edges}: must be at least 1; 10000 is usual")
+        self.potential = potential
+        self.max_edges = max_edges or _default_edges(potential)
+        self._forces, self._stress, self._direct = forces, stress, direct
+
+    def predict(self, items: Sequence[Item]) -> list[Result]:
+        """Results in the order of ``items``; a structure that fails does not affect others."""
+        results: dict[int, Result] = {}
+        pending = sorted(range(len(items)), key=lambda i: self._place(items[i]))
+        while pending:
+            batch = self._next(items, pending)
+            try:
+                found = self._results([items[i] for i in batch])
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                found = []  # go on outside: the traceback of the error keeps tensors alive
+            if not found and len(batch) > 1:
+                self.max_edges = max(_slots(items[i] for i in batch) // 2, 1)
+                _release_memory(self.potential)
+                continue
+            results.update(zip(batch, found or [_too_large(items[batch[0]])], strict=True))
+            pending = pending[len(batch) :]
+        return [results[i] for i in range(len(items))]
+
+    def _next(self, items: Sequence[Item], pending: list[int]) -> list[int]:
+        """The first of ``pending`` that fit together; at least one."""
+        n_atoms, kind = 0, self._place(items[pending[0]])[0]
+        for count, i in enumerate(pending):
+            n_atoms += items[i].n_atoms
+            apart = self._place(items[i])[0] != kind
+            if count and (apart or n_atoms * items[i].degree > self.max_edges):
+                return pending[:count]
+        return pending
+
+    def _place(self, item: Item) -> tuple[bool, int, int]:
+        """Sort key: those with a stress last, then by degree and size."""
+        return self._stress and item.periodic, item.degree, item.n_atoms
+
+    def _results(self, items: Sequence[Item]) -> list[Result]:
+        prediction = self.potential.predict(
+            concatenate([item.structures for item in items]),
+            forces=self._forces,
+            stress=self._stress and items[0].periodic,
+            direct=self._direct,
+        )
+        if _is_finite(prediction):
+            return list(_split(prediction, [item.n_atoms for item in items]))
+        if len(items) > 1:  # not finite times the zero of an empty slot spoils the others, too
+            return [result for item in items for result in self._results([item])]
+        error = InputError(
+            f"model {self.potential.header.name!r} gives values that are not finite: the structure "
+            "is too far from its training data; check for atoms too close"
+        )
+        return [Result.failed(items[0].n_atoms, error)]
+
+
+def _slots(items: Iterable[Item]) -> int:
+    """Main-graph edge slots of a batch: atoms times the largest degree."""
+    items = list(items)
+    return sum(item.n_atoms for item in items) * max(item.degree for item in items)
+
+
+def _split(prediction: Prediction, sizes: Sequence[int]) -> Iterator[Result]:
+    """A result per structure from those of a batch."""
+    energies, forces, stress = (
+        None if t is None else t.double().cpu().numpy()
+        for t in (prediction.energies, prediction.forces, prediction.stress)
+    )
+    assert energies is not None
+    start = 0
+    for k, (energy, size) in enumerate(zip(prediction.energy.tolist(), sizes, strict=True)):
+        own = slice(start, start + size)
+        start += size
+        yield Result(
+            energy,
+            energies[own],
+            None if forces is None else forces[own],
+            None if stress is None else stress[k],
+        )
+
+
+def _is_finite(prediction: Prediction) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in prediction if t is not None)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    message = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in message for words in _OUT_OF_MEMORY
+    )
+
+
+def _too_large(item: Item) -> Result:
+    error = InputError(
+        f"the structure, of {item.n_atoms} atoms, does not fit in memory even alone: use float32, "
+        "a device with more memory, or a smaller model"
+    )
+    return Result.failed(item.n_atoms, error)
+
+
+def _release_memory(potential: Potential) -> None:
+    if potential.embedding.weight.is_cuda:
+        torch.cuda.empty_cache()  # what the failed batch left in pieces
+
+
+def _default_edges(potential: Potential) -> int:
+    """Slots that half of the free memory holds, but no more than are of use.
+
+    A slot takes about 100 emb_size_edge + 2500 numbers in every interaction block where forces
+    are asked for: measured for ethanol with jmp-xs and jmp-s, less for periodic structures.
+    """
+    weight, sizes = potential.embedding.weight, potential.header.architecture
+    numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
+    fitting = _free_memory(weight.device) // 2 // (numbers * weight.element_size())
+    return max(min(fitting, _MOST_EDGES.get(weight.device.type, 8_192)), 1)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes free on a device; a careful guess where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY

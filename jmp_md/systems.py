@@ -1,0 +1,191 @@
+"""Structures with neighbours of their own: one, or many that move together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from jmp_md.batch import BatchPredictor, Item, Result, make_item
+from jmp_md.errors import InputError
+from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.potential import Potential
+from jmp_md.structures import single_structure
+from jmp_md.validate import check_distances, check_structure, check_tags
+
+
+class System:
+    """One structure and its neighbours.
+
+    Args:
+        atoms: The structure; it is copied.
+        potential: The model it is for.
+        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        oc_tags: Whether the tags of ``atoms`` are OC20's; otherwise every atom gets tag 2.
+
+    Raises:
+        InputError: A structure the model cannot be used for.
+    """
+
+    def __init__(self, atoms: Atoms, potential: Potential, skin: float, oc_tags: bool) -> None:
+        self.positions = np.array(atoms.positions, dtype=np.float64)
+        self.cell = np.array(atoms.cell.array, dtype=np.float64)
+        self.numbers, self.pbc = atoms.numbers.copy(), atoms.pbc.copy()
+        self.tags = atoms.get_tags() if oc_tags else np.full(len(self.numbers), 2)
+        check_tags(self.tags)
+        self.neighbours = NeighbourCache(potential.policy.cutoff, skin)
+        self._potential = potential
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what the model cannot be used for."""
+        about = self._potential.header, self._potential.head
+        check_structure(self.positions, self.numbers, self.cell, self.pbc, *about)
+
+    def item(self) -> Item:
+        """The structure as it is now, ready for a batch.
+
+        Raises:
+            InputError: Atoms on top of each other.
+        """
+        pairs, positions = self.neighbours.update(self.positions, self.numbers, self.cell, self.pbc)
+        check_distances(positions, self.numbers, self.cell, pairs)
+        structures = single_structure(positions, self.numbers, self.cell, pairs, self.tags)
+        return make_item(structures, self.pbc, self._potential.policy)
+
+
+class BatchedSystems:
+    """Structures that move together: one call per step computes them all, neighbours are reused.
+
+    Systems can come and go between steps, as when some of many relaxations have converged.
+    Everything that has one entry per system is in the order of :attr:`keys`.
+
+    Args:
+        potential: The model, as :func:`jmp_md.load_model` gives it.
+        structures: First systems.
+        stress: Whether stress is wanted, where a structure has one.
+        direct: Take forces from the direct force head.
+        oc_tags: Whether tags of structures are OC20's; otherwise every atom gets tag 2.
+        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        max_edges: Largest number of main-graph edge slots in a batch; None finds it from the
+            free memory.
+
+    Raises:
+        InputError: A structure the model cannot be used for.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        structures: Iterable[Atoms] = (),
+        *,
+        stress: bool = False,
+        direct: bool = False,
+        oc_tags: bool = False,
+        skin: float = 1.0,
+        max_edges: int | None = None,
+    ) -> None:
+        self._predictor = BatchPredictor(
+            potential, stress=stress, direct=direct, max_edges=max_edges
+        )
+        self._oc_tags, self._skin = oc_tags, skin
+        self._systems: dict[int, System] = {}
+        self._added = 0
+        for atoms in structures:
+            self.add(atoms)
+
+    def __len__(self) -> int:
+        return len(self._systems)
+
+    @property
+    def keys(self) -> list[int]:
+        """Keys of the systems, in the order they were added."""
+        return list(self._systems)
+
+    @property
+    def rebuilds(self) -> int:
+        """Neighbour searches of the present systems so far."""
+        return sum(system.neighbours.rebuilds for system in self._systems.values())
+
+    def add(self, atoms: Atoms) -> int:
+        """Add a structure; returns its key, which is never used again."""
+        key = self._added
+        with _naming(key):
+            self._systems[key] = System(atoms, self._predictor.potential, self._skin, self._oc_tags)
+        self._added += 1
+        return key
+
+    def remove(self, key: int) -> None:
+        """Remove a system.
+
+        Raises:
+            InputError: There is none with that key.
+        """
+        if key not in self._systems:
+            raise InputError(f"there is no system {key}: the keys are {self.keys}")
+        del self._systems[key]
+
+    def compute(
+        self,
+        positions: np.ndarray | Sequence[np.ndarray] | None = None,
+        cells: Sequence[np.ndarray] | None = None,
+    ) -> list[Result]:
+        """Energies, forces and stress of all systems.
+
+        Args:
+            positions: One (n_atoms, 3) Å per system, or all atoms in one array; None leaves
+                atoms where they are.
+            cells: One (3, 3) Å per system; None leaves cells as they are.
+
+        Raises:
+            InputError: Arrays that do not fit the systems, or a system that cannot be computed.
+        """
+        if positions is not None:
+            self._move(positions)
+        if cells is not None:
+            self._require_one_each("cells", cells)
+            for (key, system), cell in zip(self._systems.items(), cells, strict=True):
+                system.cell = _array(f"the cell of system {key}", cell, (3, 3))
+        items = []
+        for key, system in self._systems.items():
+            with _naming(key):
+                system.check()
+                items.append(system.item())
+        results = []
+        for key, result in zip(self._systems, self._predictor.predict(items), strict=True):
+            if result.error is not None:
+                raise InputError(f"system {key}: {result.error}") from result.error
+            results.append(result)
+        return results
+
+    def _move(self, positions: np.ndarray | Sequence[np.ndarray]) -> None:
+        sizes = [len(system.numbers) for system in self._systems.values()]
+        if isinstance(positions, np.ndarray):
+            flat = _array("positions of all systems", positions, (sum(sizes), 3))
+            positions = np.split(flat, np.cumsum(sizes)[:-1]) if sizes else []
+        self._require_one_each("positions", positions)
+        for (key, system), given in zip(self._systems.items(), positions, strict=True):
+            system.positions = _array(f"positions of system {key}", given, system.positions.shape)
+
+    def _require_one_each(self, name: str, given: Sequence[np.ndarray]) -> None:
+        if len(given) != len(self):
+            raise InputError(f"{len(given)} {name} for {len(self)} systems: give one for each")
+
+
+def _array(what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.array(value, dtype=np.float64)
+    if array.shape != shape:
+        raise InputError(f"{what} have shape {array.shape} instead of {shape}")
+    return array
+
+
+@contextmanager
+def _naming(key: int) -> Iterator[None]:
+    """Say which system an error is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"system {key}: {error}") from error
