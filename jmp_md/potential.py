@@ -61,7 +61,7 @@ class Potential(nn.Module):
         self.force_head = (
             mlp_head(c.emb_size_edge, self.head.bias) if self.head.force_scale is not None else None
         )
-        references = torch.zeros(c.num_elements + 1, dtype=torch.float64)
+        references = torch.zeros(c.num_elements + 1, dtype=torch.float64, device="cpu")
         for number, value in self.head.references.items():
             references[number] = value
         self.register_buffer("references", references, persistent=False)
@@ -164,10 +164,11 @@ class Potential(nn.Module):
             CheckpointError: No such head, or tensors that do not fit the header.
         """
         name = header.head(head).name
-        potential = cls(header, name, graph).double()  # constants stay exact until the last cast
-        wanted = {k: v.double() for k, v in _rename(state, name).items()}
+        with torch.device("meta"):  # no weights are drawn that the file would replace
+            potential = cls(header, name, graph)
         try:
-            potential.load_state_dict(wanted)
+            own = {key: value.clone() for key, value in _rename(state, name).items()}
+            potential.load_state_dict(own, assign=True)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the tensors of model {header.name!r} do not fit its header: {error}"
