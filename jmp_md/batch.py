@@ -17,7 +17,7 @@ from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate
 
 # A processor gains nothing from larger batches (benchmarks/batching.py); an accelerator does.
-_MOST_EDGES = {"cpu": 8_192, "cuda": 262_144}
+_MOST_EDGES, _MOST_EDGES_CUDA = 4_096, 262_144
 _UNKNOWN_MEMORY = 4 * 2**30
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
@@ -228,7 +228,7 @@ def _default_edges(potential: Potential) -> int:
     weight, sizes = potential.embedding.weight, potential.header.architecture
     numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
     fitting = _free_memory(weight.device) // 2 // (numbers * weight.element_size())
-    return max(min(fitting, _MOST_EDGES.get(weight.device.type, 8_192)), 1)
+    return max(min(fitting, _MOST_EDGES_CUDA if weight.is_cuda else _MOST_EDGES), 1)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -2,46 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
+from ase import Atoms
+from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
+from jmp_md.batch import Result
+from jmp_md.errors import InputError
+from jmp_md.evaluate import evaluate
 from jmp_md.potential import Potential
 from jmp_md.training.batches import labels, to_structures
+from jmp_md.training.data.frame import Dataset, Frame
 
 MEV = 1000.0
+
+
+class ErrorSums:
+    """Errors gathered over frames. Labels that are NaN leave out the errors they would give.
+
+    Attributes:
+        n_frames: Frames added.
+    """
+
+    def __init__(self) -> None:
+        self.n_frames = 0
+        self._energy: list[np.ndarray] = []
+        # Per atomic number: components, sum of absolute errors, sum of squares.
+        self._forces = np.zeros((len(chemical_symbols), 3))
+
+    def add(self, energy: np.ndarray, forces: np.ndarray, numbers: np.ndarray) -> None:
+        """Add prediction minus label.
+
+        Args:
+            energy: (n_frames,) eV.
+            forces: (n_atoms, 3) eV/Å.
+            numbers: (n_atoms,) atomic numbers.
+        """
+        self.n_frames += len(energy)
+        self._energy.append(energy[~np.isnan(energy)])
+        known = ~np.isnan(forces)
+        error = np.where(known, forces, 0.0)
+        for column, values in enumerate((known, np.abs(error), error**2)):
+            np.add.at(self._forces[:, column], numbers, values.sum(axis=1))
+
+    def summary(self) -> dict[str, float]:
+        """Mean absolute and root-mean-square errors, in meV and meV/Å, over frames and components.
+
+        Keys: ``n_frames``; where there are labels ``energy_mae_meV``, ``energy_rmse_meV``,
+        ``energy_shift_eV`` (the mean of reference minus prediction), ``force_mae_meV_per_A`` and
+        ``force_rmse_meV_per_A``.
+        """
+        result: dict[str, float] = {"n_frames": self.n_frames}
+        energy = self._all_energies()
+        if len(energy):
+            result["energy_mae_meV"] = float(np.abs(energy).mean()) * MEV
+            result["energy_rmse_meV"] = float(np.sqrt(np.square(energy).mean())) * MEV
+            result["energy_shift_eV"] = -float(energy.mean())
+        count, absolute, square = self._forces.sum(axis=0)
+        if count:
+            result["force_mae_meV_per_A"] = float(absolute / count) * MEV
+            result["force_rmse_meV_per_A"] = float(np.sqrt(square / count)) * MEV
+        return result
+
+    def shifted_energy(self) -> dict[str, float]:
+        """Energy errors once the mean error is taken off, as a constant is not learned from forces.
+
+        Keys: ``energy_mae_meV`` and ``energy_rmse_meV``; empty without labels.
+        """
+        energy = self._all_energies()
+        if not len(energy):
+            return {}
+        energy = energy - energy.mean()
+        return {
+            "energy_mae_meV": float(np.abs(energy).mean()) * MEV,
+            "energy_rmse_meV": float(np.sqrt(np.square(energy).mean())) * MEV,
+        }
+
+    def force_mae_by_element(self) -> dict[str, float]:
+        """Mean absolute error of force components, in meV/Å, by chemical symbol."""
+        return {
+            chemical_symbols[z]: float(absolute / count) * MEV
+            for z, (count, absolute, _) in enumerate(self._forces)
+            if count
+        }
+
+    def _all_energies(self) -> np.ndarray:
+        return np.concatenate(self._energy) if self._energy else np.empty(0)
 
 
 def errors(
     potential: Potential, batches: Iterable[Data], *, direct: bool = False
 ) -> dict[str, float]:
-    """Mean absolute and root-mean-square errors, in meV and meV/Å, over frames and components.
-
-    Frames without a label leave the errors it would give out. Keys: ``energy_mae_meV``,
-    ``energy_rmse_meV``, ``force_mae_meV_per_A``, ``force_rmse_meV_per_A``, ``n_frames``, and
-    ``energy_shift_eV``, the mean of reference minus prediction.
-    """
-    energy_errors, force_errors = [], []
-    n_frames = 0
-    weight = potential.embedding.weight
+    """Errors over batches, as :meth:`ErrorSums.summary` gives them."""
+    sums = ErrorSums()
+    device = potential.embedding.weight.device
     for batch in batches:
-        energy, forces = labels(batch, torch.float64, weight.device)
+        energy, forces = labels(batch, torch.float64, device)
         prediction = potential.predict(to_structures(batch), direct=direct)
         assert prediction.forces is not None
-        energy_errors.append(prediction.energy - energy)
-        force_errors.append((prediction.forces.double() - forces).flatten())
-        n_frames += len(energy)
-    result: dict[str, float] = {"n_frames": n_frames}
-    for name, unit, parts in (
-        ("energy", "meV", energy_errors),
-        ("force", "meV_per_A", force_errors),
-    ):
-        error = torch.cat(parts)
-        error = error[~error.isnan()]
-        if len(error):
-            result[f"{name}_mae_{unit}"] = float(error.abs().mean()) * MEV
-            result[f"{name}_rmse_{unit}"] = float(error.square().mean().sqrt()) * MEV
-        if name == "energy" and len(error):
-            result["energy_shift_eV"] = -float(error.mean())
-    return result
+        sums.add(
+            (prediction.energy - energy).cpu().numpy(),
+            (prediction.forces.double() - forces).cpu().numpy(),
+            batch.numbers.cpu().numpy(),
+        )
+    return sums.summary()
+
+
+def dataset_errors(
+    potential: Potential,
+    dataset: Dataset,
+    *,
+    batch_size: int = 256,
+    direct: bool = False,
+    skip_bad: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> ErrorSums:
+    """Errors over a data set, read a few frames at a time.
+
+    Args:
+        potential: The model.
+        dataset: Labelled frames of any sizes.
+        batch_size: Frames read and evaluated together.
+        direct: Whether to measure the forces of the direct force head.
+        skip_bad: Leave out frames that the model cannot evaluate.
+        progress: Called with the number of frames done since the last call.
+
+    Raises:
+        InputError: No frames, or one that cannot be evaluated; its number is given.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
+    sums = ErrorSums()
+    for start in range(0, len(dataset), batch_size):
+        frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        results = evaluate(
+            [to_atoms(frame) for frame in frames],
+            potential,
+            forces="direct" if direct else "conservative",
+            tags="oc",
+            on_error="keep",
+        )
+        for i, (frame, result) in enumerate(zip(frames, results, strict=True), start):
+            if result.error is not None and not skip_bad:
+                raise InputError(f"frame {i}: {result.error}") from result.error
+            if result.error is None:
+                sums.add(*_errors_of(frame, result), frame.numbers)
+        if progress:
+            progress(len(frames))
+    if not sums.n_frames:
+        raise InputError("there is no frame to evaluate: check the data set, or what was left out")
+    return sums
+
+
+def to_atoms(frame: Frame) -> Atoms:
+    """A frame as ASE holds it, without labels; tags as the network takes them."""
+    tags = np.full(len(frame), 2) if frame.tags is None else frame.tags
+    return Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, tags=tags)
+
+
+def _errors_of(frame: Frame, result: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction minus label, NaN without one; forces on atoms held in place are no labels."""
+    assert result.forces is not None
+    forces = np.full((len(frame), 3), np.nan)
+    if frame.forces is not None:
+        forces = result.forces - frame.forces
+    if frame.fixed is not None:
+        forces[frame.fixed] = np.nan
+    return np.array([result.energy - (np.nan if frame.energy is None else frame.energy)]), forces

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from jmp_md._version import __version__
 from jmp_md.errors import JMPError
 
-_COMMANDS = ("models", "convert", "data", "train", "relax", "export")
+_COMMANDS = ("models", "convert", "data", "train", "evaluate", "relax", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
