@@ -1,19 +1,21 @@
-"""From frames of a data set to batches on the device, through torch-geometric's loader."""
+"""From frames of a data set to batches on the device, through torch-geometric."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
+from jmp_md.errors import InputError
 from jmp_md.graph.pairs import Pairs, find_pairs
 from jmp_md.structures import Structures
 from jmp_md.training.data.frame import Dataset, Frame
+from jmp_md.training.data.prepared import PreparedDataset
 
 
 class StructureData(Data):
@@ -27,47 +29,136 @@ class StructureData(Data):
         return super().__inc__(key, value, *args, **kwargs)
 
 
-def to_data(frame: Frame, cutoff: float) -> StructureData:
-    """Search pairs to ``cutoff`` Å and turn everything into tensors (float64)."""
+class Frames(Protocol):
+    """What training takes batches from; keys are what a :class:`Sampler` gives."""
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+    def n_atoms(self, key: Any) -> int:
+        """Atoms of a structure."""
+        ...
+
+    def collate(self, items: list[Any]) -> Any:
+        """One batch of several items."""
+        ...
+
+
+class Sampler(Protocol):
+    """Which structures each step takes: a function of the step alone, so that runs can resume."""
+
+    steps_per_epoch: int
+
+    def batch(self, step: int) -> Sequence[Hashable]:
+        """Keys of the structures of a step, counted from 0 over all epochs."""
+        ...
+
+
+def to_data(frame: Frame, cutoff: float, target: str | None = None) -> StructureData:
+    """Search pairs to ``cutoff`` Å and turn everything into tensors (float64).
+
+    Labels a frame lacks are NaN, and so are forces on atoms that were held in place.
+
+    Args:
+        frame: The structure.
+        cutoff: Å.
+        target: Name of the property to keep, if any.
+
+    Raises:
+        InputError: The frame has no such property.
+    """
     cell = np.zeros((3, 3)) if frame.cell is None else frame.cell
     pairs = find_pairs(frame.positions, cell, np.array(frame.pbc), cutoff)
     n = len(frame)
-    tags = np.full(n, 2) if frame.tags is None else frame.tags
+    forces = np.full((n, 3), np.nan) if frame.forces is None else frame.forces.copy()
+    if frame.fixed is not None:
+        forces[frame.fixed] = np.nan
     data = StructureData(
-        positions=torch.from_numpy(np.ascontiguousarray(frame.positions)),
-        numbers=torch.from_numpy(frame.numbers.astype(np.int64)),
-        tags=torch.from_numpy(tags.astype(np.int64)),
-        cells=torch.from_numpy(np.array(cell, dtype=np.float64)).view(1, 3, 3),
+        positions=_tensor(frame.positions),
+        numbers=_tensor(frame.numbers, np.int64),
+        tags=_tensor(np.full(n, 2) if frame.tags is None else frame.tags, np.int64),
+        cells=_tensor(cell).view(1, 3, 3),
         **pairs._asdict(),
+        energy=_tensor([np.nan if frame.energy is None else frame.energy]),
+        forces=_tensor(forces),
+        stress=_tensor(np.full((3, 3), np.nan) if frame.stress is None else frame.stress)[None],
         num_nodes=n,
     )
-    if frame.energy is not None:
-        data.energy = torch.tensor([frame.energy], dtype=torch.float64)
-    if frame.forces is not None:
-        data.forces = torch.from_numpy(np.ascontiguousarray(frame.forces))
+    if target is not None:
+        if target not in frame.targets:
+            raise InputError(
+                f"a frame (system {frame.system!r}) has no target {target!r}; it has "
+                f"{', '.join(frame.targets) or 'none'}"
+            )
+        data.property = _tensor([frame.targets[target]])
     return data
 
 
 class PairedFrames(torch.utils.data.Dataset):
-    """Frames of a data set with their pairs, kept in memory once they were made.
+    """Frames of a data set with their pairs.
 
     Args:
         dataset: Where frames come from.
         cutoff: Å, how far pairs reach.
+        target: Name of the property to keep, if any.
+        keep: Whether to keep them in memory once they were made.
     """
 
-    def __init__(self, dataset: Dataset, cutoff: float) -> None:
+    def __init__(
+        self, dataset: Dataset, cutoff: float, target: str | None = None, keep: bool = True
+    ) -> None:
         self.dataset = dataset
         self.cutoff = cutoff
+        self.target = target
+        self.keep = keep
         self._made: dict[int, StructureData] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> StructureData:
-        if index not in self._made:
-            self._made[index] = to_data(self.dataset[index], self.cutoff)
-        return self._made[index]
+        if index in self._made:
+            return self._made[index]
+        data = to_data(self.dataset[index], self.cutoff, self.target)
+        if self.keep:
+            self._made[index] = data
+        return data
+
+    def n_atoms(self, index: int) -> int:
+        """Atoms of a frame; a prepared data set knows without reading it."""
+        if isinstance(self.dataset, PreparedDataset):
+            return self.dataset.n_atoms(index)
+        return len(self.dataset[index])
+
+    def collate(self, items: list[StructureData]) -> Batch:
+        """One batch of several frames."""
+        return Batch.from_data_list(items)
+
+
+class EpochSampler:
+    """Every frame once per epoch, in an order that depends on seed and epoch alone.
+
+    Args:
+        n_frames: Frames of the data set.
+        batch_size: Frames per step; the last step of an epoch takes what is left.
+        seed: Of the shuffles.
+    """
+
+    def __init__(self, n_frames: int, batch_size: int, seed: int) -> None:
+        self.n_frames = n_frames
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps_per_epoch = -(-n_frames // batch_size)
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the frames of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.n_frames)
+        order: list[int] = self._order[place * self.batch_size :][: self.batch_size].tolist()
+        return order
 
 
 def to_structures(batch: Data) -> Structures:
@@ -77,19 +168,25 @@ def to_structures(batch: Data) -> Structures:
     return Structures(batch.positions, batch.numbers, batch.tags, structure, batch.cells, pairs)
 
 
-def epoch_batches(frames: PairedFrames, batch_size: int, seed: int, epoch: int) -> Iterable[Data]:
-    """Shuffled batches of one epoch; the order depends on seed and epoch alone."""
-    order = np.random.default_rng([seed, epoch]).permutation(len(frames))
-    return DataLoader(frames, batch_size=batch_size, sampler=order.tolist())
-
-
 def ordered_batches(frames: PairedFrames, batch_size: int) -> Iterator[Data]:
     """Batches in the order of the data set."""
     yield from DataLoader(frames, batch_size=batch_size, shuffle=False)
 
 
+def batches(frames: Frames, keys: Iterable[Sequence[Hashable]], workers: int) -> Iterable[Any]:
+    """Batches of the given keys, made by ``workers`` processes, or here where there are none."""
+    return torch.utils.data.DataLoader(
+        frames,  # type: ignore[arg-type]
+        batch_sampler=keys,  # type: ignore[arg-type]
+        collate_fn=frames.collate,
+        num_workers=workers,
+    )
+
+
 def labels(batch: Data, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Energies (n_structures,) in float64 eV and forces (n_atoms, 3) eV/Å; NaN where missing."""
-    energy = batch.energy if "energy" in batch else torch.full((batch.cells.shape[0],), torch.nan)
-    forces = batch.forces if "forces" in batch else torch.full_like(batch.positions, torch.nan)
-    return energy.to(device), forces.to(device, dtype)
+    return batch.energy.to(device), batch.forces.to(device, dtype)
+
+
+def _tensor(values: Any, dtype: Any = np.float64) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=dtype))

@@ -1,43 +1,133 @@
-"""Learning-rate schedule, averaged weights and gradient rules of the paper."""
+"""Learning rates, averaged weights and gradient rules of the paper."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
-from jmp_md.training.recipe import OptimiserSection
+from jmp_md.training.sections import LayerFactors, OptimiserSection
 
 
-def make_optimiser(model: nn.Module, section: OptimiserSection) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def layer_groups(model: nn.Module, factors: LayerFactors) -> dict[float, list[nn.Parameter]]:
+    """Trainable parameters by the share of the learning rate they take.
+
+    Block i is ``int_blocks.i`` with ``out_blocks.i+1``, and ``out_blocks.0`` for the first;
+    everything but blocks and embedding has 1.
+
+    Raises:
+        InputError: There are not as many factors as blocks.
+    """
+    n_blocks = sum(name.endswith(".dense_ca") for name, _ in model.named_modules())
+    if factors.blocks and len(factors.blocks) != n_blocks:
+        raise InputError(
+            f"optimiser.layer_factors.blocks has {len(factors.blocks)} factors, but the model has "
+            f"{n_blocks} blocks: give one for each"
+        )
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_factor(name, factors), []).append(parameter)
+    return groups
+
+
+def _factor(name: str, factors: LayerFactors) -> float:
+    parts = name.split(".")
+    if "embedding" in parts:
+        return factors.embedding
+    for kind, shift in (("int_blocks", 0), ("out_blocks", 1)):
+        if kind in parts and factors.blocks:
+            block = int(parts[parts.index(kind) + 1]) - shift
+            return factors.blocks[max(block, 0)]
+    return 1.0
+
+
+def make_optimiser(
+    groups: dict[float, list[nn.Parameter]], section: OptimiserSection
+) -> torch.optim.AdamW:
+    """AdamW with a group of parameters per learning rate."""
     return torch.optim.AdamW(
-        parameters,
+        [{"params": parameters} for parameters in groups.values()],
         lr=section.learning_rate,
-        betas=section.betas,
+        betas=(section.betas[0], section.betas[1]),
         weight_decay=section.weight_decay,
         fused=True,
     )
 
 
-def learning_rate_factor(step: int, steps_per_epoch: int, section: OptimiserSection) -> float:
-    """Share of the full rate at a step: linear warm-up, then a cosine to ``final_factor``."""
-    warmup = section.warmup_epochs * steps_per_epoch
-    total = max(section.epochs * steps_per_epoch, 1)
-    if step < warmup:
-        return section.warmup_factor + (1 - section.warmup_factor) * step / warmup
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    low = section.final_factor
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+class Schedule:
+    """Warm-up and cosine by step, each group at its factor; then one rate, lowered on a plateau.
+
+    Args:
+        optimiser: Whose rates to set.
+        factors: Share of the rate of each of its groups.
+        section: The shape.
+        steps_per_epoch: Steps in an epoch.
+    """
+
+    def __init__(
+        self,
+        optimiser: torch.optim.Optimizer,
+        factors: list[float],
+        section: OptimiserSection,
+        steps_per_epoch: int,
+    ) -> None:
+        self.optimiser = optimiser
+        self.factors = factors
+        self.section = section
+        self.warmup = section.warmup_epochs * steps_per_epoch
+        self.full_at = self.warmup
+        if section.warmup_steps is not None:  # the paper's pre-training reaches it a step earlier
+            self.warmup, self.full_at = section.warmup_steps, max(section.warmup_steps - 1, 1)
+        self.end = (section.cosine_epochs or section.epochs) * steps_per_epoch
+        self.plateau = None
+        if section.plateau_patience is not None:
+            self.plateau = ReduceLROnPlateau(
+                optimiser, factor=section.plateau_factor, patience=section.plateau_patience, eps=0.0
+            )
+
+    def before_step(self, step: int) -> None:
+        """Set the rates of a step, counted from 0; after the cosine they stay as they are."""
+        if step <= self.end:
+            for group, factor in zip(self.optimiser.param_groups, self.factors, strict=True):
+                group["lr"] = self.section.learning_rate * self.share(step, factor)
+
+    def share(self, step: int, factor: float = 1.0) -> float:
+        """Share of the full rate at a step up to the end of the cosine."""
+        s = self.section
+        if step < self.warmup:
+            return factor * (s.warmup_factor + (1 - s.warmup_factor) * step / self.full_at)
+        progress = min((step - self.warmup) / max(self.end - self.warmup, 1), 1.0)
+        low = s.final_factor
+        return low + (factor - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def after_validation(self, step: int, metric: float) -> None:
+        """Lower the rates where the metric no longer improves, once the cosine is over."""
+        if self.plateau is not None and step >= self.end:
+            self.plateau.step(metric)
+
+    @property
+    def rate(self) -> float:
+        """The highest rate of any group."""
+        return max(group["lr"] for group in self.optimiser.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.plateau is None else self.plateau.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state)
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
 
 
 def scale_shared_gradients(backbone: GemNetOC) -> None:
@@ -46,3 +136,14 @@ def scale_shared_gradients(backbone: GemNetOC) -> None:
     for name, parameter in backbone.bases.named_parameters():
         if parameter.grad is not None and name.startswith("mlp_"):
             parameter.grad.div_(n_blocks + 1 if name.startswith("mlp_rbf_out") else n_blocks)
+
+
+def clip_gradients(parameters: list[nn.Parameter], section: OptimiserSection) -> torch.Tensor:
+    """Limit gradients by value, then by norm; returns their norm before that."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if section.clip_value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, section.clip_value)
+    if section.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, section.clip_norm)
+    return norm

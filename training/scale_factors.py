@@ -15,10 +15,13 @@ from jmp_md.graph.layout import Graph, source_slots, to_slots
 from jmp_md.nn.layers import ScaleFactor
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
+from jmp_md.training.property import PropertyModel
 
 
 @torch.no_grad()
-def fit_scale_factors(potential: Potential, structures: Structures) -> dict[str, float]:
+def fit_scale_factors(
+    potential: Potential | PropertyModel, structures: Structures
+) -> dict[str, float]:
     """Set every scale factor of a network from one batch; returns them by name."""
     weight = potential.embedding.weight
     s = structures.to(weight.device, weight.dtype)

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from jmp_md.checkpoints.native import read_native, write_native
 from jmp_md.errors import InputError
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames, ordered_batches
-from jmp_md.training.data.frame import Dataset, Subset
-from jmp_md.training.data.npz import open_npz
-from jmp_md.training.data.splits import random_split, write_split
-from jmp_md.training.finetune import MODEL_FILE, FineTuner
+from jmp_md.training.data.frame import Dataset, Subset, frames
+from jmp_md.training.data.hashing import sha256_of
+from jmp_md.training.data.open import open_dataset
+from jmp_md.training.data.prepared import PreparedDataset
+from jmp_md.training.data.splits import (
+    Split,
+    matbench_fold,
+    paper_split,
+    random_split,
+    split_by_system,
+    write_split,
+)
+from jmp_md.training.distributed import Ranks, join, leave
+from jmp_md.training.finetune import VALIDATION_BATCH, fine_tuner
+from jmp_md.training.finetune_property import property_tuner
 from jmp_md.training.metrics import errors
-from jmp_md.training.recipe import Recipe
+from jmp_md.training.pretrain import TaskData, pretrainer, read_reference
+from jmp_md.training.property import PropertyModel, property_errors
+from jmp_md.training.recipe import AnyRecipe, PretrainRecipe, PropertyRecipe, Recipe
+from jmp_md.training.sections import DataSection, TaskSection
+from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, Trainer
+
+VALIDATION_SHARES = (0.9, 0.1, 0.0)
 
 
 def train(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     data: Path,
     output: Path,
     *,
     resume: bool = False,
     device: str = "cpu",
     max_minutes: float | None = None,
+    workers: int = 0,
+    tensorboard: bool = False,
 ) -> Path:
     """Run a recipe; returns the model file.
 
@@ -36,65 +56,164 @@ def train(
         data: Folder the file names of the recipe refer to.
         output: Folder of the run.
         resume: Continue what is there.
-        device: Where to compute.
-        max_minutes: Stop cleanly after the epoch in which this time is reached.
+        device: Where to compute; under torchrun, ``cuda`` is one device for each process.
+        max_minutes: Stop cleanly after the validation before which this time is reached.
+        workers: Processes per device that make batches; 0 makes them where they are used.
+        tensorboard: Also log for TensorBoard.
 
     Raises:
         InputError: Data missing or too few, or a run is there and ``resume`` was not asked for.
     """
-    frames = _open(data, recipe.data.train)
-    split = random_split(
-        len(frames),
-        (recipe.data.n_train, recipe.data.n_validation, None),
-        recipe.data.split_seed,
-    )
-    if (output / "last.ckpt").exists() and not resume:
+    if (output / LAST_FILE).exists() and not resume:
         raise InputError(f"{output} holds a run: pass --resume, or another --output")
-    tuner = FineTuner(
-        recipe, Subset(frames, split.train), Subset(frames, split.val), output, device
-    )
-    if resume:
-        tuner.resume()
-    output.mkdir(parents=True, exist_ok=True)
-    write_split(output / "split.json", split)
-    epochs = recipe.optimiser.epochs
-    with tqdm(total=epochs, initial=tuner.progress.epoch, desc=recipe.model.name) as bar:
+    ranks = join(device)
+    try:
+        options = {"workers": workers, "tensorboard": tensorboard}
+        trainer, test = _prepare(recipe, data, output, ranks, options)
+        if resume:
+            trainer.resume()
+        _run(trainer, max_minutes)
+        model = output / MODEL_FILE
+        if ranks.rank == 0:
+            _finish(model, recipe, data, test)
+        return model
+    finally:
+        leave()
+
+
+def _run(trainer: Trainer, max_minutes: float | None) -> None:
+    steps, step = trainer.total_steps, trainer.progress.step
+    monitor = trainer.objective.monitor
+    hidden = trainer.ranks.rank > 0
+    name = trainer.recipe.model.name
+    with tqdm(total=steps, initial=step, desc=name, unit="step", disable=hidden) as bar:
 
         def report(row: dict[str, float]) -> None:
             bar.set_postfix_str(
-                f"loss {row['loss']:.4f}, force MAE {row['force_mae_meV_per_A']:.1f} meV/Å"
+                f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {monitor} {row[monitor]:.4g}"
             )
-            bar.update(1)
+            bar.update(int(row["step"]) - bar.n)
 
-        tuner.run(max_minutes, report)
-    model = output / MODEL_FILE
-    _finish(model, recipe, data)
-    return model
+        trainer.run(max_minutes, report)
 
 
-def _finish(model: Path, recipe: Recipe, data: Path) -> None:
+def _prepare(
+    recipe: AnyRecipe, data: Path, output: Path, ranks: Ranks, options: dict[str, Any]
+) -> tuple[Trainer, Dataset | None]:
+    """The trainer, and the frames to test on; splits go to the folder of the run."""
+    if isinstance(recipe, PretrainRecipe):
+        tasks = {}
+        for name, task in recipe.tasks.items():
+            tasks[name] = _task_data(recipe, data, task, output / f"split-{name}.json", ranks)
+        return pretrainer(recipe, tasks, output, ranks, **options), None
+    assert isinstance(recipe, Recipe | PropertyRecipe)
+    section = recipe.data
+    dataset = _open(data, section.train, section.format, section.options)
+    split = _split(recipe, dataset)
+    test: Dataset = Subset(dataset, split.test)
+    if section.test is not None:
+        test = _open(data, section.test, section.format, section.options)
+    _keep(output / "split.json", split, ranks)
+    parts = Subset(dataset, split.train), Subset(dataset, split.val)
+    for name, part in zip(("training", "validation"), parts, strict=True):
+        if not len(part):
+            raise InputError(f"the split leaves no {name} frames: see recipe section data")
+    if isinstance(recipe, PropertyRecipe):
+        return property_tuner(recipe, *parts, output, ranks, **options), test
+    return fine_tuner(recipe, *parts, output, ranks, **options), test
+
+
+def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
+    s = recipe.data
+    if s.split == "frames":
+        return random_split(len(dataset), (s.n_train, s.n_validation, s.n_test), s.split_seed)
+    if s.split == "systems":
+        return split_by_system(dataset, _shares(s, len(dataset)), s.split_seed)
+    if s.split == "matbench":
+        if not isinstance(recipe, PropertyRecipe):
+            raise InputError("data.split = 'matbench' is for recipes with task: property")
+        targets = np.array([f.targets[recipe.target.name] for f in frames(dataset)])
+        return matbench_fold(targets, s.fold, recipe.target.kind == "classes", s.split_seed)
+    return paper_split(s.split, len(dataset), s.split_seed)
+
+
+def _shares(section: DataSection, n_frames: int) -> tuple[float, float, float]:
+    """Sizes of the three parts as shares of all frames; null is what the others leave."""
+    given = (section.n_train, section.n_validation, section.n_test)
+    a, b, c = ((size if size is None or size < 1 else size / n_frames) for size in given)
+    rest = max(1.0 - sum(share for share in (a, b, c) if share is not None), 0.0)
+    return (rest if a is None else a, rest if b is None else b, rest if c is None else c)
+
+
+def _task_data(
+    recipe: PretrainRecipe, data: Path, task: TaskSection, path: Path, ranks: Ranks
+) -> TaskData:
+    dataset = _open(data, task.train, task.format, task.options)
+    if task.max_force is not None:
+        dataset = Subset(dataset, _below(dataset, task.max_force))
+    n = recipe.mix.n_validation
+    reference = None if task.reference is None else read_reference(data / task.reference)
+    if task.validation is not None:
+        held_out = _open(data, task.validation, task.format, task.options)
+        return TaskData(dataset, Subset(held_out, np.arange(min(n, len(held_out)))), reference)
+    split = split_by_system(dataset, VALIDATION_SHARES, recipe.seed)
+    _keep(path, split, ranks)
+    chosen = np.random.RandomState(recipe.seed).permutation(split.val)[:n]
+    return TaskData(Subset(dataset, split.train), Subset(dataset, chosen), reference)
+
+
+def _below(dataset: Dataset, max_force: float) -> list[int]:
+    """Frames without a force above ``max_force`` eV/Å."""
+    return [
+        index
+        for index, frame in enumerate(frames(dataset))
+        if frame.forces is None or np.linalg.norm(frame.forces, axis=1).max() <= max_force
+    ]
+
+
+def _keep(path: Path, split: Split, ranks: Ranks) -> None:
+    if ranks.rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_split(path, split)
+
+
+def _finish(model: Path, recipe: AnyRecipe, data: Path, test: Dataset | None) -> None:
     """Add test errors and the hashes of the data to the header of the best model."""
     header, state = read_native(model)
     metrics = dict(header.metrics)
-    hashes = {recipe.data.train: _sha256(data / recipe.data.train)}
-    if recipe.data.test is not None:
-        hashes[recipe.data.test] = _sha256(data / recipe.data.test)
-        potential = Potential.from_state(header, state)
-        frames = PairedFrames(_open(data, recipe.data.test), potential.policy.cutoff)
-        measured = errors(potential.float(), ordered_batches(frames, 32))
-        measured.pop("energy_shift_eV", None)
-        metrics.update(measured, test=recipe.data.test)
+    if isinstance(recipe, PretrainRecipe):
+        files = [f for t in recipe.tasks.values() for f in (t.train, t.validation)]
+    else:
+        assert isinstance(recipe, Recipe | PropertyRecipe)
+        files = [recipe.data.train, recipe.data.test]
+    hashes = {file: _hash(data / file) for file in files if file is not None}
+    if test is not None and len(test):
+        assert isinstance(recipe, Recipe | PropertyRecipe)
+        if isinstance(recipe, PropertyRecipe):
+            trained = PropertyModel.load(model)
+            cutoff = trained.head.graph.cutoff
+            paired = PairedFrames(test, cutoff, recipe.target.name, keep=False)
+            measured = property_errors(trained, ordered_batches(paired, VALIDATION_BATCH))
+        else:
+            potential = Potential.from_state(header, state).float()
+            paired = PairedFrames(test, potential.policy.cutoff, keep=False)
+            batches = ordered_batches(paired, VALIDATION_BATCH)
+            measured = errors(potential, batches, direct=potential.force_head is not None)
+            measured.pop("energy_shift_eV", None)
+        name = recipe.data.test or f"{recipe.data.train}, split {recipe.data.split}"
+        metrics.update(measured, test=name)
     training = {**header.training, "data_sha256": hashes}
     write_native(model, dataclasses.replace(header, metrics=metrics, training=training), state)
 
 
-def _open(folder: Path, name: str) -> Dataset:
+def _open(folder: Path, name: str, format: str | None, options: dict[str, Any]) -> Dataset:
     path = folder / name
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist: give the folder that holds {name} as --data")
-    return open_npz(path)
+    return open_dataset(path, format, **options)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hash(path: Path) -> Any:
+    """Hash of a data file, or those a prepared data set keeps of its sources."""
+    dataset = open_dataset(path, "prepared") if (path / "index.json").is_file() else None
+    return dataset.source if isinstance(dataset, PreparedDataset) else sha256_of(path)

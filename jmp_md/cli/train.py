@@ -1,12 +1,13 @@
-"""``jmp-md train``: fit a potential by a recipe."""
+"""``jmp-md train``: fit a model by a recipe."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 NAME = "train"
-HELP = "train a potential by a recipe"
+HELP = "train or pre-train a model by a recipe"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="folder of the run (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--devices", type=int, default=1, help="devices of this machine to train on (default: 1)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes per device that make batches (default: 0)"
+    )
     parser.add_argument("--max-minutes", type=float, help="stop after the epoch this time falls in")
+    parser.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe key"
     )
@@ -27,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, then measure the best model on the test frames."""
+    from jmp_md.training.distributed import launch
     from jmp_md.training.recipe import load_recipe, to_yaml
     from jmp_md.training.session import train
 
@@ -35,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         print(to_yaml(recipe), end="")
         return 0
     output = Path(args.output or f"runs/{recipe.model.name}")
+    if args.devices > 1 and "WORLD_SIZE" not in os.environ:
+        return launch(_arguments(args, output), args.devices)
     model = train(
         recipe,
         Path(args.data),
@@ -42,9 +53,23 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         device=args.device,
         max_minutes=args.max_minutes,
+        workers=args.workers,
+        tensorboard=args.tensorboard,
     )
-    print(f"model: {model}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"model: {model}")
     return 0
+
+
+def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
+    """The command line of each process of a run on several devices."""
+    words = ["train", args.recipe, "--data", args.data, "--output", str(output)]
+    words += ["--device", args.device, "--workers", str(args.workers)]
+    words += [word for assignment in args.set for word in ("--set", assignment)]
+    if args.max_minutes is not None:
+        words += ["--max-minutes", str(args.max_minutes)]
+    words += [f"--{name}" for name in ("resume", "tensorboard") if getattr(args, name)]
+    return words
 
 
 def _find(recipe: str) -> Path:

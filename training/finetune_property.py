@@ -1,0 +1,129 @@
+"""Training of a property of whole structures: QM9, MatBench, QMOF, PDBBind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.data import Batch, Data
+
+from jmp_md.errors import InputError
+from jmp_md.header import HeadInfo
+from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
+from jmp_md.training.data.frame import Dataset, frames
+from jmp_md.training.distributed import Ranks
+from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
+from jmp_md.training.objective import Objective
+from jmp_md.training.property import PropertyModel, property_errors
+from jmp_md.training.recipe import PropertyRecipe
+from jmp_md.training.scale_factors import fit_scale_factors
+from jmp_md.training.start import build, graph_policy, start_from
+from jmp_md.training.trainer import Trainer
+
+
+class PropertyObjective(Objective):
+    """Absolute error of a normalised property, or cross-entropy of classes.
+
+    Args:
+        model: What is trained.
+        validation: Structures that choose the best epoch.
+    """
+
+    def __init__(self, model: PropertyModel, validation: PairedFrames) -> None:
+        super().__init__()
+        self.model: PropertyModel = model
+        self.validation = validation
+        self.weights = (1.0,)
+        self.monitor = "cross_entropy" if model.target.kind == "classes" else "mae"
+
+    def forward(self, batch: Data) -> tuple[Tensor, Tensor]:
+        """See :class:`Objective`: one term."""
+        weight = self.model.embedding.weight
+        output = self.model(to_structures(batch).to(weight.device, weight.dtype))
+        label = batch.property.to(weight.device)
+        if self.model.target.kind == "classes":
+            total = functional.cross_entropy(output, label.long(), reduction="sum")
+        else:
+            head = self.model.head
+            wanted = ((label - head.energy_mean) / head.energy_scale).to(output.dtype)
+            total = (output - wanted).abs().sum()
+        return total.view(1), total.new_full((1,), len(label))
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Errors on the validation structures in the unit of the target."""
+        assert isinstance(model, PropertyModel)
+        return property_errors(model, ordered_batches(self.validation, VALIDATION_BATCH))
+
+    def export(
+        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+    ) -> None:
+        """Write a model file."""
+        assert isinstance(model, PropertyModel)
+        header = dataclasses.replace(
+            model.header,
+            training={**model.header.training, **training},
+            metrics=validation_metrics(metrics),
+        )
+        model.save(path, header)
+
+
+def property_tuner(
+    recipe: PropertyRecipe,
+    train: Dataset,
+    validation: Dataset,
+    output: Path,
+    ranks: Ranks,
+    **options: Any,
+) -> Trainer:
+    """A trainer for a property; arguments as for :func:`jmp_md.training.finetune.fine_tuner`.
+
+    Raises:
+        InputError: A frame lacks the target, or classes are not 0 and 1.
+    """
+    start = start_from(recipe.model)
+    policy = graph_policy(recipe.model.graph)
+    paired = PairedFrames(train, policy.cutoff, recipe.target.name)
+    mean, std = _normalisation(recipe, train)
+    head = HeadInfo(
+        name=recipe.target.name,
+        graph=policy,
+        energy_scale=std,
+        energy_mean=mean,
+        elements=tuple(sorted({int(z) for f in frames(train) for z in f.numbers})),
+        level_of_theory=recipe.model.level_of_theory,
+    )
+    header = start.header(recipe.model, heads=(head,))
+    model: PropertyModel = build(
+        lambda: PropertyModel(header, recipe.target), recipe.seed, ranks.device
+    )
+    start.load_into(model)
+    model.graph.edge_dropout = recipe.optimiser.edge_dropout
+    if not start.weights:
+        sample = [paired[i] for i in range(min(len(paired), 64))]
+        fit_scale_factors(model, to_structures(Batch.from_data_list(sample)))
+    objective = PropertyObjective(
+        model, PairedFrames(validation, policy.cutoff, recipe.target.name)
+    )
+    sampler = EpochSampler(len(train), recipe.optimiser.batch_size, recipe.seed)
+    return Trainer(objective, recipe, paired, sampler, output, ranks, **options)
+
+
+def _normalisation(recipe: PropertyRecipe, train: Dataset) -> tuple[float, float]:
+    """Mean and standard deviation of the target; an extent has no mean taken off, classes none."""
+    name = recipe.target.name
+    everything = list(frames(train))
+    lacking = [f for f in everything if name not in f.targets]
+    if lacking or not everything:
+        known = ", ".join(lacking[0].targets) if lacking else "none"
+        raise InputError(f"target.name = {name!r} is not a target of every frame; it has {known}")
+    values = np.array([f.targets[name] for f in everything])
+    if recipe.target.kind == "classes":
+        if not np.isin(values, (0, 1)).all():
+            raise InputError(f"target.kind = 'classes': {name} has values besides 0 and 1")
+        return 0.0, 1.0
+    mean = 0.0 if recipe.target.kind == "extent" else float(values.mean())
+    return mean, float(values.std()) or 1.0

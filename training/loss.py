@@ -1,0 +1,92 @@
+"""Errors of a potential on a batch as training sees them: normalised, differentiable."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from jmp_md.potential import Potential
+from jmp_md.structures import Structures
+from jmp_md.training.batches import labels, to_structures
+
+
+class Scales(NamedTuple):
+    """What errors are divided by: eV for energies and stress (as eV/Å³), eV/Å for forces."""
+
+    energy: float
+    forces: float
+
+
+class Residuals(NamedTuple):
+    """Errors of what is labelled, and NaN elsewhere.
+
+    Attributes:
+        energy: (n_structures,) absolute.
+        forces: (n_atoms,) length of the error of each atom; None when not asked for.
+        stress: (n_structures,) mean absolute error of the components; None when not asked for.
+    """
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+
+
+def residuals(
+    potential: Potential, batch: Data, scales: Scales, *, forces: bool = True, stress: bool = False
+) -> Residuals:
+    """Errors of a batch, from a direct force head where the potential has one.
+
+    Args:
+        potential: What is trained.
+        batch: Structures with their labels; those without stress labels need no cell.
+        scales: What errors are divided by.
+        forces: Whether forces are wanted.
+        stress: Whether the stress is wanted.
+    """
+    parameter = potential.embedding.weight
+    direct = potential.force_head is not None
+    s = to_structures(batch).to(parameter.device, parameter.dtype)
+    s = s._replace(positions=s.positions.requires_grad_(forces and not direct))
+    strain = torch.zeros_like(s.cells).requires_grad_(stress)
+    energies, direct_forces = potential.network(_strained(s, strain) if stress else s)
+    head = potential.head
+    total = energies.new_zeros(len(s.cells)).index_add(0, s.structure, energies)
+    total = total * head.energy_scale
+
+    energy_label, force_label = labels(batch, parameter.dtype, parameter.device)
+    constant = potential.constant_energies(s)
+    target = energy_label.index_add(0, s.structure, -constant).to(total.dtype)
+    energy_error = (total - target).abs() / scales.energy
+
+    wanted = [s.positions] * (forces and not direct) + [strain] * stress
+    gradients = list(torch.autograd.grad(total.sum(), wanted, create_graph=True)) if wanted else []
+    force_error = None
+    if forces:
+        predicted = direct_forces * (head.force_scale or 1.0) if direct else -gradients.pop(0)
+        # 1e-6 keeps the gradient of the length finite where the error is zero.
+        difference = (predicted - force_label) / scales.forces + 1e-6
+        force_error = torch.linalg.norm(difference, dim=1)
+    stress_error = None
+    if stress:
+        volume = torch.linalg.det(s.cells).abs().view(-1, 1, 1)
+        difference = gradients.pop(0) / volume - batch.stress.to(total.device, total.dtype)
+        stress_error = difference.abs().mean(dim=(1, 2)) / scales.energy
+    return Residuals(energy_error, force_error, stress_error)
+
+
+def mean_terms(errors: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+    """Sum and number of the labelled entries of each kind of error: two tensors (n_kinds,)."""
+    present = [error for error in errors if error is not None]
+    sums = torch.stack([error[~error.isnan()].sum() for error in present])
+    counts = torch.stack([(~error.isnan()).sum() for error in present])
+    return sums, counts.to(sums.dtype)
+
+
+def _strained(s: Structures, strain: Tensor) -> Structures:
+    """Positions and cells under a symmetric strain (n_structures, 3, 3)."""
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
+    return s._replace(positions=s.positions + moved.squeeze(1), cells=s.cells + s.cells @ symmetric)

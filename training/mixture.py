@@ -1,0 +1,99 @@
+"""Several data sets as one stream: temperature sampling and batches of several tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch
+
+from jmp_md.errors import InputError
+from jmp_md.training.batches import PairedFrames, StructureData
+from jmp_md.training.shuffle import Shuffle
+
+Key = tuple[str, int]
+
+
+def expanded_sizes(sizes: Sequence[int], temperature: float) -> list[int]:
+    """Times each data set is repeated in an epoch, as numbers of frames (arXiv 2310.16802, 3.1).
+
+    With p_i ~ n_i^(1/T) and f_i = p_i / n_i, a set of n_i frames counts ceil(n_i f_i / min f).
+
+    Args:
+        sizes: Frames of each set.
+        temperature: T; 1 leaves the sets as they are, infinity makes all as large as the largest.
+    """
+    n = np.asarray(sizes, dtype=np.float64)
+    if not len(n) or n.min() < 1:
+        raise InputError("every task of a mix needs at least one training frame")
+    # Relative to the largest set, for which f is smallest, this is n_i (n_max / n_i)^(1 - 1/T).
+    repeats = (n.max() / n) ** (1.0 - 1.0 / temperature)
+    if temperature < 1:
+        repeats /= repeats.min()
+    return [math.ceil(x - 1e-9 * x) for x in n * repeats]
+
+
+class MixSampler:
+    """Frames of several data sets in proportions by temperature, shuffled without any list.
+
+    Args:
+        sizes: Frames of each task.
+        temperature: See :func:`expanded_sizes`.
+        batch_size: Frames per step; what is left at the end of an epoch takes no step.
+        seed: Of the shuffles.
+    """
+
+    def __init__(
+        self, sizes: Mapping[str, int], temperature: float, batch_size: int, seed: int
+    ) -> None:
+        self.tasks = list(sizes)
+        self.sizes = list(sizes.values())
+        self.ends = np.cumsum(expanded_sizes(self.sizes, temperature))
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps_per_epoch = max(int(self.ends[-1]) // batch_size, 1)
+        self._epoch = -1
+
+    def batch(self, step: int) -> list[Key]:
+        """Task and index of each frame of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, Shuffle(int(self.ends[-1]), [self.seed, epoch])
+        start = place * self.batch_size
+        end = min(start + self.batch_size, int(self.ends[-1]))
+        chosen = self._order[np.arange(start, end)]
+        tasks = np.searchsorted(self.ends, chosen, side="right")
+        within = chosen - np.concatenate([[0], self.ends])[tasks]
+        return [(self.tasks[t], int(k) % self.sizes[t]) for t, k in zip(tasks, within, strict=True)]
+
+
+class MixedFrames(torch.utils.data.Dataset):
+    """Frames of several tasks, batched task by task.
+
+    Each task has graphs of its own, so its structures form a batch of their own; all go through
+    the one backbone within a step.
+
+    Args:
+        tasks: Frames of each task.
+    """
+
+    def __init__(self, tasks: Mapping[str, PairedFrames]) -> None:
+        self.tasks = dict(tasks)
+
+    def __getitem__(self, key: Key) -> tuple[str, StructureData]:
+        task, index = key
+        return task, self.tasks[task][index]
+
+    def n_atoms(self, key: Key) -> int:
+        """Atoms of a frame."""
+        task, index = key
+        return self.tasks[task].n_atoms(index)
+
+    def collate(self, items: list[tuple[str, StructureData]]) -> dict[str, Batch]:
+        """A batch per task that occurs."""
+        parts: dict[str, list[StructureData]] = {}
+        for task, data in items:
+            parts.setdefault(task, []).append(data)
+        return {task: Batch.from_data_list(part) for task, part in parts.items()}

@@ -1,0 +1,40 @@
+"""What a training run minimises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Objective(nn.Module, ABC):
+    """A model, its loss on a batch, and the errors that choose the best epoch.
+
+    Attributes:
+        model: What is trained; it has a ``backbone``.
+        weights: Weight of each term of the loss.
+        monitor: Name of the error to lower.
+    """
+
+    model: nn.Module
+    weights: tuple[float, ...]
+    monitor: str
+
+    @abstractmethod
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum and number of the errors in each term: two tensors (n_terms,).
+
+        Sums and numbers, not means, so that several processes add up to the mean of all.
+        """
+
+    @abstractmethod
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Validation errors of ``model``, which is built like the one that is trained."""
+
+    @abstractmethod
+    def export(
+        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+    ) -> None:
+        """Write ``model`` as a file, with its errors and how it was trained."""

@@ -1,0 +1,261 @@
+"""Pre-training of one backbone on several data sets, each with its own head (arXiv 2310.16802)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from jmp_md.checkpoints.native import write_native
+from jmp_md.errors import InputError
+from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.potential import Potential
+from jmp_md.training.batches import PairedFrames, ordered_batches, to_data, to_structures
+from jmp_md.training.data.frame import Dataset, frames
+from jmp_md.training.data.statistics import linear_references, normalisation
+from jmp_md.training.distributed import Ranks
+from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
+from jmp_md.training.loss import Scales, mean_terms, residuals
+from jmp_md.training.metrics import errors
+from jmp_md.training.mixture import MixedFrames, MixSampler
+from jmp_md.training.objective import Objective
+from jmp_md.training.recipe import PretrainRecipe
+from jmp_md.training.scale_factors import fit_scale_factors
+from jmp_md.training.start import build, graph_policy, start_from
+from jmp_md.training.trainer import Trainer
+
+SAMPLE = 16  # frames of each task that scale factors are fitted to
+Reference = tuple[dict[int, float], Scales]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Frames of one task.
+
+    Attributes:
+        train: To train on.
+        validation: To validate on; of other systems.
+        reference: References and scales, where they need not be fitted.
+    """
+
+    train: Dataset
+    validation: Dataset
+    reference: Reference | None = None
+
+
+class MultiTask(nn.Module):
+    """Potentials that share embedding and backbone, by task.
+
+    Args:
+        header: A head for each task.
+    """
+
+    def __init__(self, header: ModelHeader) -> None:
+        super().__init__()
+        self.header = header
+        self.tasks = nn.ModuleDict(
+            {head.name: Potential(header, head.name) for head in header.heads}
+        )
+        first = self.potential(header.heads[0].name)
+        self.embedding, self.backbone = first.embedding, first.backbone
+        for name in self.tasks:
+            potential = self.potential(name)
+            potential.embedding, potential.backbone = self.embedding, self.backbone
+
+    def potential(self, task: str) -> Potential:
+        """The potential of a task."""
+        potential = self.tasks[task]
+        assert isinstance(potential, Potential)
+        return potential
+
+    def native_state(self) -> dict[str, Tensor]:
+        """The tensors of all heads under the names of the native format."""
+        state: dict[str, Tensor] = {}
+        for name in self.tasks:
+            state |= self.potential(name).native_state()
+        return state
+
+
+class PretrainObjective(Objective):
+    """Energies (L1) and forces (L2) of all tasks on normalised labels.
+
+    Every structure counts alike: the loss is the mean over the structures of a batch of
+    |energy error| + lambda_F x (mean over its atoms of the length of the force error), with
+    lambda_F the mean number of atoms of the task. Without ``structure_wise`` the force term is the
+    mean over all atoms of the batch.
+
+    Args:
+        model: What is trained.
+        validation: Frames of each task to validate on.
+        scales: Standard deviation of energies and rms of forces of each task.
+        force_weights: lambda_F of each task.
+        structure_wise: See above.
+    """
+
+    weights = (1.0, 1.0)
+    monitor = "relative_force_mae"
+
+    def __init__(
+        self,
+        model: MultiTask,
+        validation: Mapping[str, PairedFrames],
+        scales: Mapping[str, Scales],
+        force_weights: Mapping[str, float],
+        structure_wise: bool,
+    ) -> None:
+        super().__init__()
+        self.model: MultiTask = model
+        self.validation = validation
+        self.scales = scales
+        self.force_weights = force_weights
+        self.structure_wise = structure_wise
+
+    def forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
+        """See :class:`Objective`: the energy and the force term."""
+        energies, forces = [], []
+        for task, part in batch.items():
+            found = residuals(self.model.potential(task), part, self.scales[task])
+            assert found.forces is not None
+            energies.append(found.energy)
+            by_atom = found.forces * self.force_weights[task]
+            if self.structure_wise:
+                by_atom = structure_means(by_atom, part.batch.to(by_atom.device), part.num_graphs)
+            forces.append(by_atom)
+        return mean_terms([torch.cat(energies), torch.cat(forces)])
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Errors of each task in meV and meV/Å, and the mean of force errors over their rms."""
+        assert isinstance(model, MultiTask)
+        result: dict[str, float] = {}
+        relative = []
+        for task, paired in self.validation.items():
+            potential = model.potential(task)
+            direct = potential.force_head is not None
+            batches = ordered_batches(paired, VALIDATION_BATCH)
+            found = errors(potential, batches, direct=direct)
+            result |= {f"{task}_{name}": value for name, value in found.items()}
+            relative.append(found["force_mae_meV_per_A"] / (1000 * self.scales[task].forces))
+        return result | {self.monitor: float(np.mean(relative))}
+
+    def export(
+        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+    ) -> None:
+        """Write a model file with a head per task."""
+        assert isinstance(model, MultiTask)
+        kept = {k: v for k, v in metrics.items() if not k.endswith("energy_shift_eV")}
+        header = dataclasses.replace(
+            model.header,
+            training={**model.header.training, **training},
+            metrics=validation_metrics(kept),
+        )
+        write_native(path, header, model.native_state())
+
+
+def structure_means(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
+    """Mean over the atoms of each structure that have a value: (n_structures,), else NaN."""
+    labelled = ~values.isnan()
+    total = values.new_zeros(n_structures).index_add(0, structure[labelled], values[labelled])
+    count = torch.bincount(structure[labelled], minlength=n_structures)
+    return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
+
+
+def pretrainer(
+    recipe: PretrainRecipe,
+    tasks: Mapping[str, TaskData],
+    output: Path,
+    ranks: Ranks,
+    **options: Any,
+) -> Trainer:
+    """A trainer for a mix of data sets.
+
+    Args:
+        recipe: What to do.
+        tasks: Frames of each task.
+        output: Folder of the run.
+        ranks: This process among those of the run.
+        **options: Of :class:`Trainer`.
+    """
+    start = start_from(recipe.model)
+    heads, scales, weights = [], {}, {}
+    for name, data in tasks.items():
+        head, scales[name], weights[name] = _head(recipe, name, data)
+        heads.append(head)
+    header = start.header(recipe.model, heads=tuple(heads))
+    model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
+    first = model.potential(heads[0].name)
+    start.load_into(first)
+    if not start.weights:
+        sample = [
+            to_data(data.train[k], first.policy.cutoff)
+            for data in tasks.values()
+            for k in range(min(SAMPLE, len(data.train)))
+        ]
+        fit_scale_factors(first, to_structures(Batch.from_data_list(sample)))
+    paired, validation = {}, {}
+    for name, data in tasks.items():
+        potential = model.potential(name)
+        potential.graph.edge_dropout = recipe.optimiser.edge_dropout
+        cutoff = potential.policy.cutoff
+        paired[name] = PairedFrames(data.train, cutoff, keep=False)
+        validation[name] = PairedFrames(data.validation, cutoff)
+    objective = PretrainObjective(model, validation, scales, weights, recipe.mix.structure_wise)
+    sizes = {name: len(data.train) for name, data in tasks.items()}
+    section = recipe.optimiser
+    sampler = MixSampler(sizes, recipe.mix.temperature, section.batch_size, recipe.seed)
+    return Trainer(objective, recipe, MixedFrames(paired), sampler, output, ranks, **options)
+
+
+def _head(recipe: PretrainRecipe, name: str, data: TaskData) -> tuple[HeadInfo, Scales, float]:
+    """The head of a task, the scales of its labels and its lambda_F."""
+    task = recipe.tasks[name]
+    some = [data.train[k] for k in range(min(SAMPLE, len(data.train)))]
+    if not any(f.energy is not None for f in some) or not any(f.forces is not None for f in some):
+        raise InputError(f"task {name!r}: pre-training needs energies and forces, one is missing")
+    references, scales = data.reference or fit_reference(data.train)
+    head = HeadInfo(
+        name=name,
+        graph=graph_policy(task.graph if task.graph is not None else recipe.model.graph),
+        energy_scale=scales.energy,
+        references=references,
+        force_scale=scales.forces if recipe.model.forces == "direct" else None,
+        elements=tuple(sorted(references)),
+        level_of_theory=task.level_of_theory,
+    )
+    weight = task.force_weight
+    if weight is None:
+        weight = sum(len(frame) for frame in frames(data.train)) / len(data.train)
+    return head, scales, weight
+
+
+def fit_reference(dataset: Dataset) -> Reference:
+    """References in eV by atomic number, and the scales of what they leave."""
+    references = linear_references(dataset)
+    found = normalisation(dataset, references)
+    return references, Scales(found.energy_std, found.force_rms)
+
+
+def read_reference(path: Path) -> Reference:
+    """References and scales from a file of ``jmp-md data reference --json``.
+
+    Raises:
+        InputError: The file cannot be read as such.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        by_number = {atomic_numbers[s]: float(e) for s, e in content["references"].items()}
+        scales = Scales(float(content["energy_std"]), float(content["force_rms"]))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a file of references ({error!r}): write one with 'jmp-md data reference "
+            "FILE --json'"
+        ) from error
+    return by_number, scales

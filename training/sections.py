@@ -1,0 +1,237 @@
+"""The sections of recipes, with every default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jmp_md.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """What is trained.
+
+    Attributes:
+        name: Name the finished model goes by.
+        preset: Sizes of a new network, see :func:`jmp_md.nn.config.preset`.
+        sizes: Sizes that differ from the preset.
+        base: Checkpoint to start from (name or path) in place of a new network; its averaged
+            weights are taken, and its sizes.
+        graph: Options of :meth:`GraphPolicy.smooth`, or of the official graph: ``{kind: official,
+            cutoff: 7.0, max_neighbors: 100}``.
+        forces: ``conservative``, the gradient of the energy, or ``direct``, a head of their own.
+        head: Name of the head.
+        molecule: Put for ``{molecule}`` wherever the recipe says so.
+        level_of_theory: Of the labels.
+        data: Data set and licence, in words.
+        licence: Licence of the weights; that of the base where it forbids commercial use.
+    """
+
+    name: str
+    preset: str = "jmp-xs"
+    sizes: dict[str, Any] = field(default_factory=dict)
+    base: str | None = None
+    graph: dict[str, Any] = field(default_factory=dict)
+    forces: Literal["conservative", "direct"] = "conservative"
+    head: str = "energy"
+    molecule: str | None = None
+    level_of_theory: str = "unknown"
+    data: str = "unknown"
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Where frames come from; file names are relative to ``--data``.
+
+    Attributes:
+        train: File that training and validation frames are drawn from; also those to test on
+            where there is no ``test``.
+        test: File of test frames.
+        format: Name of the files' format, where it is not recognised.
+        options: Of the format, e.g. ``{subset: dipeptides}`` for SPICE.
+        split: ``frames`` and ``systems`` share out shuffled frames or whole systems by the three
+            numbers below, ``matbench`` takes a fold of MatBench; else the name of a split of the
+            paper, e.g. ``qm9``.
+        n_train: Training frames; a fraction where below 1, the rest where null.
+        n_validation: Validation frames, likewise.
+        n_test: Test frames of ``train``, likewise; null is what training and validation leave.
+        fold: Of MatBench, 0 to 4.
+        split_seed: Seed of the shuffle (the paper's runs use 42).
+        single_molecule: Whether all frames are one molecule, which then is the model's domain.
+    """
+
+    train: str
+    test: str | None = None
+    format: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    split: str = "frames"
+    n_train: int | float | None = 950
+    n_validation: int | float | None = 50
+    n_test: int | float | None = None
+    fold: int = 0
+    split_seed: int = 42
+    single_molecule: bool = False
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """Shares of the learning rate, during warm-up and cosine, of the parts of the network.
+
+    Attributes:
+        embedding: Of the embedding of the elements.
+        blocks: Of each interaction block and the output block after it; empty for 1.
+    """
+
+    embedding: float = 1.0
+    blocks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptimiserSection:
+    """AdamW, a warm-up and a cosine, gradient clipping and averaged weights.
+
+    Attributes:
+        learning_rate: Highest rate.
+        betas: Of AdamW.
+        weight_decay: Of AdamW.
+        batch_size: Structures per step, of all processes together.
+        epochs: Passes over the training frames, at most.
+        warmup_epochs: Epochs from ``warmup_factor`` to the full rate.
+        warmup_steps: Steps, in place of epochs.
+        warmup_factor: Share of the rate at the first step.
+        cosine_epochs: Epoch at which the cosine ends; by default the last.
+        final_factor: Share of the rate at the end of the cosine.
+        plateau_patience: After the cosine, epochs without improvement before the rate is
+            lowered; null keeps it.
+        plateau_factor: What it is then multiplied with.
+        patience: Epochs without improvement before the run stops; null goes on.
+        min_learning_rate: The run stops when the rate falls below.
+        layer_factors: Lower rates for the parts of a network that was trained before.
+        clip_norm: Largest norm of the gradient; null for no limit.
+        clip_value: Largest component of the gradient; null for no limit.
+        ema_decay: Decay per step of the averaged weights, which validation and the model use.
+        edge_dropout: Probability with which training leaves out a pair of atoms.
+        precision: ``bf16`` computes the network, not the geometry, in bfloat16.
+        recompute: Compute blocks again in the backward pass: a third more time, far less memory.
+        validate_every: Steps between validations, where not once per epoch.
+        max_skipped: Batches whose loss or gradient may fail to be finite; the next one stops.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, ...] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    batch_size: int = 4
+    epochs: int = 200
+    warmup_epochs: float = 1.0
+    warmup_steps: int | None = None
+    warmup_factor: float = 0.1
+    cosine_epochs: float | None = None
+    final_factor: float = 0.01
+    plateau_patience: int | None = None
+    plateau_factor: float = 0.1
+    patience: int | None = None
+    min_learning_rate: float = 0.0
+    layer_factors: LayerFactors = field(default_factory=LayerFactors)
+    clip_norm: float | None = 10.0
+    clip_value: float | None = None
+    ema_decay: float = 0.99
+    edge_dropout: float = 0.0
+    precision: Literal["float32", "bf16"] = "float32"
+    recompute: bool = False
+    validate_every: int | None = None
+    max_skipped: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"recipe key optimiser.{name} = {value}: must be at least 1")
+        if len(self.betas) != 2:
+            raise InputError(f"recipe key optimiser.betas = {self.betas}: AdamW takes two")
+        if not 0 <= self.edge_dropout < 1:
+            raise InputError(
+                f"recipe key optimiser.edge_dropout = {self.edge_dropout}: from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
+class LossSection:
+    """Weights of the terms of the loss, each a mean over what has the label.
+
+    Attributes:
+        energy: Of the absolute error of the energy of a structure.
+        forces: Of the length of the force error of an atom.
+        stress: Of the absolute error of the components of the stress, in eV/Å³, so that weights
+            around 100 are usual.
+    """
+
+    energy: float = 0.0
+    forces: float = 1.0
+    stress: float = 0.0
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """A property of whole structures.
+
+    Attributes:
+        name: Name of the target in the data set.
+        kind: ``scalar``; ``extent``, the sum of atomic outputs times squared distances from the
+            centre of mass (QM9's r2); or ``classes``, 0 or 1.
+        pooling: How atomic outputs become one.
+        dropout: Of the head, while training.
+    """
+
+    name: str
+    kind: Literal["scalar", "extent", "classes"] = "scalar"
+    pooling: Literal["sum", "mean", "max"] = "mean"
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """One data set of a pre-training mix.
+
+    Attributes:
+        train: File or folder, relative to ``--data``.
+        format, options: As for a single data set.
+        validation: File to validate on; by default a tenth of the systems of ``train``.
+        reference: File ``jmp-md data reference --json`` wrote, in place of fitting references
+            and scales at the start of the run.
+        graph: Graphs of this task, where they are not the model's.
+        force_weight: Weight of the force term; by default the mean number of atoms.
+        max_force: eV/Å; frames with a force above it are left out.
+        level_of_theory: Of the labels.
+    """
+
+    train: str
+    format: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    validation: str | None = None
+    reference: str | None = None
+    graph: dict[str, Any] | None = None
+    force_weight: float | None = None
+    max_force: float | None = None
+    level_of_theory: str = "unknown"
+
+
+@dataclass(frozen=True)
+class MixSection:
+    """How the data sets of a mix are sampled and weighed.
+
+    Attributes:
+        temperature: T of p_i ~ n_i^(1/T): 1 takes frames as they are, ``.inf`` sets alike.
+        structure_wise: Whether the force loss is a mean over structures of means over atoms, or
+            one mean over all atoms.
+        n_validation: Frames of each task to validate on, at most.
+    """
+
+    temperature: float = 2.0
+    structure_wise: bool = True
+    n_validation: int = 500
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InputError(f"recipe key mix.temperature = {self.temperature}: must be positive")

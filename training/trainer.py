@@ -1,0 +1,297 @@
+"""The loop every kind of training runs in: steps, validation, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from jmp_md._version import __version__
+from jmp_md.checkpoints.native import atomic_write
+from jmp_md.errors import InputError
+from jmp_md.nn.backbone import GemNetOC
+from jmp_md.training.batches import Frames, Sampler, batches
+from jmp_md.training.distributed import Ranks, share
+from jmp_md.training.objective import Objective
+from jmp_md.training.optimisation import (
+    Schedule,
+    averaged,
+    clip_gradients,
+    layer_groups,
+    make_optimiser,
+    scale_shared_gradients,
+)
+from jmp_md.training.recipe import AnyRecipe, from_yaml, to_yaml
+from jmp_md.training.store import load_checkpoint, save_checkpoint
+
+MODEL_FILE, LAST_FILE, LOG_FILE = "model.safetensors", "last.ckpt", "log.csv"
+BAD_BATCH_FILE = "not-finite.ckpt"
+Report = Callable[[dict[str, float]], None]
+
+
+@dataclass
+class Progress:
+    """What a run knows of itself between validations, besides tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float = float("inf")
+    since_best: int = 0
+    skipped: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Runs a recipe's optimiser on an objective.
+
+    Args:
+        objective: What to minimise; its model is on the device already.
+        recipe: What to do.
+        frames: Training structures.
+        sampler: Which of them each step takes.
+        output: Folder of the run: ``model.safetensors`` (best averaged weights), ``last.ckpt``
+            (to resume), ``log.csv`` and ``recipe.yaml``.
+        ranks: This process among those of the run.
+        workers: Processes that make batches; 0 makes them here.
+        tensorboard: Also log for TensorBoard.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        recipe: AnyRecipe,
+        frames: Frames,
+        sampler: Sampler,
+        output: Path,
+        ranks: Ranks,
+        workers: int = 0,
+        tensorboard: bool = False,
+    ) -> None:
+        self.objective, self.recipe, self.section = objective, recipe, recipe.optimiser
+        self.frames, self.sampler = frames, sampler
+        self.output, self.ranks, self.workers = output, ranks, workers
+        self.progress = Progress()
+        if recipe.optimiser.batch_size < ranks.size:
+            raise InputError(
+                f"optimiser.batch_size = {recipe.optimiser.batch_size} for {ranks.size} processes: "
+                "it counts the structures of all of them, so give at least one for each"
+            )
+        model = objective.model
+        self.average = averaged(model, self.section.ema_decay)
+        self.backbone.bfloat16 = self.section.precision == "bf16"
+        self.backbone.recompute = self.section.recompute
+        groups = layer_groups(model, self.section.layer_factors)
+        self.parameters = [p for group in groups.values() for p in group]
+        self.optimiser = make_optimiser(groups, self.section)
+        self.schedule = Schedule(
+            self.optimiser, list(groups), self.section, sampler.steps_per_epoch
+        )
+        self.total_steps = self.section.epochs * sampler.steps_per_epoch
+        self.interval = self.section.validate_every or sampler.steps_per_epoch
+        self.parallel: nn.Module = objective
+        if ranks.size > 1:
+            # Tasks that a batch lacks leave their heads without gradients.
+            self.parallel = DistributedDataParallel(
+                objective, broadcast_buffers=False, find_unused_parameters=True
+            )
+        self.writer = _tensorboard(output) if tensorboard and ranks.rank == 0 else None
+
+    @property
+    def backbone(self) -> GemNetOC:
+        """The backbone that is trained."""
+        backbone = self.objective.model.backbone
+        assert isinstance(backbone, GemNetOC)
+        return backbone
+
+    def run(self, max_minutes: float | None = None, report: Report | None = None) -> Progress:
+        """Train until the recipe says to stop, or stop cleanly when time is up.
+
+        Raises:
+            InputError: Too many batches were not finite, or the disk is full.
+        """
+        if self.ranks.rank == 0:
+            self.output.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.output / "recipe.yaml") as path:
+                path.write_text(to_yaml(self.recipe), encoding="utf-8")
+        began = time.monotonic()
+        while not self._finished():
+            start = time.monotonic()
+            end = min(self.total_steps, (self.progress.step // self.interval + 1) * self.interval)
+            loss = self._steps(end)
+            self.progress.epoch = end // self.sampler.steps_per_epoch
+            measured: dict[str, float] = {}
+            if self.ranks.rank == 0:
+                measured = self.objective.measure(self.average.module)
+            measured = self.ranks.shared(measured)
+            self.progress.seconds += time.monotonic() - start
+            self._record(loss, measured)
+            if report and self.ranks.rank == 0:
+                report(self.progress.history[-1])
+            late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
+            if self.ranks.shared(late):
+                break
+        return self.progress
+
+    def _finished(self) -> bool:
+        s, p = self.section, self.progress
+        return (
+            p.step >= self.total_steps
+            or (s.patience is not None and p.since_best >= s.patience)
+            or (p.step > self.schedule.end and self.schedule.rate < s.min_learning_rate)
+        )
+
+    def _record(self, loss: float, measured: dict[str, float]) -> None:
+        """Keep the model if it is the best, then everything needed to go on."""
+        p = self.progress
+        metric = measured[self.objective.monitor]
+        row = {
+            "epoch": p.epoch,
+            "step": p.step,
+            "learning_rate": self.schedule.rate,
+            "loss": loss,
+            "seconds": p.seconds,
+            **{k: v for k, v in measured.items() if k != "n_frames"},
+        }
+        p.history.append(row)
+        better = metric < p.best
+        p.best, p.since_best = (metric, 0) if better else (p.best, p.since_best + 1)
+        self.schedule.after_validation(p.step, metric)
+        if self.ranks.rank == 0:
+            if better:
+                self.objective.export(
+                    self.average.module, self.output / MODEL_FILE, measured, self.about()
+                )
+            self.save()
+            if self.writer is not None:
+                for name, value in row.items():
+                    self.writer.add_scalar(name, value, p.step)
+
+    def _steps(self, end: int) -> float:
+        """Steps up to ``end``; returns the mean loss of those that were taken."""
+        mine = [self._share(step) for step in range(self.progress.step, end)]
+        total, count = 0.0, 0
+        for batch in batches(self.frames, mine, self.workers):
+            self.schedule.before_step(self.progress.step)
+            value = self._step(batch)
+            self.progress.step += 1
+            if value is not None:
+                total, count = total + value, count + 1
+        return total / max(count, 1)
+
+    def _share(self, step: int) -> list[Any]:
+        """Keys of this process in a step; where there are too few, one that another has too."""
+        keys = list(self.sampler.batch(step))
+        if self.ranks.size == 1:
+            return keys
+        parts = share([self.frames.n_atoms(key) for key in keys], self.ranks.size)
+        return [keys[k] for k in parts[self.ranks.rank]] or keys[:1]
+
+    def _step(self, batch: Any) -> float | None:
+        """One update; None when the loss or gradient was not finite and the batch was skipped."""
+        self.optimiser.zero_grad(set_to_none=True)
+        devices = [self.ranks.device] if self.ranks.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            # What is drawn depends on the step alone, so that a resumed run draws the same.
+            place = (self.recipe.seed, self.progress.step, self.ranks.rank)
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+            sums, counts = self.parallel(batch)
+        n = len(self.sampler.batch(self.progress.step))
+        if self.ranks.rank >= n:  # its structure is in another process' share as well
+            sums, counts = sums * 0.0, counts * 0.0
+        weights = sums.new_tensor(self.objective.weights)
+        means = weights / self.ranks.summed(counts.clone()).clamp(min=1)
+        loss = (means * sums).sum() * self.ranks.size  # gradients are averaged over processes
+        loss.backward()
+        scale_shared_gradients(self.backbone)
+        norm = clip_gradients(self.parameters, self.section)
+        total = self.ranks.summed(loss.detach().clone()) / self.ranks.size
+        if not torch.isfinite(norm + total):
+            self._skip(batch)
+            return None
+        self.optimiser.step()
+        self.average.update_parameters(self.objective.model)
+        return float(total)
+
+    def _skip(self, batch: Any) -> None:
+        self.progress.skipped += 1
+        if self.progress.skipped > self.section.max_skipped:
+            path = self.output / BAD_BATCH_FILE
+            if self.ranks.rank == 0:
+                parts = batch if isinstance(batch, dict) else {"batch": batch}
+                save_checkpoint(path, {name: part.to_dict() for name, part in parts.items()})
+            raise InputError(
+                f"more than {self.section.max_skipped} batches gave a loss or gradient that is not "
+                f"finite, the last of them is in {path}: lower optimiser.learning_rate, or look "
+                "for broken frames with 'jmp-md data inspect'"
+            )
+
+    def about(self) -> dict[str, Any]:
+        """How the model was trained, for its header."""
+        return {
+            "recipe": to_yaml(self.recipe),
+            "epochs": self.progress.epoch,
+            "hours": round(self.progress.seconds / 3600, 3),
+            "machine": f"{self.ranks.size} x {self.ranks.device.type}, "
+            f"{torch.get_num_threads()} threads, {platform.machine()}",
+            "torch": torch.__version__,
+            "jmp_md": __version__,
+        }
+
+    def save(self) -> None:
+        """Write everything a resumed run needs, atomically, and the log.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        state = {
+            "recipe": to_yaml(self.recipe),
+            "potential": self.objective.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "progress": dataclasses.asdict(self.progress),
+        }
+        save_checkpoint(self.output / LAST_FILE, state)
+        with atomic_write(self.output / LOG_FILE) as path, path.open("w", newline="") as file:
+            names = dict.fromkeys(name for row in self.progress.history for name in row)
+            writer = csv.DictWriter(file, list(names))
+            writer.writeheader()
+            writer.writerows(self.progress.history)
+
+    def resume(self) -> None:
+        """Continue from ``last.ckpt``.
+
+        Raises:
+            InputError: No such file, or it belongs to another recipe.
+        """
+        path = self.output / LAST_FILE
+        state = load_checkpoint(path, self.ranks.device)
+        if from_yaml(state["recipe"], str(path)) != self.recipe:
+            raise InputError(
+                f"{path} was written by another recipe: resume with {self.output / 'recipe.yaml'}, "
+                "or choose another --output"
+            )
+        self.objective.model.load_state_dict(state["potential"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state.get("schedule", {}))
+        self.progress = Progress(**state["progress"])
+
+
+def _tensorboard(output: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(f"--tensorboard needs the package tensorboard ({error})") from error
+    return SummaryWriter(str(output / "tensorboard"))
