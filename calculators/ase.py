@@ -40,6 +40,9 @@ class JMPCalculator(Calculator):
             OC20's tags from the structures: 0 sub-surface, 1 surface, 2 adsorbate.
         skin: Å by which neighbours are searched beyond the cutoff, to search less often.
         references: Energy in eV of each element, e.g. ``{"H": -13.6}``, added per atom.
+        precision: ``"bf16"`` for dense layers in bfloat16; ``jmp-md check`` measures what it costs.
+        memory: ``"lean"`` computes parts of the network twice to need less memory, ``"fast"``
+            never, ``"auto"`` where half of the free memory would not do.
 
     Attributes:
         potential: The model.
@@ -68,6 +71,8 @@ class JMPCalculator(Calculator):
         tags: str | None = None,
         skin: float = 1.0,
         references: Mapping[str, float] | None = None,
+        precision: str = "full",
+        memory: str = "auto",
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -86,6 +91,8 @@ class JMPCalculator(Calculator):
             references=references,
             dtype=_DTYPES[dtype],
             device=device,
+            precision=precision,
+            memory=memory,
         )
         self._direct = forces == "direct"
         if self._direct and self.potential.force_head is None:

@@ -33,6 +33,8 @@ def load_model(
     references: Mapping[str, float] | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
+    precision: str = "full",
+    memory: str = "auto",
 ) -> Potential:
     """Load a model for inference, with frozen weights.
 
@@ -48,14 +50,22 @@ def load_model(
         references: eV to add per atom of an element, in place of the head's own.
         dtype: Type of weights and arithmetic.
         device: E.g. ``"cuda:1"``; None takes CUDA where there is one.
+        precision: ``"bf16"`` runs the dense layers of the blocks in bfloat16, for speed on
+            processors with AMX or AVX512-BF16 and on GPUs; ``"full"`` is ``dtype`` throughout.
+        memory: See :class:`~jmp_md.potential.Potential`.
 
     Raises:
         InputError: An option that does not exist or does not fit the model.
         ModelNotFoundError: The model is not at hand.
         CheckpointError: The file is damaged, or has no such head.
     """
-    if weights not in ("ema", "raw"):
-        raise InputError(f"weights = {weights!r}: choose 'ema' or 'raw'")
+    for name, value, choices in (
+        ("weights", weights, ("ema", "raw")),
+        ("precision", precision, ("full", "bf16")),
+        ("memory", memory, ("auto", "lean", "fast")),
+    ):
+        if value not in choices:
+            raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
     place = _device(device)
     if (exported := _exported(model)) is not None:
         options = (graph, cutoff, max_neighbors, references)
@@ -76,8 +86,9 @@ def load_model(
         header = replace(
             header, heads=tuple(chosen if h.name == chosen.name else h for h in header.heads)
         )
-    with torch.random.fork_rng(devices=[]):  # new weights are drawn, then replaced
-        potential = Potential.from_state(header, state, chosen.name, graph, dtype)
+    potential = Potential.from_state(header, state, chosen.name, graph, dtype)
+    potential.backbone.bfloat16 = precision == "bf16"
+    potential.memory = memory
     return potential.to(place).eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,10 @@ class Potential(nn.Module):
         head: Name of the head; may be left out where there is only one.
         graph: Graph rules in place of the head's own, for parity checks and experiments.
 
+    Attributes:
+        memory: ``"fast"`` keeps what the backward pass needs, ``"lean"`` computes each block again
+            there, ``"auto"`` does so when the former would take half of the free memory.
+
     Raises:
         CheckpointError: No such head.
     """
@@ -53,6 +58,7 @@ class Potential(nn.Module):
         c = header.architecture
         self.header = header
         self.head: HeadInfo = header.head(head)
+        self.memory = "fast"
         self.policy = graph or self.head.graph
         self.graph = GraphBuilder(self.policy)
         self.embedding = nn.Embedding(c.num_elements, c.emb_size_atom)
@@ -70,6 +76,10 @@ class Potential(nn.Module):
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
         s = structures
         graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        n_edges = graph.main.source.shape[0]
+        self.backbone.recompute = self.memory == "lean" or (
+            self.memory == "auto" and self._saved_bytes(n_edges) > 0.5 * _free_bytes(s.positions)
+        )
         x_e, x_f = self.backbone(self.embedding(s.numbers - 1), graph)
         forces = x_e.new_zeros(0, 3)
         if self.force_head is not None:
@@ -77,6 +87,12 @@ class Potential(nn.Module):
             along = self.force_head(x_f) * main.unit * main.weight.unsqueeze(-1)
             forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
         return self.energy_head(x_e).squeeze(-1), forces
+
+    def _saved_bytes(self, n_edges: int) -> float:
+        """Bytes kept for the backward pass: some 50 embeddings per main edge and block."""
+        c = self.header.architecture
+        itemsize = self.embedding.weight.element_size()
+        return 50.0 * n_edges * c.emb_size_edge * c.num_blocks * itemsize
 
     def interaction_energy(self, structures: Structures) -> Tensor:
         """(n_structures,) eV without the constants of :meth:`constant_energies`; differentiable.
@@ -184,6 +200,13 @@ class Potential(nn.Module):
             key = key.replace("force_head.", f"{prefix}.forces.layers.", 1)
             renamed[key] = value.detach().cpu().contiguous()
         return renamed
+
+
+def _free_bytes(like: Tensor) -> float:
+    """Free memory of the device a tensor lives on."""
+    if like.device.type == "cuda":
+        return float(torch.cuda.mem_get_info(like.device)[0])
+    return float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _rename(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:

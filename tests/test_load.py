@@ -172,3 +172,25 @@ def test_every_public_name_can_be_had() -> None:
             assert name in dir(jmp_md)
     with pytest.raises(AttributeError, match="no attribute 'Potentail'"):
         _ = jmp_md.Potentail
+
+
+def test_lean_memory_changes_no_result_and_bfloat16_little(tmp_path: Path) -> None:
+    path = write_model(tmp_path)
+    structures = water()
+    forces = {
+        name: load_model(path, **options).predict(structures).forces
+        for name, options in (
+            ("fast", {"memory": "fast"}),
+            ("lean", {"memory": "lean"}),
+            ("bf16", {"precision": "bf16"}),
+        )
+    }
+    assert torch.equal(forces["fast"], forces["lean"])
+    deviation = (forces["bf16"] - forces["fast"]).square().mean().sqrt()
+    assert 0 < deviation < 0.05 * forces["fast"].square().mean().sqrt()
+
+
+@pytest.mark.parametrize("option", ["precision", "memory", "weights"])
+def test_an_unknown_option_value_is_named(tmp_path: Path, option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} = 'most'.*choose"):
+        load_model(write_model(tmp_path), **{option: "most"})
