@@ -13,9 +13,20 @@ import sys
 from collections.abc import Sequence
 
 from jmp_md._version import __version__
+from jmp_md.cli.config import expand_config
 from jmp_md.errors import JMPError
 
-_COMMANDS = ("models", "convert", "data", "train", "evaluate", "relax", "export")
+_COMMANDS = (
+    "models",
+    "convert",
+    "data",
+    "train",
+    "evaluate",
+    "relax",
+    "singlepoint",
+    "md",
+    "export",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 for success, 1 for an error that was reported, 130 when interrupted.
     """
+    try:
+        argv = expand_config(sys.argv[1:] if argv is None else argv)
+    except (JMPError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)

@@ -1,0 +1,66 @@
+"""Options from a file: ``--config run.yaml`` stands for the options in it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OPTION = "--config"
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Describe ``--config``, which :func:`expand_config` replaces before any parsing."""
+    parser.add_argument(
+        OPTION, metavar="YAML", help="file of options, e.g. 'timestep: 0.5'; those given here win"
+    )
+
+
+def expand_config(argv: Sequence[str]) -> list[str]:
+    """Put the options of a ``--config`` file right after the command, so that later ones win.
+
+    Args:
+        argv: Command line without the program's name.
+
+    Raises:
+        InputError: The file cannot be read as options.
+    """
+    rest = list(argv)
+    for i, token in enumerate(rest):
+        if token == OPTION and i + 1 < len(rest):
+            path = rest[i + 1]
+            del rest[i : i + 2]
+        elif token.startswith(f"{OPTION}="):
+            path = rest.pop(i).partition("=")[2]
+        else:
+            continue
+        command = next((k + 1 for k, word in enumerate(rest) if not word.startswith("-")), 0)
+        return [*rest[:command], *_tokens(Path(path)), *rest[command:]]
+    return rest
+
+
+def _tokens(path: Path) -> list[str]:
+    """The lines of a file as arguments of a command line."""
+    import yaml
+
+    from jmp_md.errors import InputError
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the options in {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no options: give lines such as 'timestep: 0.5'")
+    return [token for key, value in values.items() for token in _option(str(key), value)]
+
+
+def _option(key: str, value: Any) -> list[str]:
+    option = "--" + key.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [option if value else option.replace("--", "--no-", 1)]
+    if isinstance(value, list):
+        return [option, *map(str, value)]
+    return [f"{option}={value}"]

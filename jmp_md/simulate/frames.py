@@ -1,0 +1,141 @@
+"""Files that grow frame by frame and can be cut back to where a saved state left them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from jmp_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FORMATS = ("extxyz", "traj")
+
+# An ASE .traj file starts with a tag, then version, number of frames and where the table of frames
+# is; all else is appended. Bytes 24 to 48 and the length of the file thus say where it was.
+_ULM_HEADER = slice(24, 48)
+
+
+class TextFile:
+    """A text file that only grows.
+
+    Args:
+        path: File; created, or cut back to ``mark``.
+        mark: Where to continue, from :meth:`mark`; None starts the file anew.
+
+    Raises:
+        InputError: The file holds less than when the mark was made.
+    """
+
+    def __init__(self, path: Path, mark: dict[str, Any] | None = None) -> None:
+        self.path = path
+        if mark is not None:
+            cut_back(path, mark)
+        self.file: TextIO = path.open("w" if mark is None else "a", encoding="utf-8")
+
+    def write(self, text: str) -> None:
+        """Append text and hand it to the operating system."""
+        self.file.write(text)
+        self.file.flush()
+
+    def mark(self) -> dict[str, Any]:
+        """Where the file is now; what it holds is then safe on the disk."""
+        return _mark(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+class Frames:
+    """A trajectory, ``.extxyz`` or ASE's ``.traj``, that only grows.
+
+    Args:
+        path: File; its ending gives the format. Created, or cut back to ``mark``.
+        mark: Where to continue, from :meth:`mark`; None starts the file anew.
+
+    Raises:
+        InputError: The file holds less than when the mark was made.
+    """
+
+    def __init__(self, path: Path, mark: dict[str, Any] | None = None) -> None:
+        from ase.io.trajectory import TrajectoryWriter
+
+        self.path = path
+        self._text: TextFile | None = None
+        if path.suffix == ".traj":
+            if mark is not None:
+                cut_back(path, mark)
+            self._writer = TrajectoryWriter(path, "w" if mark is None else "a")
+        else:
+            self._text = TextFile(path, mark)
+
+    def write(self, atoms: Atoms) -> None:
+        """Append a frame."""
+        from ase.io.extxyz import write_extxyz
+
+        if self._text is None:
+            self._writer.write(atoms)
+        else:
+            write_extxyz(self._text.file, [atoms])
+            self._text.file.flush()
+
+    def mark(self) -> dict[str, Any]:
+        """Where the file is now; what it holds is then safe on the disk."""
+        return _mark(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        (self._writer if self._text is None else self._text).close()
+
+
+def snapshot(atoms: Atoms, **info: Any) -> Atoms:
+    """A copy for a trajectory: with the results at hand and ``info``, without calculator.
+
+    Args:
+        atoms: Structure whose calculator has computed it.
+        info: Entries of the copy's ``info``.
+    """
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    copy = atoms.copy()
+    copy.info.update(info)
+    known = {
+        name: value
+        for name in ("energy", "forces", "stress")
+        if name in atoms.calc.implemented_properties
+        and (value := atoms.calc.get_property(name, atoms, allow_calculation=False)) is not None
+    }
+    copy.calc = SinglePointCalculator(copy, **known)
+    return copy
+
+
+def cut_back(path: Path, mark: dict[str, Any]) -> None:
+    """Make a file what it was when ``mark`` was made.
+
+    Raises:
+        InputError: The file holds less than it did then.
+    """
+    size = path.stat().st_size if path.exists() else -1
+    if size < mark["size"]:
+        found = "is missing" if size < 0 else f"has {size} bytes"
+        raise InputError(
+            f"{path} {found}, but had {mark['size']} when the state was saved: put it back, or "
+            "start again in another folder"
+        )
+    with path.open("r+b") as file:
+        file.truncate(mark["size"])
+        if "header" in mark:
+            file.seek(_ULM_HEADER.start)
+            file.write(bytes.fromhex(mark["header"]))
+
+
+def _mark(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        mark: dict[str, Any] = {"size": os.fstat(file.fileno()).st_size}
+        if path.suffix == ".traj":
+            mark["header"] = file.read(_ULM_HEADER.stop)[_ULM_HEADER].hex()
+    return mark

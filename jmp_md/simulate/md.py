@@ -1,0 +1,312 @@
+"""Molecular dynamics with ASE's integrators, in runs that can be killed and continued."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jmp_md.errors import InputError, JMPError
+from jmp_md.simulate.frames import FORMATS, Frames, TextFile, snapshot
+from jmp_md.simulate.state import NAME as STATE
+from jmp_md.simulate.state import check_same, load_state, save_state
+from jmp_md.simulate.summary import describe, write_summary
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from jmp_md.simulate.dynamics import Dynamics
+
+ENSEMBLES = ("nve", "nvt-langevin", "nvt-bussi", "nvt-nose-hoover", "npt", "npt-full")
+COLUMNS = (
+    "step",
+    "time_fs",
+    "potential_eV",
+    "kinetic_eV",
+    "total_eV",
+    "conserved_eV",
+    "temperature_K",
+    "volume_A3",
+)
+LOG = "log.csv"
+_RAMPED = ("nvt-langevin", "nvt-bussi")
+_LIGHT = 1.5  # amu: hydrogen, not deuterium
+
+
+@dataclass(frozen=True)
+class MDResult:
+    """A finished run.
+
+    Attributes:
+        atoms: The structure at its end, with momenta and the calculator of the one given.
+        trajectory: File of the frames, each with ``step`` and ``time_fs`` in ``info``.
+        log: Table with the columns :data:`COLUMNS`, a line per frame.
+        temperature: K, mean over the log.
+        drift: meV per atom and ps, slope of the conserved energy; NaN for Langevin dynamics and
+            where the log has fewer than two lines.
+    """
+
+    atoms: Atoms
+    trajectory: Path
+    log: Path
+    temperature: float
+    drift: float
+
+
+def md(
+    atoms: Atoms,
+    output: str | Path,
+    *,
+    ensemble: str = "nvt-langevin",
+    steps: int = 1000,
+    timestep: float = 0.5,
+    temperature: float = 300.0,
+    temperature_end: float | None = None,
+    pressure: float = 0.0,
+    tdamp: float = 100.0,
+    pdamp: float = 1000.0,
+    remove_drift: bool = True,
+    interval: int = 10,
+    save_interval: int = 100,
+    trajectory: str = "extxyz",
+    seed: int = 0,
+    restart: bool = False,
+    progress: Callable[[dict[str, float]], None] | None = None,
+) -> MDResult:
+    """Molecular dynamics of a structure with its ASE calculator; the given one is left as it is.
+
+    Momenta the structure has are kept; without any, they are drawn at ``temperature``.
+
+    The folder gets the trajectory, ``log.csv``, ``state.npz`` and at the end ``summary.json``. A
+    run that was stopped at any moment continues with ``restart`` from its last state: frames
+    after that are computed again, so that the files are those of a run that was never stopped.
+    With a JMP model on one machine they are so bit for bit: the state includes random generators
+    and the positions neighbours were last searched at, on which the last bits of forces depend.
+
+    Args:
+        atoms: Structure with a calculator, of any kind.
+        output: Folder of the run, created if need be.
+        ensemble: ``"nve"`` (velocity Verlet), ``"nvt-langevin"``, ``"nvt-bussi"`` (velocity
+            rescaling), ``"nvt-nose-hoover"`` (chain), ``"npt"`` (Martyna-Tobias-Klein, the cell
+            keeps its shape) or ``"npt-full"`` (all of the cell moves).
+        steps: Length of the run, counted from its start also when it is continued.
+        timestep: fs.
+        temperature: K.
+        temperature_end: K to which the temperature changes linearly over all steps; with
+            Langevin or Bussi.
+        pressure: GPa, for NPT.
+        tdamp: fs, time constant of the thermostat; 1 / friction for Langevin.
+        pdamp: fs, time constant of the barostat.
+        remove_drift: Start without total momentum and keep it zero. Structures that have
+            constraints are left as they are.
+        interval: Steps between frames.
+        save_interval: Steps between states, the most that a kill costs.
+        trajectory: ``"extxyz"`` or ``"traj"``.
+        seed: Of momenta and random forces.
+        restart: Continue the run in ``output``; one that never got to a state starts anew.
+        progress: Called with each new line of the log.
+
+    Raises:
+        InputError: No calculator, an option that does not exist or does not fit, a folder that
+            holds another run, or a structure that cannot be computed (its step is named).
+        OSError: The disk is full, say; with the last state the run can be continued.
+    """
+    from jmp_md.simulate.dynamics import Dynamics
+
+    settings: dict[str, Any] = {
+        "ensemble": ensemble,
+        "timestep": timestep,
+        "temperature": temperature,
+        "temperature_end": temperature_end,
+        "pressure": pressure,
+        "tdamp": tdamp,
+        "pdamp": pdamp,
+        "remove_drift": remove_drift,
+        "interval": interval,
+        "save_interval": save_interval,
+        "trajectory": trajectory,
+        "seed": seed,
+    }
+    _check(atoms, steps=steps, **settings)
+    started = time.monotonic()
+    folder = Path(output)
+    settings["model"] = describe(atoms.calc)
+    if temperature_end is not None:
+        settings["steps"] = steps  # the ramp depends on it
+    saved = load_state(folder) if restart else None
+    if saved is not None:
+        check_same(saved[1]["settings"], settings)
+        if saved[1]["step"] > steps:
+            raise InputError(
+                f"the run in {folder} has got to step {saved[1]['step']}: ask for more than {steps}"
+            )
+    elif not restart:
+        _refuse_used(folder, trajectory)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Dynamics.resume(atoms, settings, *saved) if saved else Dynamics.start(atoms, settings)
+    marks = saved[1]["marks"] if saved else {}
+    frames = Frames(folder / f"trajectory.{trajectory}", marks.get("frames"))
+    log = TextFile(folder / LOG, marks.get("log"))
+    try:
+        _propagate(run, folder, frames, log, settings, steps, progress, fresh=saved is None)
+    finally:
+        frames.close()
+        log.close()
+    run.atoms.set_constraint(atoms.constraints)
+    result = _result(run, frames.path, log.path)
+    figures = {"temperature_K": result.temperature, "drift_meV_per_atom_ps": result.drift}
+    write_summary(
+        folder,
+        "md",
+        model=settings["model"],
+        settings={**settings, "steps": steps},
+        results=figures,
+        seconds=time.monotonic() - started,
+    )
+    return result
+
+
+def _check(
+    atoms: Atoms,
+    *,
+    ensemble: str,
+    steps: int,
+    timestep: float,
+    temperature: float,
+    temperature_end: float | None,
+    pressure: float,
+    tdamp: float,
+    pdamp: float,
+    remove_drift: bool,
+    interval: int,
+    save_interval: int,
+    trajectory: str,
+    seed: int,
+) -> None:
+    if atoms.calc is None:
+        raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
+    for name, value, choices in (
+        ("ensemble", ensemble, ENSEMBLES),
+        ("trajectory", trajectory, FORMATS),
+    ):
+        if value not in choices:
+            raise InputError(f"{name} {value!r}: choose one of {', '.join(choices)}")
+    for name, number, unit in (
+        ("timestep", timestep, "fs"),
+        ("temperature", temperature, "K"),
+        ("temperature_end", 1.0 if temperature_end is None else temperature_end, "K"),
+        ("tdamp", tdamp, "fs"),
+        ("pdamp", pdamp, "fs"),
+        ("interval", interval, "steps"),
+        ("save_interval", save_interval, "steps"),
+    ):
+        if not 0 < number < float("inf"):
+            raise InputError(f"{name} {number!r} {unit}: must be positive")
+    if steps < 0 or seed < 0:
+        raise InputError(f"steps {steps!r} and seed {seed!r}: must be 0 or more")
+    if not abs(pressure) < float("inf"):
+        raise InputError(f"pressure {pressure!r} GPa: must be a number")
+    if temperature_end is not None and ensemble not in _RAMPED:
+        raise InputError(f"temperature_end goes with {' or '.join(_RAMPED)}, not with {ensemble}")
+    if ensemble.startswith("npt"):
+        _check_npt(atoms)
+    if timestep > 1.0 and (atoms.get_masses() < _LIGHT).any():
+        warnings.warn(
+            f"a timestep of {timestep} fs is too long for the vibrations of hydrogen: use 0.5 fs, "
+            "or heavier masses",
+            stacklevel=3,
+        )
+
+
+def _refuse_used(folder: Path, trajectory: str) -> None:
+    for name in (STATE, LOG, f"trajectory.{trajectory}"):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder} holds a run, or a {name} all the same: continue the run with restart "
+                "(--restart), or choose another output"
+            )
+
+
+def _check_npt(atoms: Atoms) -> None:
+    if not atoms.pbc.all():
+        raise InputError(
+            "constant pressure needs a structure that is periodic in three directions, this one "
+            f"has pbc {atoms.pbc.tolist()}: choose an nvt ensemble"
+        )
+    if atoms.constraints:
+        raise InputError("constant pressure does not go with constraints: remove one of the two")
+
+
+def _propagate(
+    run: Dynamics,
+    folder: Path,
+    frames: Frames,
+    log: TextFile,
+    settings: dict[str, Any],
+    steps: int,
+    progress: Callable[[dict[str, float]], None] | None,
+    fresh: bool,
+) -> None:
+    def record() -> None:
+        line = _line(run, settings["timestep"])
+        frames.write(snapshot(run.atoms, step=run.step, time_fs=line["time_fs"]))
+        log.write(",".join(repr(line[column]) for column in COLUMNS) + "\n")
+        if progress is not None:
+            progress(line)
+
+    def save() -> None:
+        marks = {"frames": frames.mark(), "log": log.mark()}
+        save_state(folder, run.arrays(), {**run.facts(), "marks": marks, "settings": settings})
+
+    start, end = settings["temperature"], settings["temperature_end"]
+    try:
+        if fresh:
+            log.write(",".join(COLUMNS) + "\n")
+            record()
+            save()
+        while run.step < steps:
+            if end is not None:
+                run.set_temperature(start + (end - start) * run.step / steps)
+            run.advance()
+            if run.step % settings["interval"] == 0:
+                record()
+            if run.step % settings["save_interval"] == 0 or run.step == steps:
+                save()
+    except JMPError as error:
+        raise InputError(
+            f"the run stopped after step {run.step}: {error}; frames up to there are in {folder}"
+        ) from error
+
+
+def _line(run: Dynamics, timestep: float) -> dict[str, float]:
+    """A line of the log, by column."""
+    atoms = run.atoms
+    potential, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
+    values = (
+        run.step,
+        round(run.step * timestep, 9),
+        potential,
+        kinetic,
+        potential + kinetic,
+        run.conserved_energy(),
+        run.temperature(),
+        float(atoms.get_volume()) if atoms.pbc.all() else float("nan"),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _result(run: Dynamics, trajectory: Path, log: Path) -> MDResult:
+    import numpy as np
+
+    table = np.loadtxt(log, delimiter=",", skiprows=1, ndmin=2)
+    time_ps = table[:, COLUMNS.index("time_fs")] / 1000
+    conserved = table[:, COLUMNS.index("conserved_eV")]
+    drift = float("nan")
+    if len(table) > 1 and np.isfinite(conserved).all():
+        slope = np.polyfit(time_ps, conserved, 1)[0]
+        drift = float(1000 * slope / len(run.atoms))
+    temperature = float(table[:, COLUMNS.index("temperature_K")].mean())
+    return MDResult(run.atoms, trajectory, log, temperature, drift)

@@ -1,0 +1,76 @@
+"""The saved state of a run: arrays and facts in one file, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jmp_md.checkpoints.native import atomic_write
+from jmp_md.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAME = "state.npz"
+_FACTS = "facts"
+
+
+def save_state(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Replace the state of a run; a kill or power cut leaves the old one or the new one.
+
+    Args:
+        folder: Folder of the run.
+        arrays: Arrays, kept bit for bit.
+        facts: Whatever JSON can hold.
+    """
+    import numpy as np
+
+    named: dict[str, Any] = {**arrays, _FACTS: np.array(json.dumps(facts))}
+    with atomic_write(folder / NAME) as temporary, temporary.open("wb") as file:
+        np.savez(file, **named)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """The saved arrays and facts of a run; None where nothing was saved.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    import numpy as np
+
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        return arrays, json.loads(str(arrays.pop(_FACTS)))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot read the state {path}: {error}; start the run again in another folder"
+        ) from error
+
+
+def check_same(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to continue a run as another one.
+
+    Args:
+        saved: Settings of the saved run.
+        asked: Settings of the one asked for; every one of them counts.
+
+    Raises:
+        InputError: They differ.
+    """
+    differing = [key for key in asked if saved.get(key) != asked[key]]
+    if differing:
+        changes = ", ".join(f"{key}: {saved.get(key)!r}, now {asked[key]!r}" for key in differing)
+        raise InputError(
+            f"cannot continue the saved run with other settings ({changes}): give those it was "
+            "started with, or start again in another folder"
+        )

@@ -1,0 +1,133 @@
+"""The commands of the simulation toolkit do what their functions do, and say what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.io import read, write
+from factories import write_model
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.cli.main import main
+from jmp_md.errors import InputError
+from jmp_md.simulate.singlepoint import singlepoint
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def model(here: Path) -> str:
+    return str(write_model(here, head={"elements": (1, 6, 8)}))
+
+
+def test_a_batch_has_the_results_of_the_calculator(model: str) -> None:
+    structures = [molecule("H2O"), molecule("CH3OH")]
+    calculator = JMPCalculator(model, dtype="float64", device="cpu")
+    results = singlepoint(structures, calculator)
+    for atoms, result in zip(structures, results, strict=True):
+        atoms.calc = calculator
+        assert result.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert result.forces == pytest.approx(atoms.get_forces(), abs=1e-9)
+
+
+def test_any_calculator_can_be_used_and_a_bad_structure_is_named() -> None:
+    copper, methane = bulk("Cu"), molecule("CH4")
+    [result] = singlepoint([copper], EMT(), stress=True)
+    copper.calc = EMT()
+    assert np.array_equal(result.stress, copper.get_stress(voigt=False))
+    unknown = molecule("NaCl")
+    with pytest.raises(InputError, match="structure 1: No EMT-potential for Na"):
+        singlepoint([methane, unknown], EMT())
+    kept = singlepoint([methane, unknown], EMT(), on_error="keep")
+    assert [result.error is None for result in kept] == [True, False]
+
+
+def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("a.xyz", [molecule("H2O"), molecule("N2")])
+    write("b.xyz", molecule("CH3OH"))
+    command = ["singlepoint", "a.xyz", "b.xyz", "--model", model]
+    assert main([*command, "--output", "table.csv"]) == 2
+    with open("table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["index"], row["formula"]) for row in rows] == [
+        ("a.xyz", "0", "H2O"),
+        ("a.xyz", "1", "N2"),
+        ("b.xyz", "0", "CH4O"),
+    ]
+    assert "atom 0 (N): head 'test'" in rows[1]["error"]
+    assert main([*command, "--output", "all.json"]) == 2
+    entries = json.loads(Path("all.json").read_text())
+    assert float(rows[0]["energy_eV"]) == entries[0]["energy_eV"]
+    assert np.shape(entries[2]["forces_eV_per_A"]) == (6, 3)
+    assert main([*command, "--output", "good.extxyz"]) == 2
+    good = read("good.extxyz", index=":")
+    assert [len(atoms) for atoms in good] == [3, 6]
+    assert good[0].get_potential_energy() == pytest.approx(entries[0]["energy_eV"])
+    capsys.readouterr()
+    assert main(["singlepoint", "b.xyz", "--model", model]) == 0
+    assert capsys.readouterr().out.startswith("b.xyz[0]  CH4O  energy ")
+    assert main([*command, "--output", "a.xyz"]) == 1
+    assert "choose an ending of .csv" in capsys.readouterr().err
+
+
+def test_md_runs_and_continues_from_the_command_line(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("water.xyz", molecule("H2O"))
+    command = ["md", "water.xyz", "--model", model, "--interval", "2"]
+    assert main([*command, "--time", "0.002"]) == 0
+    assert len(read("water-md/trajectory.extxyz", index=":")) == 3
+    assert main([*command, "--steps", "6"]) == 1
+    assert "holds a run" in capsys.readouterr().err
+    assert main([*command, "--steps", "6", "--restart"]) == 0
+    frames = read("water-md/trajectory.extxyz", index=":")
+    assert [frame.info["step"] for frame in frames] == [0, 2, 4, 6]
+    out = capsys.readouterr().out
+    assert "H2O, model" in out
+    assert "wrote water-md/trajectory.extxyz and water-md/log.csv" in out
+
+
+def test_options_come_from_a_file_and_those_given_win(here: Path, model: str) -> None:
+    write("water.xyz", molecule("H2O"))
+    text = f"model: {model}\nsteps: 2\ntemperature: 150\nremove_drift: false\noutput: run\n"
+    Path("run.yaml").write_text(text)
+    assert main(["md", "--temperature", "200", "water.xyz", "--config", "run.yaml"]) == 0
+    settings = json.loads(Path("run/summary.json").read_text())["settings"]
+    assert settings["temperature"] == 200
+    assert settings["steps"] == 2
+    assert settings["remove_drift"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("timestep: abc", 2, "argument --timestep: invalid float value: 'abc'"),
+        ("timestp: 1", 2, "unrecognized arguments: --timestp=1"),
+        ("- 1", 1, "run.yaml holds no options"),
+        ("a: [", 1, "cannot read the options in run.yaml"),
+    ],
+)
+def test_a_file_of_options_that_is_wrong_is_refused(
+    here: Path, text: str, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run.yaml").write_text(text)
+    try:
+        code = main(["md", "water.xyz", "--config=run.yaml"])
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    assert code == status
+    assert message in capsys.readouterr().err

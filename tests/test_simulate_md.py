@@ -1,0 +1,304 @@
+"""Molecular dynamics samples what it says, and a killed run continues as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
+from ase.constraints import FixAtoms
+from ase.io import read
+from factories import random_potential
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.errors import InputError
+from jmp_md.simulate.md import ENSEMBLES, MDResult, md
+
+
+def water() -> Atoms:
+    atoms = molecule("H2O")
+    atoms.calc = EMT()
+    return atoms
+
+
+def copper() -> Atoms:
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = EMT()
+    return atoms
+
+
+def wells(n: int = 12, stiffness: float = 5.0) -> Atoms:
+    """Independent atoms in harmonic wells."""
+    atoms = Atoms(f"Ar{n}", np.arange(3.0 * n).reshape(n, 3) * 5)
+    field = HarmonicForceField(atoms.copy(), stiffness * np.eye(3 * n))
+    atoms.calc = HarmonicCalculator(field)
+    return atoms
+
+
+def table(result: MDResult) -> np.ndarray:
+    return np.genfromtxt(result.log, delimiter=",", names=True)
+
+
+def frames(path: Path) -> list[Atoms]:
+    return read(path, index=":")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name.startswith(("trajectory", "log"))
+    }
+
+
+def test_energy_is_conserved_and_frames_are_spaced_evenly_in_time(tmp_path: Path) -> None:
+    atoms = copper()
+    before = atoms.positions.copy()
+    result = md(atoms, tmp_path / "run", ensemble="nve", steps=40, timestep=2.0, interval=8)
+    log = table(result)
+    assert log["time_fs"].tolist() == [0, 16, 32, 48, 64, 80]
+    assert np.ptp(log["total_eV"]) < 0.02 * np.ptp(log["potential_eV"])
+    seen = frames(result.trajectory)
+    assert [frame.info["time_fs"] for frame in seen] == log["time_fs"].tolist()
+    assert [frame.get_potential_energy() for frame in seen] == pytest.approx(log["potential_eV"])
+    assert seen[0].get_forces().shape == (8, 3)
+    assert np.array_equal(atoms.positions, before)
+    assert not atoms.get_momenta().any()
+    assert abs(result.atoms.get_momenta().sum(axis=0)).max() < 1e-9
+    assert not result.atoms.constraints
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "remove_drift"),
+    [("nvt-langevin", True), ("nvt-langevin", False), ("nvt-bussi", True)],
+)
+def test_thermostats_give_the_temperature_asked_for(
+    ensemble: str, remove_drift: bool, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"timestep": 10.0, "tdamp": 50.0, "interval": 5}
+    result = md(
+        wells(), tmp_path, ensemble=ensemble, steps=2500, remove_drift=remove_drift, **options
+    )
+    # 33 to 36 degrees of freedom over 480 frames, one per time constant: a standard error of 1 %.
+    # Three degrees of freedom miscounted would be 8 %.
+    assert table(result)["temperature_K"][20:].mean() == pytest.approx(300, rel=0.05)
+
+
+def test_the_nose_hoover_chain_knows_its_degrees_of_freedom(tmp_path: Path) -> None:
+    atoms = copper()
+    result = md(
+        atoms,
+        tmp_path,
+        ensemble="nvt-nose-hoover",
+        steps=1200,
+        timestep=4.0,
+        tdamp=40.0,
+        temperature=600,
+    )
+    log = table(result)
+    assert log["temperature_K"][20:].mean() == pytest.approx(600, rel=0.05)  # 7/8 without care
+    assert abs(result.drift) < 1.0
+
+
+def test_a_ramp_heats(tmp_path: Path) -> None:
+    result = md(
+        wells(), tmp_path, steps=1000, timestep=10.0, tdamp=50, temperature=50, temperature_end=550
+    )
+    temperature = table(result)["temperature_K"]
+    assert temperature[:20].mean() < 150
+    assert temperature[-20:].mean() == pytest.approx(525, rel=0.2)
+
+
+@pytest.mark.parametrize("ensemble", ["npt", "npt-full"])
+def test_the_cell_follows_the_pressure(ensemble: str, tmp_path: Path) -> None:
+    result = md(
+        copper(), tmp_path, ensemble=ensemble, steps=300, timestep=4.0, pdamp=100.0, pressure=10.0
+    )
+    volume = table(result)["volume_A3"]
+    assert volume[-10:].mean() < 0.97 * volume[0]
+    shape = result.atoms.cell.array / result.atoms.cell[1, 1]
+    assert (abs(shape - np.diag([2.0, 1.0, 1.0])).max() < 1e-9) == (ensemble == "npt")
+    assert frames(result.trajectory)[-1].cell.volume == pytest.approx(volume[-1])
+
+
+def jmp(dtype: str = "float64") -> JMPCalculator:
+    return JMPCalculator(random_potential(), dtype=dtype, device="cpu", skin=0.05)
+
+
+def hot_water() -> Atoms:
+    atoms = molecule("H2O")
+    atoms.calc = jmp()
+    return atoms
+
+
+@pytest.mark.parametrize("trajectory", ["extxyz", "traj"])
+def test_an_interrupted_run_of_a_jmp_model_continues_bit_for_bit(
+    trajectory: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"ensemble": "nve", "temperature": 600, "trajectory": trajectory}
+    options |= {"steps": 24, "interval": 3, "save_interval": 7}
+    atoms = hot_water()
+    md(atoms, tmp_path / "whole", **options)
+    assert atoms.calc.neighbours.rebuilds > 2
+
+    def stop(line: dict[str, float]) -> None:
+        if line["step"] == 18:  # the last state is that of step 14
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        md(hot_water(), tmp_path / "parts", progress=stop, **options)
+    assert len(frames(tmp_path / f"parts/trajectory.{trajectory}")) == 7
+    result = md(hot_water(), tmp_path / "parts", restart=True, **options)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert [frame.info["step"] for frame in frames(result.trajectory)] == list(range(0, 25, 3))
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_continues_bit_for_bit(ensemble: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"ensemble": ensemble, "interval": 2, "save_interval": 5}
+    md(copper(), tmp_path / "whole", steps=20, **options)
+    for steps in (0, 8, 8, 13, 20):
+        md(copper(), tmp_path / "parts", steps=steps, restart=True, **options)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("trajectory", ["extxyz", "traj"])
+def test_killed_runs_lose_and_double_no_frame(trajectory: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": 150, "interval": 1, "save_interval": 9}
+    options |= {"trajectory": trajectory}
+    md(water(), tmp_path / "whole", **options)
+    rng, kills = np.random.default_rng(5), 0
+    for _ in range(50):
+        child = os.fork()
+        if child == 0:
+            try:
+                md(water(), tmp_path / "parts", restart=True, **options)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.02, 0.1))
+        os.kill(child, signal.SIGKILL)
+        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+            break
+        kills += 1
+    assert kills > 2
+    result = md(water(), tmp_path / "parts", restart=True, **options)
+    assert [frame.info["step"] for frame in frames(result.trajectory)] == list(range(151))
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_a_full_disk_leaves_a_state_to_continue_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"steps": 30, "interval": 1, "save_interval": 10}
+    md(water(), tmp_path / "whole", **options)
+
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "whole/trajectory.extxyz").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 // 3, limits[1]))  # writes fail from here
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            md(water(), tmp_path / "parts", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    md(water(), tmp_path / "parts", restart=True, **options)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_the_summary_says_what_was_run(tmp_path: Path) -> None:
+    result = md(hot_water(), tmp_path, ensemble="nve", steps=2, interval=1)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["settings"]["ensemble"] == "nve"
+    assert summary["results"]["temperature_K"] == result.temperature
+    assert summary["model"]["name"] == "random"
+    single = hot_water()
+    single.calc = jmp("float32")
+    md(single, tmp_path / "single", ensemble="nve", steps=1)
+    other = json.loads((tmp_path / "single/summary.json").read_text())
+    assert other["model"]["dtype"] == "float32"
+    assert len(summary["model"]["sha256"]) == 64
+
+
+def test_momenta_and_constraints_of_the_structure_are_kept(tmp_path: Path) -> None:
+    atoms = water()
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_momenta([[0, 0, 0], [0, 0, 0.1], [0, 0, 0]])
+    result = md(atoms, tmp_path, ensemble="nve", steps=3, interval=1)
+    assert np.array_equal(frames(result.trajectory)[0].get_momenta(), atoms.get_momenta())
+    assert np.array_equal(result.atoms.positions[0], atoms.positions[0])
+    assert not np.array_equal(result.atoms.positions[1], atoms.positions[1])
+
+
+class Limited(EMT):
+    """Knows structures no larger than 1.05 Å."""
+
+    def calculate(self, atoms: Atoms, *args: Any) -> None:
+        if atoms.get_distance(0, 1) > 1.05:
+            raise InputError("too large")
+        super().calculate(atoms, *args)
+
+
+def test_a_structure_that_cannot_be_computed_is_reported_with_its_step(tmp_path: Path) -> None:
+    atoms = water()
+    atoms.calc = Limited()
+    with pytest.raises(InputError, match=r"stopped after step (\d+): too large; frames up to"):
+        md(atoms, tmp_path, ensemble="nve", interval=1, temperature=3000)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    assert [frame.info["step"] for frame in frames(tmp_path / "trajectory.extxyz")] == list(
+        log["step"]
+    )
+    assert len(log) > 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ensemble": "nvt"}, "ensemble 'nvt': choose one of nve"),
+        ({"trajectory": "xyz"}, "trajectory 'xyz': choose one of extxyz, traj"),
+        ({"timestep": 0.0}, "timestep 0.0 fs: must be positive"),
+        ({"temperature": float("nan")}, "temperature nan K: must be positive"),
+        ({"steps": -1}, "steps -1 and seed 0: must be 0 or more"),
+        ({"ensemble": "npt"}, r"pbc \[False, False, False\]: choose an nvt ensemble"),
+        ({"ensemble": "nve", "temperature_end": 9.0}, "temperature_end goes with nvt-langevin"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        md(water(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_long_timesteps_with_hydrogen_bring_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"timestep of 2.0 fs is too long"):
+        md(water(), tmp_path, steps=0, timestep=2.0)
+
+
+def test_a_run_is_not_continued_as_another(tmp_path: Path) -> None:
+    md(water(), tmp_path, steps=4)
+    with pytest.raises(InputError, match=r"holds a run.*--restart"):
+        md(water(), tmp_path, steps=4)
+    with pytest.raises(InputError, match=r"timestep: 0.5, now 0.25"):
+        md(water(), tmp_path, steps=4, timestep=0.25, restart=True)
+    with pytest.raises(InputError, match=r"another structure, its numbers are \[8, 1, 1\]"):
+        md(copper(), tmp_path, steps=4, restart=True)
+    with pytest.raises(InputError, match=r"has got to step 4: ask for more than 3"):
+        md(water(), tmp_path, steps=3, restart=True)
+    (tmp_path / "log.csv").write_text("")
+    with pytest.raises(InputError, match=r"log.csv has 0 bytes, but had"):
+        md(water(), tmp_path, steps=8, restart=True)
+    (tmp_path / "state.npz").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match=r"cannot read the state .*state.npz"):
+        md(water(), tmp_path, steps=8, restart=True)
