@@ -22,6 +22,7 @@ _COMMANDS = (
     "data",
     "train",
     "evaluate",
+    "check",
     "relax",
     "singlepoint",
     "md",
