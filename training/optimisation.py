@@ -14,6 +14,12 @@ from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.training.sections import LayerFactors, OptimiserSection
 
+# The paper's factors, by number of blocks (arXiv 2310.16802, appendix).
+PAPER_FACTORS = {
+    4: LayerFactors(0.30, (0.35, 0.40, 0.55, 0.625)),
+    6: LayerFactors(0.30, (0.55, 0.40, 0.30, 0.40, 0.55, 0.625)),
+}
+
 
 def layer_groups(model: nn.Module, factors: LayerFactors) -> dict[float, list[nn.Parameter]]:
     """Trainable parameters by the share of the learning rate they take.
@@ -25,10 +31,12 @@ def layer_groups(model: nn.Module, factors: LayerFactors) -> dict[float, list[nn
         InputError: There are not as many factors as blocks.
     """
     n_blocks = sum(name.endswith(".dense_ca") for name, _ in model.named_modules())
-    if factors.blocks and len(factors.blocks) != n_blocks:
+    if factors.paper:
+        factors = PAPER_FACTORS.get(n_blocks, factors)
+    if factors.paper or (factors.blocks and len(factors.blocks) != n_blocks):
         raise InputError(
-            f"optimiser.layer_factors.blocks has {len(factors.blocks)} factors, but the model has "
-            f"{n_blocks} blocks: give one for each"
+            f"optimiser.layer_factors does not fit a model of {n_blocks} blocks: give blocks a "
+            "factor for each; the paper's are for 4 and 6"
         )
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

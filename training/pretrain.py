@@ -142,6 +142,7 @@ class PretrainObjective(Objective):
             direct = potential.force_head is not None
             batches = ordered_batches(paired, VALIDATION_BATCH)
             found = errors(potential, batches, direct=direct)
+            found.pop("n_frames")
             result |= {f"{task}_{name}": value for name, value in found.items()}
             relative.append(found["force_mae_meV_per_A"] / (1000 * self.scales[task].forces))
         return result | {self.monitor: float(np.mean(relative))}

@@ -74,7 +74,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> AnyReci
 
     Raises:
         InputError: No such file, not YAML, unknown key (with the nearest valid one), wrong type,
-            or a ``{molecule}`` that was not given.
+            or a molecule that was not given.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -96,9 +96,7 @@ def from_yaml(text: str, where: str, overrides: list[str] | None = None) -> AnyR
     kind = raw.get("task", "potential")
     if kind not in _KINDS:
         raise InputError(f"recipe key task = {kind!r}: expected {', '.join(_KINDS)}")
-    model = raw.get("model")
-    molecule = model.get("molecule") if isinstance(model, dict) else None
-    recipe = build(_KINDS[kind], _filled(raw, molecule, where))
+    recipe = build(_KINDS[kind], _filled(raw, _words(raw.get("model")), where))
     assert isinstance(recipe, AnyRecipe)
     return recipe
 
@@ -108,12 +106,22 @@ def to_yaml(recipe: AnyRecipe) -> str:
     return yaml.safe_dump(plain(recipe), sort_keys=False)
 
 
-def _filled(value: Any, molecule: str | None, where: str) -> Any:
-    """``value`` with the molecule in its place in every text."""
+def _words(model: Any) -> dict[str, str | None]:
+    """What stands for ``{base}`` and ``{molecule}``."""
+    section = model if isinstance(model, dict) else {}
+    base = section.get("base") or section.get("preset", ModelSection.preset)
+    molecule = section.get("molecule")
+    return {"base": Path(str(base)).stem, "molecule": None if molecule is None else str(molecule)}
+
+
+def _filled(value: Any, words: dict[str, str | None], where: str) -> Any:
+    """``value`` with the words in their places in every text."""
     if isinstance(value, dict):
-        return {key: _filled(item, molecule, where) for key, item in value.items()}
-    if isinstance(value, str) and "{molecule}" in value:
-        if molecule is None:
-            raise InputError(f"{where} is for several molecules: add --set model.molecule=NAME")
-        return value.replace("{molecule}", molecule)
+        return {key: _filled(item, words, where) for key, item in value.items()}
+    if isinstance(value, str):
+        for name, word in words.items():
+            if f"{{{name}}}" in value:
+                if word is None:
+                    raise InputError(f"{where} needs one more word: add --set model.{name}=NAME")
+                value = value.replace(f"{{{name}}}", word)
     return value

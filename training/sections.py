@@ -22,7 +22,8 @@ class ModelSection:
             cutoff: 7.0, max_neighbors: 100}``.
         forces: ``conservative``, the gradient of the energy, or ``direct``, a head of their own.
         head: Name of the head.
-        molecule: Put for ``{molecule}`` wherever the recipe says so.
+        molecule: Put for ``{molecule}`` wherever the recipe says so; ``{base}`` stands for the
+            name of the base, or of the preset where there is none.
         level_of_theory: Of the labels.
         data: Data set and licence, in words.
         licence: Licence of the weights; that of the base where it forbids commercial use.
@@ -82,10 +83,12 @@ class LayerFactors:
     Attributes:
         embedding: Of the embedding of the elements.
         blocks: Of each interaction block and the output block after it; empty for 1.
+        paper: Take the paper's in place of these, for networks of 4 (JMP-S) or 6 blocks (JMP-L).
     """
 
     embedding: float = 1.0
     blocks: tuple[float, ...] = ()
+    paper: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.training.recipe import load_recipe, to_yaml
     from jmp_md.training.session import train
 
-    recipe = load_recipe(_find(args.recipe), args.set)
+    recipe = load_recipe(find_recipe(args.recipe), args.set)
     if args.print_config:
         print(to_yaml(recipe), end="")
         return 0
@@ -72,6 +72,7 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
     return words
 
 
-def _find(recipe: str) -> Path:
+def find_recipe(recipe: str) -> Path:
+    """File of a recipe: the one given, or one in the package where there is no such file."""
     packaged = Path(__file__).parents[1] / "training" / "recipes" / f"{recipe}.yaml"
     return packaged if packaged.is_file() and not Path(recipe).exists() else Path(recipe)

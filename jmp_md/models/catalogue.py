@@ -23,19 +23,24 @@ _RMD17 = (
     "toluene",
     "uracil",
 )
+# As the data set writes them; names of models are in lower case.
 _MD22 = (
-    "ac-ala3-nhme",
-    "dha",
+    "Ac-Ala3-NHMe",
+    "DHA",
     "stachyose",
-    "at-at",
-    "at-at-cg-cg",
+    "AT-AT",
+    "AT-AT-CG-CG",
     "buckyball-catcher",
     "double-walled-nanotube",
 )
+_MOLECULES = {
+    **{f"rmd17-{m}": m for m in _RMD17},
+    **{f"md22-{m.lower()}": m for m in _MD22},
+}
 # Data set of each fine-tuning task, and where its owners publish it.
 _DATA = {
     **{f"rmd17-{m}": f"rMD17 {m} (doi.org/10.6084/m9.figshare.12672038)" for m in _RMD17},
-    **{f"md22-{m}": f"MD22 {m} (sgdml.org, data sets)" for m in _MD22},
+    **{f"md22-{m.lower()}": f"MD22 {m} (sgdml.org, data sets)" for m in _MD22},
     "spice": "SPICE dipeptides and solvated amino acids (github.com/openmm/spice-dataset)",
 }
 
@@ -69,7 +74,9 @@ _OFFICIAL = [
     KnownModel(name, url=_OFFICIAL_URL.format(name=name), licence=OFFICIAL_LICENCE)
     for name in ("jmp-s", "jmp-l")
 ]
-_SMALL = KnownModel("jmp-xs", task="pretrain", data="subsets of the sets JMP was pre-trained on")
+_SMALL = KnownModel(
+    "jmp-xs", task="pretrain-demo", data="subsets of the sets JMP was pre-trained on"
+)
 _FINE_TUNED = [
     KnownModel(f"{base}-{task}", base=base, task=task, data=data)
     for base in ("jmp-xs", "jmp-s", "jmp-l")
@@ -87,25 +94,40 @@ def how_to_get(model: KnownModel) -> str:
     base = f"the base weights {model.base}" if model.base else "random weights"
     if model.base and KNOWN[model.base].url:
         base += f" ('jmp-md models path {model.base}' downloads them)"
-    recipe = _recipe(model)
-    if not recipe:
+    command = training_command(model)
+    if not command:
         return (
             f"it starts from {base} and is trained on {model.data}, for which this version has no "
             f"recipe; if you have the model file, {add}"
         )
     return (
-        f"start from {base}, get {model.data}, and run 'jmp-md train {recipe} --data DIR'; with "
-        f"the file that gives, or any you have, {add}"
+        f"start from {base}, get {model.data}, and run '{command}'; with the file that gives, or "
+        f"any you have, {add}"
     )
 
 
-def _recipe(model: KnownModel) -> str:
-    """Installed recipe for a model, most specific first: its own, its task's, its data set's."""
+def training_command(model: KnownModel) -> str:
+    """What trains a model with an installed recipe; empty where there is none.
+
+    The most specific recipe is taken: the model's own, that of a small model's task, then that of
+    the data set, which is for the large models and told the base and the molecule.
+    """
     folder = resources.files("jmp_md.training") / "recipes"
-    for stem in (model.name, model.task, model.task.partition("-")[0]):
-        if (folder / f"{stem}.yaml").is_file():
-            return str(folder / f"{stem}.yaml")
-    return ""
+    data_set = model.task.partition("-")[0]
+    small = model.base in ("", _SMALL.name)
+    for stem in (model.name, model.task if small else "", data_set):
+        if stem and (folder / f"{stem}.yaml").is_file():
+            break
+    else:
+        return ""
+    words = [f"jmp-md train {stem}"]
+    if stem == data_set and model.base:
+        words.append(f"--set model.base={model.base}")
+        if model.task in _MOLECULES:
+            words.append(f"--set model.molecule={_MOLECULES[model.task]}")
+        if small:  # its graphs are its own, and the paper's factors are not for its size
+            words.append("--set model.graph={} --set optimiser.layer_factors={}")
+    return " ".join([*words, "--data DIR"])
 
 
 @functools.cache  # once per process
