@@ -28,7 +28,7 @@ from jmp_md.load import load_model
 from jmp_md.potential import Potential
 from jmp_md.units import EV_IN_KJ_PER_MOL
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.jit")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 TRICLINIC = [[4.0, 0.3, -0.8], [1.2, 3.8, 0.2], [-0.9, 1.1, 4.4]]
 
@@ -179,6 +179,21 @@ def test_openmm_gets_right_forces_from_the_gradient_of_the_energy(scripted: Scri
         assert energy.item() == pytest.approx(expected, rel=1e-12)
         assert x.grad is not None
         assert relative(-x.grad, atoms.get_forces() * EV_IN_KJ_PER_MOL * 10) < 1e-12
+
+
+def test_the_module_survives_freezing_and_optimisation_as_by_openmm(scripted: Scripted) -> None:
+    atoms = molecule("H2O")
+    module = scripted(dtype="float64", numbers=[8, 1, 1])
+    with torch.jit.optimized_execution(True):
+        frozen = torch.jit.freeze(scripted(dtype="float64", numbers=[8, 1, 1]))
+        for step in range(4):  # optimised by the third
+            x = torch.from_numpy(atoms.positions / 10 + 0.001 * step)
+            results = []
+            for each in (frozen, module):
+                given = x.clone().requires_grad_()
+                each(given).backward()
+                results.append(given.grad)
+            assert relative(results[0], results[1]) < 1e-11
 
 
 def test_direct_forces_come_with_the_energy(scripted: Scripted) -> None:

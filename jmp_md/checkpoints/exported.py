@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +90,12 @@ class ScriptedPotential(Potential):
             )
         return energies, forces
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffer = io.BytesIO()
+        extra = {EXTRA_FILE: replace(self.info, form="general").to_json()}
+        torch.jit.save(self.module, buffer, _extra_files=extra)
+        return _from_bytes, (buffer.getvalue(), str(self.references.device))
+
     def native_state(self) -> dict[str, Tensor]:
         """Refused: the names of the tensors belong to the version that exported the file.
 
@@ -109,17 +117,21 @@ def is_exported(path: Path) -> bool:
         return False
 
 
-def read_exported(path: Path, device: torch.device | str = "cpu") -> ScriptedPotential:
+def read_exported(path: Path | BinaryIO, device: torch.device | str = "cpu") -> ScriptedPotential:
     """Load an exported file, as a potential with the type it was exported in.
 
     The file holds code, in TorchScript's own language, which runs when the model is used.
+
+    Args:
+        path: The file, by name or open.
+        device: Where to.
 
     Raises:
         CheckpointError: Truncated, or not exported by this project.
     """
     extra = {EXTRA_FILE: ""}
     try:
-        module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+        module = torch.jit.load(path, map_location=device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"cannot read {path}: {first}; export or copy it again") from error
@@ -131,6 +143,11 @@ def read_exported(path: Path, device: torch.device | str = "cpu") -> ScriptedPot
     info = ExportInfo.from_json(text if isinstance(text, str) else text.decode())
     general = module if info.form == "general" else module.potential
     return ScriptedPotential(general.eval(), info)
+
+
+def _from_bytes(data: bytes, device: str) -> ScriptedPotential:
+    """What pickle calls."""
+    return read_exported(io.BytesIO(data), device)
 
 
 def exported_header(potential: Potential) -> ModelHeader:

@@ -201,8 +201,11 @@ class OpenMMPotential(nn.Module):
         if box is not None:
             cell = box.detach().to(cell) * self.nm
         pbc = torch.full([3], box is not None, dtype=torch.bool, device=x.device)
-        pairs, placed = self.neighbours(x.detach(), cell, pbc)
-        x = placed + (x - x.detach())  # values near the origin, gradients of those given
+        # Not x.detach() alone: compiled, TorchScript may keep the graph of a detached tensor.
+        with torch.no_grad():
+            pairs, placed = self.neighbours(x, cell, pbc)
+            shift = placed - x
+        x = x + shift  # near the origin
 
         dtype = self.potential.embedding.weight.dtype
         energies, forces = self.potential.network(

@@ -1,0 +1,228 @@
+"""Forces for OpenMM: whole systems, or a subset beside a conventional force field."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch  # before openmm, or the TorchForce plugin does not load
+
+from jmp_md.calculators.openmm_mixed import (
+    INTERPOLATE,
+    check_subset,
+    keep_molecules,
+    remove_internal_terms,
+)
+from jmp_md.calculators.openmm_python import python_force
+from jmp_md.calculators.openmm_torch import torch_force
+from jmp_md.checkpoints.exported import DTYPES
+from jmp_md.errors import InputError
+from jmp_md.export.write import choose_forces
+from jmp_md.load import load_model
+from jmp_md.potential import Potential
+from jmp_md.validate import check_structure, foreign_formula
+
+try:
+    import openmm
+    from openmm import app
+except ImportError as error:
+    raise ImportError(
+        "OpenMM is not installed: 'pip install jmp-md[openmm]'; 'jmp-md doctor' checks it"
+    ) from error
+
+_BACKENDS = ("auto", "python", "torch")
+
+
+def jmp_force(
+    model: str | Path | Potential,
+    topology_or_numbers: app.Topology | Sequence[int],
+    *,
+    atoms: Sequence[int] | None = None,
+    periodic: bool | None = None,
+    backend: str = "auto",
+    head: str | None = None,
+    forces: str = "conservative",
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    weights: str = "ema",
+    skin: float = 1.0,
+    parameter: str | None = None,
+    force_group: int = 0,
+) -> openmm.Force:
+    """A JMP potential as an OpenMM force.
+
+    Args:
+        model: Name that ``jmp-md models`` lists, file of a model (an exported one too), or a
+            potential.
+        topology_or_numbers: Topology of the system, or the atomic number of each particle (0 for
+            particles that are no atoms).
+        atoms: Indices of the particles the potential acts among; None for all that are atoms, so
+            without virtual sites.
+        periodic: Whether there is a box; None takes it from the topology, and no box for numbers.
+        backend: ``"python"`` (PythonForce; any torch), ``"torch"`` (TorchForce; the package
+            openmmtorch) or ``"auto"``, the first where OpenMM has it.
+        head: Task of a model with several.
+        forces: ``"conservative"``, the gradient of the energy, or ``"direct"``.
+        dtype: ``"float32"`` or ``"float64"``.
+        device: Where PythonForce computes, e.g. ``"cuda:1"``; None takes CUDA where there is one.
+            TorchForce computes where the platform does.
+        weights: ``"ema"`` or ``"raw"``.
+        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        parameter: Global parameter, 1 by default, that scales energy and forces.
+        force_group: Group of the force.
+
+    Raises:
+        InputError: An option that does not exist or does not fit the model, particles or elements
+            the model cannot be used for, or a backend that is not at hand.
+        ModelNotFoundError: The model is not at hand.
+        CheckpointError: The file is damaged, or has no such head.
+    """
+    for name, value, choices in (("backend", backend, _BACKENDS), ("dtype", dtype, tuple(DTYPES))):
+        if value not in choices:
+            raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
+    if backend == "auto":
+        backend = "python" if hasattr(openmm, "PythonForce") else "torch"
+    particles = _Particles.of(topology_or_numbers)
+    chosen = particles.choose(atoms)
+    numbers = particles.numbers[chosen]
+    potential = load_model(
+        model,
+        head=head,
+        weights=weights,
+        dtype=DTYPES[dtype],
+        device="cpu" if backend == "torch" else device,
+    )
+    _check_numbers(numbers, potential)
+    make = python_force if backend == "python" else torch_force
+    force = make(
+        potential,
+        numbers,
+        atoms=None if len(chosen) == len(particles.numbers) else chosen.tolist(),
+        periodic=particles.periodic if periodic is None else periodic,
+        direct=choose_forces(potential, forces) == "direct",
+        skin=skin,
+        parameter=parameter,
+    )
+    force.setName("JMPForce")
+    force.setForceGroup(force_group)
+    return force
+
+
+def add_jmp_force(
+    system: openmm.System,
+    topology: app.Topology,
+    model: str | Path | Potential,
+    *,
+    atoms: Sequence[int] | None = None,
+    **options: object,
+) -> openmm.Force:
+    """Add a JMP potential to a system, beside whatever forces it has.
+
+    Args:
+        system: Changed in place. Particles without mass stay where they are, but act on others.
+        topology: Its topology.
+        model: As for :func:`jmp_force`.
+        atoms: Indices of the particles the potential acts among; None for all atoms.
+        options: Others of :func:`jmp_force`; without ``periodic``, there is a box where topology or
+            system have one.
+
+    Returns:
+        The force in the system.
+
+    Raises:
+        InputError: As for :func:`jmp_force`, or a topology of another system, or a chosen particle
+            that is a virtual site.
+    """
+    chosen = _Particles.of(topology).choose(atoms)
+    check_subset(system, topology, chosen.tolist())
+    boxed = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
+    options = {"periodic": boxed, **options}
+    force = jmp_force(model, topology, atoms=atoms, **options)  # type: ignore[arg-type]
+    keep_molecules(system, topology, chosen.tolist())
+    return system.getForce(system.addForce(force))
+
+
+def create_mixed_system(
+    topology: app.Topology,
+    system: openmm.System,
+    model: str | Path | Potential,
+    atoms: Sequence[int],
+    *,
+    interpolate: bool = False,
+    **options: object,
+) -> openmm.System:
+    """A system with a JMP potential within a subset and its force field everywhere else.
+
+    Mechanical embedding: the subset and its surroundings interact as in the force field, with its
+    charges. Within the subset, bonded and non-bonded terms and constraints are removed.
+
+    Args:
+        topology: Topology of the system.
+        system: The whole in a conventional force field; it is not changed.
+        model: As for :func:`jmp_force`.
+        atoms: Indices of the subset: whole molecules.
+        interpolate: Keep the removed terms, scaled by one minus the global parameter
+            ``lambda_interpolate``, and scale the potential by it: 0 is the force field, 1 the mixed
+            system. Non-bonded forces are then computed twice.
+        options: Others of :func:`jmp_force`; ``periodic`` is that of the system.
+
+    Raises:
+        InputError: As for :func:`jmp_force`, or a bond or constraint that leaves the subset, or a
+            force that cannot be split.
+    """
+    chosen = _Particles.of(topology).choose(atoms)
+    check_subset(system, topology, chosen.tolist(), molecules=True)
+    mixed = remove_internal_terms(system, topology, chosen.tolist(), interpolate=interpolate)
+    options = {"periodic": system.usesPeriodicBoundaryConditions(), **options}
+    if interpolate:
+        options["parameter"] = INTERPOLATE
+    mixed.addForce(jmp_force(model, topology, atoms=atoms, **options))  # type: ignore[arg-type]
+    return mixed
+
+
+@dataclass(frozen=True)
+class _Particles:
+    """Particles of a system: atomic numbers (0 for those that are no atoms), and their names."""
+
+    numbers: np.ndarray
+    names: list[str]
+    periodic: bool
+
+    @classmethod
+    def of(cls, source: app.Topology | Sequence[int]) -> _Particles:
+        if isinstance(source, app.Topology):
+            atoms = list(source.atoms())
+            numbers = [a.element.atomic_number if a.element is not None else 0 for a in atoms]
+            names = [f"{a.name} of {a.residue.name} {a.residue.id}" for a in atoms]
+            return cls(np.array(numbers), names, source.getPeriodicBoxVectors() is not None)
+        numbers = [int(z) for z in source]
+        return cls(np.array(numbers), [f"Z = {z}" for z in numbers], False)
+
+    def choose(self, atoms: Sequence[int] | None) -> np.ndarray:
+        """Indices of the particles a potential acts among."""
+        if atoms is None:
+            return np.flatnonzero(self.numbers > 0)
+        chosen = np.array([int(i) for i in atoms], dtype=np.int64)
+        if len(set(chosen.tolist())) < len(chosen):
+            raise InputError("atoms: an index occurs twice")
+        for i in chosen.tolist():
+            if not 0 <= i < len(self.numbers):
+                raise InputError(f"atoms: there is no particle {i} among {len(self.numbers)}")
+            if self.numbers[i] == 0:
+                raise InputError(
+                    f"particle {i} ({self.names[i]}) has no element, as virtual sites and Drude "
+                    "particles: leave it out of atoms"
+                )
+        return chosen
+
+
+def _check_numbers(numbers: np.ndarray, potential: Potential) -> None:
+    """The checks of the ASE calculator that need no positions."""
+    unset = np.zeros((len(numbers), 3))
+    header, head = potential.header, potential.head
+    check_structure(unset, numbers, np.zeros((3, 3)), np.zeros(3, bool), header, head)
+    if message := foreign_formula(numbers, header):
+        warnings.warn(message, stacklevel=3)

@@ -1,0 +1,95 @@
+"""The TorchForce of a potential: compiled code of the package openmmtorch, no Python in a step."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch  # before openmm, or the plugin does not find torch's libraries
+
+from jmp_md.errors import InputError
+from jmp_md.export.write import openmm_module
+from jmp_md.potential import Potential
+
+# isort: split
+import openmm
+
+# What openmmtorch on the package index is compiled against.
+_INSTALL = "'pip install jmp-md[torchforce]' in an environment of its own (torch 2.9, OpenMM 8.5)"
+_FAILURE = re.compile(r"Error loading library (\S*OpenMMTorch(\w+?)\.\S+?): (.*)")
+
+
+@functools.cache
+def plugin_problem() -> str:
+    """Why TorchForce cannot be used, and what to do; empty where it can.
+
+    A plugin that did not load because OpenMM was imported before torch is loaded now.
+    """
+    try:
+        import openmmtorch  # noqa: F401
+    except ImportError as error:
+        return f"openmmtorch cannot be imported ({error}): {_INSTALL}"
+    for failure in openmm.Platform.getPluginLoadFailures():
+        found = _FAILURE.match(failure)
+        if found is None or found[2] != "Reference":  # others need a GPU, and its libraries
+            continue
+        try:
+            openmm.Platform.loadPluginLibrary(found[1])
+        except openmm.OpenMMException as error:
+            reason = str(error).rpartition(": ")[2]
+            return (
+                f"the plugin of openmmtorch does not load with torch {torch.__version__} and "
+                f"OpenMM {openmm.__version__} ({reason}): {_INSTALL}"
+            )
+    return ""
+
+
+def torch_force(
+    potential: Potential,
+    numbers: np.ndarray,
+    *,
+    atoms: Sequence[int] | None,
+    periodic: bool,
+    direct: bool,
+    skin: float,
+    parameter: str | None,
+) -> openmm.Force:
+    """A TorchForce.
+
+    TorchScript optimises a module during its first three calls, which takes seconds and gains
+    nothing here: take steps ``with torch.jit.optimized_execution(False)`` to go without. Make the
+    context before: what OpenMM does with the module then needs the optimiser.
+
+    Args:
+        potential: The model, on the CPU; OpenMM moves it to where its platform computes.
+        numbers: (n_atoms,) atomic numbers.
+        atoms: Indices of the particles they are; None for all particles.
+        periodic: Whether there is a box.
+        direct: Take forces from the direct force head.
+        skin: Å by which neighbours are searched beyond the cutoff.
+        parameter: Global parameter that scales energy and forces, if any.
+
+    Raises:
+        InputError: TorchForce cannot be used here; the message says why.
+    """
+    if problem := plugin_problem():
+        raise InputError(f"backend='torch': {problem}; or use backend='python'")
+    import openmmtorch
+
+    module = openmm_module(
+        potential,
+        numbers.tolist(),
+        "direct" if direct else "conservative",
+        atoms=atoms,
+        periodic=periodic,
+        scaled=parameter is not None,
+        skin=skin,
+    )
+    force = openmmtorch.TorchForce(module)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setOutputsForces(direct)
+    if parameter is not None:
+        force.addGlobalParameter(parameter, 1.0)
+    return force
