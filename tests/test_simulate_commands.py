@@ -101,6 +101,41 @@ def test_md_runs_and_continues_from_the_command_line(
     assert "wrote water-md/trajectory.extxyz and water-md/log.csv" in out
 
 
+def test_neb_writes_a_path_and_exits_2_where_it_did_not_converge(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = [molecule("H2O"), molecule("H2O")]
+    ends[1].positions[1] += [0.0, 0.3, 0.2]
+    write("a.xyz", ends[0])
+    write("b.xyz", ends[1])
+    command = ["neb", "a.xyz", "b.xyz", "--model", model, "--n-images", "3", "--steps", "1"]
+    assert main([*command, "--no-relax-ends", "--verify", "--fmax", "1e-5"]) == 2
+    out = capsys.readouterr().out
+    assert "NOT converged after 1 steps: barrier" in out
+    assert "lowest frequencies" in out
+    assert len(read("a-neb/path.extxyz", index=":")) == 3
+    assert main(["neb", "a.xyz", "--model", model]) == 1
+    assert "a path needs its two ends" in capsys.readouterr().err
+
+
+def test_vibrations_are_listed_and_written(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("water.xyz", molecule("H2O"))
+    assert main(["vibrations", "water.xyz", "--model", model, "--fmax", "0.01"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("cm⁻¹") == 3
+    modes = read("water-vibrations/modes.extxyz", index=":")
+    listed = json.loads(Path("water-vibrations/summary.json").read_text())["results"]
+    assert [mode.info["frequency_per_cm"] for mode in modes][-1] == pytest.approx(
+        listed["frequencies_per_cm"][-1]
+    )
+    assert modes[0].arrays["mode"].shape == (3, 3)
+    refused = ["vibrations", "water.xyz", "--model", model, "--thermo", "--no-relax"]
+    assert main([*refused, "--temperature", "0"]) == 1
+    assert "temperature 0.0 K" in capsys.readouterr().err
+
+
 def test_options_come_from_a_file_and_those_given_win(here: Path, model: str) -> None:
     write("water.xyz", molecule("H2O"))
     text = f"model: {model}\nsteps: 2\ntemperature: 150\nremove_drift: false\noutput: run\n"

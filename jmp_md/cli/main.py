@@ -26,6 +26,8 @@ _COMMANDS = (
     "relax",
     "singlepoint",
     "md",
+    "neb",
+    "vibrations",
     "export",
 )
 
