@@ -1,0 +1,190 @@
+"""Relaxation of many structures on one model: a batch per step instead of one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from jmp_md.batch import BatchPredictor, Result
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.errors import InputError
+from jmp_md.systems import System
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.optimize.optimize import Optimizer
+
+OPTIMIZERS = ("LBFGS", "FIRE")
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """What became of one of many structures.
+
+    Attributes:
+        atoms: The structure at its end, with energy and forces where it could be computed.
+        converged: Whether ``fmax`` was reached.
+        steps: Optimizer steps taken.
+        energy: eV; NaN after an error.
+        fmax: eV/Å, the largest force left; NaN after an error.
+        error: Why the structure was dropped.
+    """
+
+    atoms: Atoms
+    converged: bool
+    steps: int
+    energy: float
+    fmax: float
+    error: InputError | None = None
+
+
+def relax_many(
+    structures: Iterable[Atoms],
+    calculator: JMPCalculator,
+    *,
+    fmax: float = 0.01,
+    optimizer: str = "LBFGS",
+    steps: int = 500,
+    batch_size: int = 64,
+    progress: Callable[[int, Relaxed], None] | None = None,
+) -> list[Relaxed]:
+    """Relax structures together, each with an ASE optimizer of its own.
+
+    The optimizers are ASE's and see forces of one batch; what converges leaves the batch and the
+    next structure enters. One that cannot be computed is dropped, the others go on. Constraints
+    hold; cells stay as they are.
+
+    Args:
+        structures: Any number, of any sizes; they are left as they are, and taken one by one as
+            there is room, so that a generator will do.
+        calculator: Model, with its graph and precision; float64 for tight ``fmax``.
+        fmax: eV/Å, the largest force at which a structure is done.
+        optimizer: ``"LBFGS"`` or ``"FIRE"``.
+        steps: Most steps for each structure.
+        batch_size: Structures on their way at a time.
+        progress: Called with the index and the end of each structure that is done.
+
+    Returns:
+        The end of each structure, in the order given.
+
+    Raises:
+        InputError: An option that does not exist or does not fit.
+    """
+    if not isinstance(calculator, JMPCalculator):
+        raise InputError(
+            f"relax_many needs a JMPCalculator, not {type(calculator).__name__}: use relax for "
+            "each structure"
+        )
+    if optimizer not in OPTIMIZERS:
+        raise InputError(f"optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
+    if not fmax > 0 or steps < 0 or batch_size < 1:
+        raise InputError(
+            f"fmax {fmax!r} eV/Å, steps {steps!r}, batch_size {batch_size!r}: must be positive, 0 "
+            "or more, and 1 or more"
+        )
+    predictor = BatchPredictor(calculator.potential, direct=calculator._direct)
+    waiting = enumerate(structures)
+    moving: dict[int, _Walker] = {}
+    done: dict[int, Relaxed] = {}
+
+    def finish(index: int, end: Relaxed) -> None:
+        done[index] = end
+        if progress is not None:
+            progress(index, end)
+
+    while _fill(moving, finish, waiting, batch_size, calculator, optimizer):
+        for index, result in zip(moving, _compute(moving.values(), predictor), strict=True):
+            moving[index].see(result)
+        for index in list(moving):
+            walker = moving[index]
+            if walker.error is None and walker.fmax > fmax and walker.steps < steps:
+                walker.move()
+            else:
+                finish(index, moving.pop(index).end(fmax))
+    return [done[index] for index in sorted(done)]
+
+
+class _Walker:
+    """A structure on its way, with its neighbours and its optimizer."""
+
+    def __init__(self, given: Atoms, calculator: JMPCalculator, optimizer: str) -> None:
+        import ase.optimize
+
+        self.system = System(
+            given, calculator.potential, calculator.neighbours.skin, calculator._oc_tags
+        )
+        self.atoms = given.copy()
+        self.atoms.calc = _Given()
+        self._optimizer: Optimizer = getattr(ase.optimize, optimizer)(self.atoms, logfile=None)
+        self.steps = 0
+        self.error: InputError | None = None
+
+    def see(self, result: Result) -> None:
+        """Take energy and forces of where the structure is."""
+        self.error = result.error
+        self.atoms.calc.take(self.atoms, energy=result.energy, forces=result.forces)
+        self.fmax = float(np.linalg.norm(self.atoms.get_forces(), axis=1).max())
+
+    def move(self) -> None:
+        """Take a step."""
+        self._optimizer.step()
+        self.steps += 1
+        self.system.positions = self.atoms.positions.copy()
+
+    def end(self, fmax: float) -> Relaxed:
+        """What became of the structure."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        atoms = self.atoms.copy()
+        results = self.atoms.calc.results
+        if self.error is None:
+            atoms.calc = SinglePointCalculator(atoms, **results)
+        converged = self.fmax <= fmax
+        return Relaxed(atoms, converged, self.steps, results["energy"], self.fmax, self.error)
+
+
+class _Given(Calculator):
+    """Results that were computed elsewhere, for where the atoms are now."""
+
+    implemented_properties: ClassVar = ["energy", "forces"]
+
+    def take(self, atoms: Atoms, **results: Any) -> None:
+        """Replace the results."""
+        self.atoms, self.results = atoms.copy(), results
+
+
+def _fill(
+    moving: dict[int, _Walker],
+    finish: Callable[[int, Relaxed], None],
+    waiting: Iterator[tuple[int, Atoms]],
+    room: int,
+    calculator: JMPCalculator,
+    optimizer: str,
+) -> bool:
+    """Let structures in while there is room; whether any are on their way."""
+    while len(moving) < room and (entry := next(waiting, None)) is not None:
+        index, given = entry
+        try:
+            moving[index] = _Walker(given, calculator, optimizer)
+        except InputError as error:
+            nothing = float("nan")
+            finish(index, Relaxed(given.copy(), False, 0, nothing, nothing, error))
+    return bool(moving)
+
+
+def _compute(walkers: Iterable[_Walker], predictor: BatchPredictor) -> list[Result]:
+    """A result for each, with an error where there is nothing to compute."""
+    results: list[Result | None] = []
+    items = []
+    for walker in walkers:
+        try:
+            items.append(walker.system.item())
+            results.append(None)
+        except InputError as error:
+            results.append(Result.failed(len(walker.atoms), error))
+    computed = iter(predictor.predict(items))
+    return [next(computed) if result is None else result for result in results]

@@ -1,0 +1,86 @@
+"""Relaxing many structures in batches ends where ASE ends, and a bad one harms no other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from factories import random_potential
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.errors import InputError
+from jmp_md.simulate.many import Relaxed, relax_many
+from jmp_md.simulate.relax import relax
+
+
+@pytest.fixture(scope="module")
+def calculator() -> JMPCalculator:
+    return JMPCalculator(random_potential(), dtype="float64", device="cpu")
+
+
+def shaken(*formulas: str) -> list[Atoms]:
+    structures = [molecule(formula) for formula in formulas]
+    for i, atoms in enumerate(structures):
+        atoms.rattle(0.1, seed=i)
+    return structures
+
+
+@pytest.mark.parametrize("optimizer", ["LBFGS", "FIRE"])
+def test_the_ends_are_those_of_ase(calculator: JMPCalculator, optimizer: str) -> None:
+    structures = shaken("H2O", "CH3", "H2O", "CO2")
+    ends = relax_many(structures, calculator, optimizer=optimizer, fmax=0.01, batch_size=2)
+    for atoms, end in zip(structures, ends, strict=True):
+        atoms.calc = calculator
+        alone = relax(atoms, optimizer=optimizer, fmax=0.01)
+        assert end.converged == alone.converged
+        assert end.steps == alone.steps
+        assert end.energy == pytest.approx(alone.energy, abs=1e-6)
+        assert end.fmax == pytest.approx(alone.fmax, abs=1e-6)
+        assert end.atoms.positions == pytest.approx(alone.atoms.positions, abs=1e-5)
+        assert end.atoms.get_potential_energy() == end.energy
+    assert max(end.steps for end in ends) > 2
+
+
+def test_a_bad_structure_is_reported_and_the_rest_finish(calculator: JMPCalculator) -> None:
+    water, other = shaken("H2O", "H2O")
+    broken = water.copy()
+    broken.positions[0, 0] = np.nan
+    fused = water.copy()
+    fused.positions[1] = fused.positions[0]
+    seen: dict[int, Relaxed] = {}
+    ends = relax_many(
+        iter([broken, water, fused, other]),
+        calculator,
+        fmax=0.01,
+        batch_size=2,
+        progress=seen.__setitem__,
+    )
+    assert [end.error is None for end in ends] == [False, True, False, True]
+    assert [end.converged for end in ends] == [False, True, False, True]
+    assert "not finite" in str(ends[0].error)
+    assert np.isnan(ends[2].energy)
+    assert set(seen) == {0, 1, 2, 3}
+    assert seen[1] is ends[1]
+
+
+def test_constraints_hold_and_steps_end(calculator: JMPCalculator) -> None:
+    [atoms] = shaken("H2O")
+    atoms.set_constraint(FixAtoms([0]))
+    [end] = relax_many([atoms], calculator, fmax=1e-9, steps=2)
+    assert not end.converged
+    assert end.steps == 2
+    assert np.array_equal(end.atoms.positions[0], atoms.positions[0])
+    assert not np.array_equal(end.atoms.positions[1], atoms.positions[1])
+
+
+def test_what_cannot_be_meant_is_refused(calculator: JMPCalculator) -> None:
+    with pytest.raises(InputError, match="needs a JMPCalculator, not EMT"):
+        relax_many([], EMT())
+    with pytest.raises(InputError, match="optimizer 'BFGS': choose one of LBFGS, FIRE"):
+        relax_many([], calculator, optimizer="BFGS")
+    with pytest.raises(InputError, match="batch_size 0"):
+        relax_many([], calculator, batch_size=0)
+    assert relax_many([], calculator) == []
