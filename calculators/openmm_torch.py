@@ -16,21 +16,24 @@ from jmp_md.potential import Potential
 # isort: split
 import openmm
 
-# What openmmtorch on the package index is compiled against.
-_INSTALL = "'pip install jmp-md[torchforce]' in an environment of its own (torch 2.9, OpenMM 8.5)"
+# What openmmtorch 1.5 on the package index is compiled against.
+INSTALL = "pip install 'jmp-md[torchforce]' in an environment of its own (torch 2.9, OpenMM 8.5)"
 _FAILURE = re.compile(r"Error loading library (\S*OpenMMTorch(\w+?)\.\S+?): (.*)")
 
 
 @functools.cache
 def plugin_problem() -> str:
-    """Why TorchForce cannot be used, and what to do; empty where it can.
+    """Why TorchForce cannot be used; empty where it can.
 
     A plugin that did not load because OpenMM was imported before torch is loaded now.
     """
+    versions = f"with torch {torch.__version__} and OpenMM {openmm.__version__}"
     try:
         import openmmtorch  # noqa: F401
+    except ModuleNotFoundError:
+        return "the package openmmtorch is not installed"
     except ImportError as error:
-        return f"openmmtorch cannot be imported ({error}): {_INSTALL}"
+        return f"openmmtorch cannot be imported {versions}: {error}"
     for failure in openmm.Platform.getPluginLoadFailures():
         found = _FAILURE.match(failure)
         if found is None or found[2] != "Reference":  # others need a GPU, and its libraries
@@ -39,10 +42,7 @@ def plugin_problem() -> str:
             openmm.Platform.loadPluginLibrary(found[1])
         except openmm.OpenMMException as error:
             reason = str(error).rpartition(": ")[2]
-            return (
-                f"the plugin of openmmtorch does not load with torch {torch.__version__} and "
-                f"OpenMM {openmm.__version__} ({reason}): {_INSTALL}"
-            )
+            return f"the plugin of openmmtorch does not load {versions}: {reason}"
     return ""
 
 
@@ -75,7 +75,7 @@ def torch_force(
         InputError: TorchForce cannot be used here; the message says why.
     """
     if problem := plugin_problem():
-        raise InputError(f"backend='torch': {problem}; or use backend='python'")
+        raise InputError(f"backend='torch': {problem}; {INSTALL}, or use backend='python'")
     import openmmtorch
 
     module = openmm_module(

@@ -29,6 +29,7 @@ _COMMANDS = (
     "neb",
     "vibrations",
     "export",
+    "doctor",
 )
 
 
