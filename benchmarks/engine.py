@@ -112,7 +112,7 @@ def lean(potential: Potential, s: Structures) -> Callable[[], object]:
 
 
 def bf16(potential: Potential, s: Structures) -> Callable[[], object]:
-    potential.backbone.bfloat16 = True
+    potential.backbone.bf16 = True
     return ours(potential, s)
 
 

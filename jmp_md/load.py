@@ -87,7 +87,7 @@ def load_model(
             header, heads=tuple(chosen if h.name == chosen.name else h for h in header.heads)
         )
     potential = Potential.from_state(header, state, chosen.name, graph, dtype)
-    potential.backbone.bfloat16 = precision == "bf16"
+    potential.backbone.bf16 = precision == "bf16"
     potential.memory = memory
     return potential.to(place).eval()
 

@@ -89,7 +89,7 @@ class Trainer:
             )
         model = objective.model
         self.average = averaged(model, self.section.ema_decay)
-        self.backbone.bfloat16 = self.section.precision == "bf16"
+        self.backbone.bf16 = self.section.precision == "bf16"
         self.backbone.recompute = self.section.recompute
         groups = layer_groups(model, self.section.layer_factors)
         self.parameters = [p for group in groups.values() for p in group]

@@ -43,8 +43,8 @@ class GraphPolicy:
             raise InputError("a graph policy takes four cutoffs and four counts")
         if not min(self.cutoffs) > 0:
             raise InputError(f"graph cutoffs {self.cutoffs} must be positive (Å)")
-        if any(c is not None and c < 1 for c in self.counts):
-            raise InputError(f"neighbour counts {self.counts} must be at least 1")
+        if any(c is not None and c < 0 for c in self.counts) or self.counts[0] == 0:
+            raise InputError(f"neighbour counts {self.counts}: the main graph needs at least 1")
         if self.kind == "official" and None in self.counts:
             raise InputError("the official graph policy needs a neighbour count for every graph")
         if self.kind == "smooth" and not 0 < self.width < 1:
@@ -54,7 +54,7 @@ class GraphPolicy:
     def official(cls, cutoff: float, max_neighbors: int) -> GraphPolicy:
         """The published rule: one cutoff in Å and a base count B (spec section 1)."""
         b = max_neighbors
-        counts = (b, max(b * 20 // 30, 1), max(b * 8 // 30, 1), max(b * 1000 // 30, 1))
+        counts = (b, b * 20 // 30, b * 8 // 30, b * 1000 // 30)
         return cls("official", (cutoff,) * 4, counts)
 
     @classmethod
@@ -64,10 +64,12 @@ class GraphPolicy:
         atom_edge: float = 5.0,
         quadruplet: float = 2.2,
         atom_atom: float = 6.0,
-        **options: float,
+        width: float = 0.2,
+        inline_sin2: float = 0.03,
     ) -> GraphPolicy:
         """Every graph with a cutoff of its own, in Å, and no limit by count."""
-        return cls("smooth", (main, atom_edge, quadruplet, atom_atom), **options)
+        cutoffs = (main, atom_edge, quadruplet, atom_atom)
+        return cls("smooth", cutoffs, width=width, inline_sin2=inline_sin2)
 
     @property
     def cutoff(self) -> float:

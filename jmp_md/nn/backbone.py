@@ -117,20 +117,20 @@ class GemNetOC(nn.Module):
     Attributes:
         recompute: Keep only the input of each block for the backward pass and compute the rest
             again there: about a third more time, a fraction of the memory. Not in TorchScript.
-        bfloat16: Dense layers and messages of the blocks in bfloat16; geometry, bases and heads
+        bf16: Dense layers and messages of the blocks in bfloat16; geometry, bases and heads
             keep the type of the weights. Not in TorchScript.
     """
 
     direct_forces: Final[bool]
     recompute: bool
-    bfloat16: bool
+    bf16: bool
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         c = config
         self.direct_forces = c.direct_forces
         self.recompute = False
-        self.bfloat16 = False
+        self.bf16 = False
         self.radial = RadialBasis(c.num_radial, c.basis_cutoff)
         self.bases = Bases(c)
         self.int_blocks = nn.ModuleList([InteractionBlock(c) for _ in range(c.num_blocks)])
@@ -159,7 +159,7 @@ class GemNetOC(nn.Module):
         )
         bases = self.bases(radial, graph, h.shape[0])
         m = self.bases.edge_emb(h, radial.main, graph.main)
-        if torch.jit.is_scripting() or not self.bfloat16:
+        if torch.jit.is_scripting() or not self.bf16:
             energy_features, force_features = self._propagate(h, m, bases, graph)
         else:
             with torch.autocast(h.device.type, torch.bfloat16):
