@@ -214,7 +214,8 @@ def continuity(s: Subject) -> Outcome:
     results = s.results([s.moved(s.atoms.positions + x * direction) for x in _SCAN])
     energy = np.array([r.energy for r in results])
     slope = -np.array([np.vdot(_forces(r), direction) for r in results])
-    jump = np.diff(energy) - 0.5 * (slope[1:] + slope[:-1]) * np.diff(_SCAN)
+    work = (slope[:-2] + 4 * slope[1:-1] + slope[2:]) * (_SCAN[1] - _SCAN[0]) / 3  # Simpson
+    jump = energy[2:] - energy[:-2] - work
     note = f"atoms moved by up to {_SCAN[-1]:.1f} Å; {_truncation(s)}"
     return Outcome("energy has no jumps", MEV * float(np.abs(jump).max()), 0.1, "meV", note)
 
