@@ -34,21 +34,29 @@ from ase import Atoms
 from ase.build import molecule, nanotube
 from ase.io import read
 from torch import Tensor
+from torch.nn.functional import linear
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from jmp_md.graph.layout import Edges
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.config import preset
-from jmp_md.nn.layers import Dense
+from jmp_md.nn.layers import Dense, scaled_silu
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures, single_structure
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ROWS = (
-    "jmp-xs:ethanol", "jmp-xs:aspirin", "jmp-xs:water-64", "jmp-xs:nanotube-200",
-    "jmp-s:aspirin", "jmp-s:nanotube-144", "jmp-l:aspirin", "jmp-l:nanotube-144",
+    "jmp-xs:ethanol",
+    "jmp-xs:aspirin",
+    "jmp-xs:water-64",
+    "jmp-xs:nanotube-200",
+    "jmp-s:aspirin",
+    "jmp-s:nanotube-144",
+    "jmp-l:aspirin",
+    "jmp-l:nanotube-144",
     "jmp-l:nanotube-360",
 )
 METHODS = ("ours", "lean", "bf16", "oracle", "floor", "mace")
@@ -125,12 +133,9 @@ def oracle(potential: Potential, s: Structures) -> Callable[[], object]:
     s = s.to(weight.device, weight.dtype)
     state = official_names(potential)
     graph = potential.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
-    offsets = _offsets(potential, s)
     graphs = {
-        name: OracleEdges(e.source, e.target, o, None)
-        for name, e, o in zip(
-            ("main", "atom_edge", "quadruplet", "atom_atom"), graph[:4], offsets, strict=True
-        )
+        name: OracleEdges(e.source, e.target, _offsets(e, s), None)
+        for name, e in zip(("main", "atom_edge", "quadruplet", "atom_atom"), graph[:4], strict=True)
     }
 
     def run() -> object:
@@ -144,13 +149,13 @@ def oracle(potential: Potential, s: Structures) -> Callable[[], object]:
     return run
 
 
-def _offsets(potential: Potential, s: Structures) -> list[Tensor]:
-    """Cell offsets of the edges of each graph."""
-    builder = potential.graph
-    pairs, _, distance = builder._near(s.positions, s.cells, s.structure, s.pairs)
-    select = builder._smooth if builder.smooth else builder._official
-    masks, _ = select(distance, pairs, len(s.numbers))
-    return [pairs.offset[mask] for mask in masks]
+def _offsets(edges: Edges, s: Structures) -> Tensor:
+    """Cell offsets of edges, from their vectors."""
+    if not s.cells.any():
+        return torch.zeros(len(edges.source), 3, dtype=torch.long)
+    vector = edges.unit * edges.distance.unsqueeze(1)
+    shift = s.positions[edges.target] - s.positions[edges.source] - vector
+    return (shift @ torch.linalg.inv(s.cells[0])).round().long()
 
 
 def official_names(potential: Potential) -> dict[str, Tensor]:
@@ -162,9 +167,14 @@ def official_names(potential: Potential) -> dict[str, Tensor]:
             state[key.replace(".layers.", ".seq_energy_pre.")] = value
     radial = potential.backbone.radial
     for name in (
-        "radial_basis", "radial_basis_aeaint", "radial_basis_aint", "cbf_basis_qint.radial_basis",
-        "sbf_basis_qint.radial_basis", "cbf_basis_aeint.radial_basis",
-        "cbf_basis_eaint.radial_basis", "cbf_basis_tint.radial_basis",
+        "radial_basis",
+        "radial_basis_aeaint",
+        "radial_basis_aint",
+        "cbf_basis_qint.radial_basis",
+        "sbf_basis_qint.radial_basis",
+        "cbf_basis_aeint.radial_basis",
+        "cbf_basis_eaint.radial_basis",
+        "cbf_basis_tint.radial_basis",
     ):
         state[f"backbone.bases.{name}.rbf.offset"] = radial.offset
         state[f"backbone.bases.{name}.rbf.temps"] = radial.temps
@@ -172,27 +182,42 @@ def official_names(potential: Potential) -> dict[str, Tensor]:
 
 
 def floor(potential: Potential, s: Structures) -> Callable[[], object]:
-    """The dense layers that act on all main edges, in a row, with their input gradient."""
+    """The dense layers of the interaction blocks that act on main edges, with input gradients."""
     weight = potential.embedding.weight
     s = s.to(weight.device, weight.dtype)
     graph = potential.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
-    c = potential.header.architecture
-    layers = [
-        module
-        for module in potential.backbone.int_blocks.modules()
-        if isinstance(module, Dense)
-        and module.linear.weight.shape == (c.emb_size_edge, c.emb_size_edge)
-    ]
-    x = torch.randn(len(graph.main.source), c.emb_size_edge)
+    n_edges = len(graph.main.source)
+    weights = edge_weights(potential)
+    inputs = {w.shape[1]: torch.randn(n_edges, w.shape[1]) for w in weights}
 
     def run() -> object:
-        start = x.detach().requires_grad_()
-        y = start
-        for layer in layers:
-            y = layer(y)
-        return torch.autograd.grad(y.sum(), start)
+        x = {width: t.detach().requires_grad_() for width, t in inputs.items()}
+        total = sum(scaled_silu(linear(x[w.shape[1]], w)).sum() for w in weights)
+        return torch.autograd.grad(total, list(x.values()))
 
     return run
+
+
+def edge_weights(potential: Potential) -> list[Tensor]:
+    """Weights of the dense layers of the blocks that are applied once per main edge."""
+    emb = potential.header.architecture.emb_size_atom
+    on_atoms = (
+        "atom_emb_layers",
+        ".atom_interaction",
+        "atom_update.layers",
+        "atom_edge_interaction.dense",
+        "atom_edge_interaction.down",
+        "atom_edge_interaction.mlp_rbf",
+        "edge_atom_interaction.up",
+        "edge_atom_interaction.mlp_cbf",
+    )
+    weights = []
+    for name, module in potential.backbone.int_blocks.named_modules():
+        if not isinstance(module, Dense) or any(part in name for part in on_atoms):
+            continue
+        weight = module.linear.weight
+        weights.append(weight[:, 2 * emb :] if "concat_layer" in name else weight)
+    return weights
 
 
 def mace(potential: Potential, s: Structures, atoms: Atoms) -> Callable[[], object]:
@@ -204,12 +229,24 @@ def mace(potential: Potential, s: Structures, atoms: Atoms) -> Callable[[], obje
     block = interaction_classes["RealAgnosticResidualInteractionBlock"]
     numbers = sorted(set(atoms.numbers.tolist()))
     model = ScaleShiftMACE(
-        r_max=4.5, num_bessel=8, num_polynomial_cutoff=5, max_ell=3,
-        interaction_cls=block, interaction_cls_first=block, num_interactions=2,
-        num_elements=len(numbers), hidden_irreps=o3.Irreps("96x0e"), MLP_irreps=o3.Irreps("16x0e"),
-        atomic_energies=np.zeros(len(numbers)), avg_num_neighbors=10.0, atomic_numbers=numbers,
-        correlation=3, gate=torch.nn.functional.silu, atomic_inter_scale=1.0,
-        atomic_inter_shift=0.0, radial_MLP=[64, 64, 64],
+        r_max=4.5,
+        num_bessel=8,
+        num_polynomial_cutoff=5,
+        max_ell=3,
+        interaction_cls=block,
+        interaction_cls_first=block,
+        num_interactions=2,
+        num_elements=len(numbers),
+        hidden_irreps=o3.Irreps("96x0e"),
+        MLP_irreps=o3.Irreps("16x0e"),
+        atomic_energies=np.zeros(len(numbers)),
+        avg_num_neighbors=10.0,
+        atomic_numbers=numbers,
+        correlation=3,
+        gate=torch.nn.functional.silu,
+        atomic_inter_scale=1.0,
+        atomic_inter_shift=0.0,
+        radial_MLP=[64, 64, 64],
     )
     calculator = MACECalculator(models=[model.float()], device="cpu", default_dtype="float32")
     copy = atoms.copy()
@@ -229,10 +266,7 @@ def worker(row: str, method: str, repeats: int) -> dict[str, float]:
     potential = make_potential(size)
     s = make_structures(atoms, potential)
     makers = {"ours": ours, "lean": lean, "bf16": bf16, "oracle": oracle, "floor": floor}
-    if method == "mace":
-        call = mace(potential, s, atoms)
-    else:
-        call = makers[method](potential, s)
+    call = mace(potential, s, atoms) if method == "mace" else makers[method](potential, s)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     call()
