@@ -276,8 +276,9 @@ def test_the_default_limit_follows_free_memory(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("jmp_md.batch._free_memory", lambda device: free)
         return BatchPredictor(random_potential(**sizes)).max_edges
 
-    assert limit(2**30) == pytest.approx(2 * limit(2**29), abs=1)
-    assert limit(2**30, num_blocks=4) == pytest.approx(limit(2**30) / 2, abs=1)
+    assert limit(2**26) == pytest.approx(2 * limit(2**25), abs=1)
+    assert limit(2**26, num_blocks=4) == pytest.approx(limit(2**26) / 2, abs=1)
+    assert limit(2**50) == limit(2**49)
     assert limit(0) == 1
     monkeypatch.undo()
     assert BatchPredictor(random_potential()).max_edges > 1
