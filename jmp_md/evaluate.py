@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 
 from jmp_md.batch import BatchPredictor, Item, Result
+from jmp_md.checkpoints.exported import DTYPES
 from jmp_md.errors import InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
@@ -17,7 +18,6 @@ from jmp_md.systems import System
 from jmp_md.validate import foreign_formula
 
 PROPERTIES = ("energy", "energies", "forces", "stress")
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
 
 
@@ -65,7 +65,7 @@ def evaluate(
     for name, values, choices in (
         ("properties", properties, PROPERTIES),
         ("forces", [forces], ("conservative", "direct")),
-        ("dtype", [dtype], (None, *_DTYPES)),
+        ("dtype", [dtype], (None, *DTYPES)),
         ("tags", [tags], (None, "oc")),
         ("on_error", [on_error], ("raise", "keep")),
     ):
@@ -105,12 +105,12 @@ def _potential(
 ) -> Potential:
     """The model as asked for; a loaded one is used as it is where nothing else is asked for."""
     if not isinstance(model, Potential):
-        return load_model(model, head=head, dtype=_DTYPES[dtype or "float32"], device=device)
+        return load_model(model, head=head, dtype=DTYPES[dtype or "float32"], device=device)
     if head is dtype is device is None:
         return model
     own = model.embedding.weight
     return load_model(
-        model, head=head, dtype=_DTYPES[dtype] if dtype else own.dtype, device=device or own.device
+        model, head=head, dtype=DTYPES[dtype] if dtype else own.dtype, device=device or own.device
     )
 
 
