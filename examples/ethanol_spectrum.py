@@ -1,0 +1,72 @@
+"""Vibrational spectrum of ethanol, from molecular dynamics and from normal modes.
+
+Warm up at 300 K, run at constant energy, and transform the velocity autocorrelation: its peaks
+should lie at, or somewhat below, the harmonic frequencies. A run that is stopped continues when
+the script is started again.
+
+Run: python examples/ethanol_spectrum.py [ps]   (4 ps by default: minutes on one core)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase.io import read
+from scipy.signal import find_peaks
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.simulate.md import md
+from jmp_md.simulate.relax import relax
+from jmp_md.simulate.vibrations import vibrations
+
+TIMESTEP = 0.5  # fs
+INTERVAL = 4  # steps between frames: 2 fs resolve frequencies up to 8000 cm⁻¹
+CM_PER_FS = 2.99792458e-5
+
+
+def spectrum(frames: list) -> tuple[np.ndarray, np.ndarray]:
+    """Wavenumbers in cm⁻¹ and the power spectrum of the mass-weighted velocities."""
+    velocities = np.array([frame.get_velocities() for frame in frames])
+    velocities *= np.sqrt(frames[0].get_masses())[:, None]
+    window = np.hanning(len(frames))[:, None, None]
+    power = (abs(np.fft.rfft(window * velocities, axis=0)) ** 2).sum(axis=(1, 2))
+    wavenumbers = np.fft.rfftfreq(len(frames), INTERVAL * TIMESTEP) / CM_PER_FS
+    return wavenumbers, power / power.max()
+
+
+def main() -> None:
+    picoseconds = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
+    model = "jmp-xs-rmd17-ethanol"
+    atoms = read(Path(__file__).with_name("ethanol.xyz"))
+    atoms.calc = JMPCalculator(model, dtype="float64")
+    atoms = relax(atoms, fmax=0.002).atoms
+    harmonic = vibrations(atoms, atoms.calc).frequencies
+
+    atoms.calc = JMPCalculator(model)
+    warm = md(atoms, "ethanol-warm", ensemble="nvt-langevin", steps=1000, restart=True).atoms
+    run = md(
+        warm,
+        "ethanol-nve",
+        ensemble="nve",
+        steps=round(1000 * picoseconds / TIMESTEP),
+        timestep=TIMESTEP,
+        interval=INTERVAL,
+        restart=True,
+        progress=lambda line: (
+            print(f"{line['time_fs']:9.1f} fs {line['total_eV']:14.6f} eV")
+            if line["step"] % 400 == 0
+            else None
+        ),
+    )
+    wavenumbers, power = spectrum(read(run.trajectory, index=":"))
+    peaks, _ = find_peaks(power, height=0.02)
+    print(f"mean temperature {run.temperature:.0f} K, drift {run.drift:+.4f} meV/atom/ps")
+    print("harmonic:", " ".join(f"{frequency:.0f}" for frequency in harmonic), "cm⁻¹")
+    print("dynamics:", " ".join(f"{frequency:.0f}" for frequency in wavenumbers[peaks]), "cm⁻¹")
+    np.savetxt("ethanol-spectrum.csv", np.c_[wavenumbers, power], delimiter=",")
+
+
+if __name__ == "__main__":
+    main()
