@@ -23,7 +23,7 @@ from ase.io import read
 
 from jmp_md.batch import BatchPredictor
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.evaluate import evaluate
+from jmp_md.evaluation import evaluate
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.config import preset

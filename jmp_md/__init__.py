@@ -13,6 +13,7 @@ from jmp_md.errors import CheckpointError, InputError, JMPError, ModelNotFoundEr
 
 if TYPE_CHECKING:
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.evaluation import evaluate
     from jmp_md.load import load_model
     from jmp_md.potential import Potential
 
@@ -24,12 +25,14 @@ __all__ = [
     "ModelNotFoundError",
     "Potential",
     "__version__",
+    "evaluate",
     "load_model",
 ]
 
 _LAZY = {
     "JMPCalculator": "jmp_md.calculators.ase",
     "Potential": "jmp_md.potential",
+    "evaluate": "jmp_md.evaluation",
     "load_model": "jmp_md.load",
 }
 

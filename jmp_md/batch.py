@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,12 +12,12 @@ import torch
 from jmp_md.errors import InputError
 from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
+from jmp_md.memory import free_memory
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate
 
 # A processor gains nothing from larger batches (benchmarks/batching.py); an accelerator does.
 _MOST_EDGES, _MOST_EDGES_CUDA = 4_096, 262_144
-_UNKNOWN_MEMORY = 4 * 2**30
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
 
@@ -227,15 +226,5 @@ def _default_edges(potential: Potential) -> int:
     """
     weight, sizes = potential.embedding.weight, potential.header.architecture
     numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
-    fitting = _free_memory(weight.device) // 2 // (numbers * weight.element_size())
+    fitting = free_memory(weight.device) // 2 // (numbers * weight.element_size())
     return max(min(fitting, _MOST_EDGES_CUDA if weight.is_cuda else _MOST_EDGES), 1)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes free on a device; a careful guess where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return _UNKNOWN_MEMORY

@@ -18,7 +18,7 @@ from jmp_md.batch import Result
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.exported import ScriptedPotential
 from jmp_md.errors import InputError
-from jmp_md.evaluate import evaluate
+from jmp_md.evaluation import evaluate
 from jmp_md.export.write import general_module
 from jmp_md.graph.pairs import find_pairs, pair_distances
 from jmp_md.load import load_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.memory import free_memory
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import mlp_head
 from jmp_md.structures import Structures
@@ -77,9 +77,9 @@ class Potential(nn.Module):
         s = structures
         graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
         n_edges = graph.main.source.shape[0]
-        self.backbone.recompute = self.memory == "lean" or (
-            self.memory == "auto" and self._saved_bytes(n_edges) > 0.5 * _free_bytes(s.positions)
-        )
+        free = free_memory(s.positions.device)
+        too_large = self.memory == "auto" and self._saved_bytes(n_edges) > 0.5 * free
+        self.backbone.recompute = self.memory == "lean" or too_large
         x_e, x_f = self.backbone(self.embedding(s.numbers - 1), graph)
         forces = x_e.new_zeros(0, 3)
         if self.force_head is not None:
@@ -200,13 +200,6 @@ class Potential(nn.Module):
             key = key.replace("force_head.", f"{prefix}.forces.layers.", 1)
             renamed[key] = value.detach().cpu().contiguous()
         return renamed
-
-
-def _free_bytes(like: Tensor) -> float:
-    """Free memory of the device a tensor lives on."""
-    if like.device.type == "cuda":
-        return float(torch.cuda.mem_get_info(like.device)[0])
-    return float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _rename(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:

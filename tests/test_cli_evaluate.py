@@ -15,7 +15,7 @@ from ase.io import write
 from factories import random_potential, write_model
 
 from jmp_md.cli.main import main
-from jmp_md.evaluate import evaluate
+from jmp_md.evaluation import evaluate
 from jmp_md.load import load_model
 
 NOISE = 0.01  # eV/Å, on every force component of oxygen

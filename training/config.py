@@ -56,7 +56,8 @@ def override(raw: dict[str, Any], assignment: str) -> None:
     """Set ``section.key=value``, the value in YAML, in a mapping of mappings.
 
     Raises:
-        InputError: It is not written so, or names a key below something that is no section.
+        InputError: It is not written so, names a key below something that is no section, or its
+            value is not YAML.
     """
     key, separator, text = assignment.partition("=")
     if not separator:
@@ -67,7 +68,13 @@ def override(raw: dict[str, Any], assignment: str) -> None:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise InputError(f"--set {assignment!r}: {part!r} is not a section")
-    section[last] = yaml.safe_load(text)
+    try:
+        section[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"--set {assignment!r}: the value is not valid YAML; put text with brackets or colons "
+            f"in quotes, '{key}=\"{text}\"'"
+        ) from error
 
 
 def plain(value: Any) -> Any:

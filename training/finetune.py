@@ -108,12 +108,12 @@ def fine_tuner(
     header = new_header(recipe, start, train)
     potential: Potential = build(lambda: Potential(header), recipe.seed, ranks.device)
     start.load_into(potential)
-    potential.graph.edge_dropout = recipe.optimiser.edge_dropout
     cutoff = potential.policy.cutoff
     paired = PairedFrames(train, cutoff)
     if not start.weights:
         sample = [paired[i] for i in range(min(len(paired), 64))]
         fit_scale_factors(potential, to_structures(Batch.from_data_list(sample)))
+    potential.graph.edge_dropout = recipe.optimiser.edge_dropout
     objective = PotentialObjective(potential, PairedFrames(validation, cutoff), recipe.loss)
     sampler = EpochSampler(len(train), recipe.optimiser.batch_size, recipe.seed)
     return Trainer(objective, recipe, paired, sampler, output, ranks, **options)

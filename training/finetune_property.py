@@ -101,10 +101,10 @@ def property_tuner(
         lambda: PropertyModel(header, recipe.target), recipe.seed, ranks.device
     )
     start.load_into(model)
-    model.graph.edge_dropout = recipe.optimiser.edge_dropout
     if not start.weights:
         sample = [paired[i] for i in range(min(len(paired), 64))]
         fit_scale_factors(model, to_structures(Batch.from_data_list(sample)))
+    model.graph.edge_dropout = recipe.optimiser.edge_dropout
     objective = PropertyObjective(
         model, PairedFrames(validation, policy.cutoff, recipe.target.name)
     )

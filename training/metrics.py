@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from jmp_md.batch import Result
 from jmp_md.errors import InputError
-from jmp_md.evaluate import evaluate
+from jmp_md.evaluation import evaluate
 from jmp_md.potential import Potential
 from jmp_md.training.batches import labels, to_structures
 from jmp_md.training.data.frame import Dataset, Frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -117,4 +118,6 @@ def _bullets(facts: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, str) and "\n" in value:  # such as a recipe
+        return "\n\n" + textwrap.indent(value.rstrip(), " " * 6) + "\n"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -38,7 +38,7 @@ def singlepoint(
         InputError: A structure cannot be computed; its index is named.
     """
     from jmp_md.calculators.ase import JMPCalculator
-    from jmp_md.evaluate import evaluate
+    from jmp_md.evaluation import evaluate
 
     if isinstance(calculator, JMPCalculator):
         return evaluate(

@@ -14,7 +14,7 @@ from factories import random_potential, write_model
 from jmp_md.batch import BatchPredictor, Result
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.evaluate import evaluate
+from jmp_md.evaluation import evaluate
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
 from jmp_md.systems import BatchedSystems
@@ -273,7 +273,7 @@ def test_systems_that_cannot_be_computed_are_named() -> None:
 
 def test_the_default_limit_follows_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def limit(free: int, **sizes: int) -> int:
-        monkeypatch.setattr("jmp_md.batch._free_memory", lambda device: free)
+        monkeypatch.setattr("jmp_md.batch.free_memory", lambda device: free)
         return BatchPredictor(random_potential(**sizes)).max_edges
 
     assert limit(2**26) == pytest.approx(2 * limit(2**25), abs=1)
