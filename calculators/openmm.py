@@ -16,7 +16,7 @@ from jmp_md.calculators.openmm_mixed import (
     keep_molecules,
     remove_internal_terms,
 )
-from jmp_md.calculators.openmm_python import python_force
+from jmp_md.calculators.openmm_python import has_python_force, python_force
 from jmp_md.calculators.openmm_torch import torch_force
 from jmp_md.checkpoints.exported import DTYPES
 from jmp_md.errors import InputError
@@ -63,7 +63,7 @@ def jmp_force(
             without virtual sites.
         periodic: Whether there is a box; None takes it from the topology, and no box for numbers.
         backend: ``"python"`` (PythonForce; any torch), ``"torch"`` (TorchForce; the package
-            openmmtorch) or ``"auto"``, the first where OpenMM has it.
+            openmmtorch) or ``"auto"``, the first where this OpenMM has it.
         head: Task of a model with several.
         forces: ``"conservative"``, the gradient of the energy, or ``"direct"``.
         dtype: ``"float32"`` or ``"float64"``.
@@ -83,10 +83,11 @@ def jmp_force(
     for name, value, choices in (("backend", backend, _BACKENDS), ("dtype", dtype, tuple(DTYPES))):
         if value not in choices:
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
-    if backend == "auto":
-        backend = "python" if hasattr(openmm, "PythonForce") else "torch"
     particles = _Particles.of(topology_or_numbers)
     chosen = particles.choose(atoms)
+    subset = len(chosen) < len(particles.numbers) or bool((np.diff(chosen) < 0).any())
+    if backend == "auto":
+        backend = "python" if has_python_force(subset=subset) else "torch"
     numbers = particles.numbers[chosen]
     potential = load_model(
         model,
@@ -100,7 +101,7 @@ def jmp_force(
     force = make(
         potential,
         numbers,
-        atoms=None if len(chosen) == len(particles.numbers) else chosen.tolist(),
+        atoms=chosen.tolist() if subset else None,
         periodic=particles.periodic if periodic is None else periodic,
         direct=choose_forces(potential, forces) == "direct",
         skin=skin,

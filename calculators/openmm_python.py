@@ -80,6 +80,12 @@ class Computation:
         return energy, forces
 
 
+def has_python_force(*, subset: bool) -> bool:
+    """Whether this OpenMM has PythonForce, also for a subset of particles if asked."""
+    force_class = getattr(openmm, "PythonForce", None)
+    return force_class is not None and (not subset or hasattr(force_class, "setParticles"))
+
+
 def python_force(
     potential: Potential,
     numbers: np.ndarray,
@@ -95,8 +101,7 @@ def python_force(
     Raises:
         InputError: This OpenMM has no PythonForce, or none for a subset of particles.
     """
-    force_class = getattr(openmm, "PythonForce", None)
-    if force_class is None or (atoms is not None and not hasattr(force_class, "setParticles")):
+    if not has_python_force(subset=atoms is not None):
         needed = (
             "a subset of particles needs OpenMM 8.6" if atoms else "PythonForce needs OpenMM 8.5"
         )
@@ -107,7 +112,7 @@ def python_force(
     computation = Computation(
         potential, numbers, periodic=periodic, direct=direct, skin=skin, parameter=parameter
     )
-    force = force_class(computation, {} if parameter is None else {parameter: 1.0})
+    force = openmm.PythonForce(computation, {} if parameter is None else {parameter: 1.0})
     force.setUsesPeriodicBoundaryConditions(periodic)
     if atoms is not None:
         force.setParticles(list(atoms))
