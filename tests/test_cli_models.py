@@ -186,7 +186,7 @@ def test_help_names_every_command_without_importing_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert "heavy: []" in done.stdout
     for command in main_module._COMMANDS:
-        assert f"\n    {command} " in done.stdout
+        assert f"\n    {command}" in done.stdout
 
 
 def test_no_command_and_unknown_commands_are_usage_errors() -> None:
