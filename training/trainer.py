@@ -102,9 +102,7 @@ class Trainer:
         self.parallel: nn.Module = objective
         if ranks.size > 1:
             # Tasks that a batch lacks leave their heads without gradients.
-            self.parallel = DistributedDataParallel(
-                objective, broadcast_buffers=False, find_unused_parameters=True
-            )
+            self.parallel = DistributedDataParallel(objective, find_unused_parameters=True)
         self.writer = _tensorboard(output) if tensorboard and ranks.rank == 0 else None
 
     @property

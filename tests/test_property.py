@@ -1,0 +1,147 @@
+"""Property models pool what atoms say, and are measured as the benchmarks measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+from factories import SIZES
+from torch_geometric.data import Batch
+from training_cases import ALONE, history
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.errors import CheckpointError, InputError
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.nn.config import BackboneConfig
+from jmp_md.training.batches import to_data, to_structures
+from jmp_md.training.data.frame import Frame, FrameList, make_frame
+from jmp_md.training.finetune_property import property_tuner
+from jmp_md.training.property import PropertyModel, property_errors, roc_auc
+from jmp_md.training.recipe import PropertyRecipe, from_yaml
+from jmp_md.training.sections import TargetSection
+from jmp_md.training.trainer import Trainer
+
+RECIPE = f"""
+task: property
+model:
+  name: tiny
+  sizes: {SIZES | {"num_blocks": 1}}
+  graph: {{main: 4.0, atom_edge: 4.0, quadruplet: 2.0, atom_atom: 4.0}}
+data: {{train: unused}}
+target: {{name: gap}}
+optimiser: {{epochs: 2, batch_size: 4, learning_rate: 5.0e-3, ema_decay: 0.5}}
+"""
+
+
+def molecules(n: int = 12) -> list[Frame]:
+    """Rattled molecules whose gap is the number of their carbon atoms."""
+    frames = []
+    for k in range(n):
+        atoms = molecule(("H2O", "CH4", "C2H2")[k % 3])
+        atoms.rattle(0.05, seed=k)
+        carbons = float(np.sum(atoms.numbers == 6))
+        targets = {"gap": carbons, "organic": float(carbons > 0)}
+        frame = make_frame(
+            "test", k, numbers=atoms.numbers, positions=atoms.positions, targets=targets
+        )
+        frames.append(frame)
+    return frames
+
+
+def trainer(output: Path, *overrides: str) -> Trainer:
+    recipe = from_yaml(RECIPE, "test", list(overrides))
+    assert isinstance(recipe, PropertyRecipe)
+    frames = molecules()
+    return property_tuner(recipe, FrameList(frames[:9]), FrameList(frames[9:]), output, ALONE)
+
+
+def model(**target: object) -> PropertyModel:
+    head = HeadInfo("gap", GraphPolicy.smooth(), energy_scale=2.0, energy_mean=5.0)
+    header = ModelHeader("p", BackboneConfig(**SIZES), (head,))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = PropertyModel(header, TargetSection("gap", **target))  # type: ignore[arg-type]
+    return made.double().eval()
+
+
+def batch() -> Batch:
+    return Batch.from_data_list([to_data(frame, 6.0) for frame in molecules(3)])
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean", "max"])
+@pytest.mark.parametrize("kind", ["scalar", "extent", "classes"])
+def test_outputs_of_atoms_are_pooled_by_structure(kind: str, pooling: str) -> None:
+    made = model(kind=kind, pooling=pooling)
+    s = to_structures(batch())
+    graph = made.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+    with torch.no_grad():
+        atoms = made.property_head(made.backbone(made.embedding(s.numbers - 1), graph)[0]).numpy()
+        found = made(s).numpy()
+    reduce = {"sum": np.sum, "mean": np.mean, "max": np.max}[pooling]
+    for k, frame in enumerate(molecules(3)):
+        rows = atoms[s.structure.numpy() == k]
+        if kind == "extent":
+            ase = molecule(("H2O", "CH4", "C2H2")[k])
+            ase.positions = frame.positions
+            rows = rows * ((ase.positions - ase.get_center_of_mass()) ** 2).sum(1, keepdims=True)
+        np.testing.assert_allclose(found[k], reduce(rows, axis=0).squeeze(), rtol=1e-6)
+
+
+def test_training_lowers_the_error_and_resumes(tmp_path: Path) -> None:
+    rows = trainer(tmp_path / "a", "optimiser.epochs=12").run().history
+    assert rows[-1]["mae"] < 0.5 * rows[0]["mae"]
+    straight = trainer(tmp_path / "straight", "target.dropout=0.2")
+    straight.run()
+    trainer(tmp_path / "resumed", "target.dropout=0.2").run(max_minutes=0)
+    resumed = trainer(tmp_path / "resumed", "target.dropout=0.2")
+    resumed.resume()
+    resumed.run()
+    assert history(resumed) == history(straight)
+
+
+def test_classes_are_learned(tmp_path: Path) -> None:
+    made = trainer(
+        tmp_path, "target={name: organic, kind: classes, pooling: sum}", "optimiser.epochs=12"
+    )
+    rows = made.run().history
+    assert rows[-1]["cross_entropy"] < 0.6 * rows[0]["cross_entropy"]
+    assert rows[-1]["accuracy"] == rows[-1]["roc_auc"] == 1.0
+    with pytest.raises(InputError, match="values besides 0 and 1"):
+        trainer(tmp_path, "target={name: gap, kind: classes}")
+    with pytest.raises(InputError, match="'colour' is not a target of every frame; it has gap, or"):
+        trainer(tmp_path, "target.name=colour")
+
+
+def test_a_saved_model_predicts_the_same_and_is_no_potential(tmp_path: Path) -> None:
+    made = model(pooling="mean")
+    path = tmp_path / "gap.safetensors"
+    made.save(path, made.header)
+    again = PropertyModel.load(path).double()
+    s = to_structures(batch())
+    assert torch.allclose(again.predict(s), made.predict(s), rtol=1e-6)
+    assert torch.allclose(made.predict(s), made(s).detach() * 2.0 + 5.0)
+    with pytest.raises(CheckpointError):
+        JMPCalculator(path)
+
+
+def test_errors_are_means_over_structures() -> None:
+    made = model(pooling="mean")
+    frames = molecules(3)
+    items = [Batch.from_data_list([to_data(frame, 6.0, "gap")]) for frame in frames]
+    errors = property_errors(made, items)
+    wanted = np.array([frame.targets["gap"] for frame in frames])
+    found = np.concatenate([made.predict(to_structures(item)).numpy() for item in items])
+    assert errors["mae"] == pytest.approx(np.abs(found - wanted).mean())
+    assert errors["rmse"] == pytest.approx(np.sqrt(((found - wanted) ** 2).mean()))
+
+
+def test_area_under_the_curve_counts_pairs_in_order() -> None:
+    rng = np.random.default_rng(0)
+    score, positive = rng.integers(0, 5, 40) / 5, rng.random(40) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in score[positive] for b in score[~positive]]
+    assert roc_auc(score, positive) == pytest.approx(np.mean(pairs))
+    assert roc_auc(score, np.ones(40, dtype=bool)) == 0.5

@@ -1,0 +1,280 @@
+"""Training learns, survives whatever stops it, and computes the same on one process or two."""
+
+from __future__ import annotations
+
+import csv
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from factories import random_potential, write_model
+from torch_geometric.data import Batch
+from training_cases import ALONE, RECIPE, history, tiny_recipe, tiny_trainer, well, write_npz
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.checkpoints.native import read_header
+from jmp_md.cli.main import main
+from jmp_md.errors import InputError
+from jmp_md.training.batches import to_data, to_structures
+from jmp_md.training.data.frame import FrameList, make_frame
+from jmp_md.training.distributed import share
+from jmp_md.training.finetune import fine_tuner
+from jmp_md.training.loss import Scales, residuals
+from jmp_md.training.trainer import Trainer
+
+
+def crystals(n: int = 3) -> FrameList:
+    """Small crystals with random labels, the second without stress."""
+    rng = np.random.default_rng(1)
+    frames = []
+    for k in range(n):
+        frame = make_frame(
+            "crystal",
+            k,
+            numbers=[12, 8],
+            positions=[[0, 0, 0], [2.1, 0.1, 0]] + 0.1 * rng.normal(size=(2, 3)),
+            energy=rng.normal() - 50,
+            forces=rng.normal(size=(2, 3)),
+            stress=None if k == 1 else 0.01 * rng.normal(size=(3, 3)),
+            cell=4 * np.eye(3) + 0.1 * rng.normal(size=(3, 3)),
+        )
+        frames.append(frame)
+    return FrameList(frames)
+
+
+def assert_same_weights(a: Trainer, b: Trainer) -> None:
+    for x, y in zip(a.average.parameters(), b.average.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_loss_compares_with_the_labels_what_the_potential_predicts(direct: bool) -> None:
+    head = {"energy_mean": 3.0, "references": {12: -20.0, 8: -30.0}}
+    potential = random_potential(direct=direct, head=head).requires_grad_(True)
+    frames = crystals()
+    items = [to_data(frames[k], potential.policy.cutoff) for k in range(3)]
+    batch = Batch.from_data_list(items)
+    stress = not direct
+    found = residuals(potential, batch, Scales(2.0, 0.5), stress=stress)
+    expected = potential.predict(to_structures(batch), stress=stress, direct=direct)
+    energies = torch.tensor([frames[k].energy for k in range(3)])
+    assert torch.allclose(found.energy, (expected.energy - energies).abs() / 2.0, atol=1e-10)
+    assert expected.forces is not None
+    assert found.forces is not None
+    forces = torch.from_numpy(np.concatenate([frames[k].forces for k in range(3)]))
+    lengths = ((expected.forces - forces) / 0.5 + 1e-6).norm(dim=1)
+    assert torch.allclose(found.forces, lengths, atol=1e-10)
+    if stress:
+        assert expected.stress is not None
+        assert found.stress is not None
+        label = torch.from_numpy(frames[2].stress)
+        error = (expected.stress[2] - label).abs().mean() / 2.0
+        assert torch.allclose(found.stress[2], error, atol=1e-10)
+        assert found.stress.isnan().tolist() == [False, True, False]
+
+
+def test_training_lowers_the_errors(tmp_path: Path) -> None:
+    options = ("optimiser.epochs=15", "optimiser.learning_rate=1.0e-2", "optimiser.ema_decay=0.8")
+    rows = tiny_trainer(tmp_path, *options).run().history
+    assert rows[-1]["force_mae_meV_per_A"] < 0.6 * rows[0]["force_mae_meV_per_A"]
+    calculator = JMPCalculator(tmp_path / "model.safetensors")
+    assert calculator.potential.head.elements == (1, 8)
+
+
+def test_energies_forces_and_stress_train_together(tmp_path: Path) -> None:
+    options = ("loss.energy=1", "loss.stress=100", "optimiser.epochs=6")
+    trainer = tiny_trainer(tmp_path, *options, dataset=crystals(10))
+    assert len(trainer.objective.weights) == 3
+    rows = trainer.run().history
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_a_resumed_run_repeats_the_losses_of_one_that_was_not_stopped(tmp_path: Path) -> None:
+    section = (
+        "{edge_dropout: 0.2, warmup_epochs: 0, cosine_epochs: 1, plateau_patience: 0, epochs: 3}"
+    )
+    options = (f"optimiser={section}",)
+    straight = tiny_trainer(tmp_path / "straight", *options)
+    straight.run()
+    stopped = tiny_trainer(tmp_path / "resumed", *options)
+    stopped.run(max_minutes=0)
+    assert stopped.progress.epoch == 1
+    resumed = tiny_trainer(tmp_path / "resumed", *options)
+    resumed.resume()
+    resumed.run()
+    assert history(resumed) == history(straight)
+    assert_same_weights(resumed, straight)
+    with pytest.raises(InputError, match="written by another recipe"):
+        tiny_trainer(tmp_path / "resumed", "seed=1").resume()
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from training_cases import tiny_trainer
+
+save, calls = torch.save, []
+
+def cut_short(state, file):
+    calls.append(1)
+    if len(calls) == 2:
+        file.write(b"half a checkpoint")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(state, file)
+
+torch.save = cut_short
+tiny_trainer(Path({output!r})).run()
+"""
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "killed"
+    script = KILLED.format(tests=str(Path(__file__).parent), output=str(output))
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert list(output.glob(".last.ckpt.*.tmp"))  # what was being written
+    resumed = tiny_trainer(output)
+    resumed.resume()
+    assert resumed.progress.epoch == 1
+    resumed.run()
+    straight = tiny_trainer(tmp_path / "straight")
+    straight.run()
+    assert history(resumed) == history(straight)
+    assert_same_weights(resumed, straight)
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.run(max_minutes=0)
+    with files_no_larger_than(10_000), pytest.raises(InputError, match="the one before it is inta"):
+        trainer.save()
+    assert not list(tmp_path.glob(".*.tmp"))
+    again = tiny_trainer(tmp_path)
+    again.resume()
+    assert again.progress.epoch == 1
+
+
+def poison(trainer: Trainer, calls: int) -> None:
+    """Let the objective give NaN the first times it is called."""
+    forward, left = trainer.objective.forward, [calls]
+
+    def poisoned(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        sums, counts = forward(batch)
+        left[0] -= 1
+        return (sums * torch.nan if left[0] >= 0 else sums), counts
+
+    trainer.objective.forward = poisoned  # type: ignore[method-assign]
+
+
+def test_batches_that_are_not_finite_are_skipped_then_stop_the_run(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path / "a")
+    poison(trainer, 2)
+    trainer.run()
+    assert trainer.progress.skipped == 2
+    assert all(p.isfinite().all() for p in trainer.objective.model.parameters())
+
+    trainer = tiny_trainer(tmp_path / "b", "optimiser.max_skipped=3")
+    poison(trainer, 99)
+    with pytest.raises(InputError, match=r"more than 3 batches.*not-finite\.ckpt"):
+        trainer.run()
+    saved = torch.load(tmp_path / "b" / "not-finite.ckpt", weights_only=True)
+    assert saved["batch"]["positions"].shape == (12, 3)
+
+
+def test_a_run_stops_when_it_no_longer_improves(tmp_path: Path) -> None:
+    trainer = tiny_trainer(
+        tmp_path, "optimiser.patience=2", "optimiser.learning_rate=0", "optimiser.epochs=20"
+    )
+    assert trainer.run().epoch == 3
+
+
+def test_bfloat16_trains_close_to_single_precision(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bf16"):
+        trainer = tiny_trainer(tmp_path / precision, f"optimiser.precision={precision}")
+        losses[precision] = [row["loss"] for row in trainer.run().history]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["bf16"] != losses["float32"]
+
+
+def test_recomputation_changes_nothing(tmp_path: Path) -> None:
+    losses = []
+    for value in ("false", "true"):
+        trainer = tiny_trainer(tmp_path / value, f"optimiser.recompute={value}")
+        losses.append([row["loss"] for row in trainer.run().history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("forces", ["conservative", "direct"])
+def test_a_base_gives_backbone_sizes_and_licence(tmp_path: Path, forces: str) -> None:
+    about = {"licence": "CC-BY-NC-4.0 (non-commercial)", "data": "OC20"}
+    base = write_model(tmp_path, direct=True, header=about)
+    recipe = tiny_recipe(f"model.base={base}", "model.sizes={}", f"model.forces={forces}", "seed=5")
+    frames = FrameList(well(4))
+    trainer = fine_tuner(recipe, frames, frames, tmp_path, ALONE)
+    trained = trainer.objective.model.state_dict()
+    original = random_potential(direct=True).state_dict()
+    same = [name for name in trained if name.startswith(("embedding", "backbone"))]
+    assert all(torch.equal(trained[name], original[name].float()) for name in same)
+    assert ("backbone.out_mlp_F.out_mlp.0.linear.weight" in same) == (forces == "direct")
+    assert not torch.equal(
+        trained["energy_head.0.weight"], original["energy_head.0.weight"].float()
+    )
+    trainer.run(max_minutes=0)
+    header = read_header(tmp_path / "model.safetensors")
+    assert header.licence == about["licence"]
+    assert header.data.startswith("OC20; then")
+    assert header.heads[0].level_of_theory == "unknown"
+
+
+def test_official_checkpoints_are_bases(tmp_path: Path, shared: Path) -> None:
+    base = shared / "reference" / "tiny-pretrain.ckpt"
+    recipe = tiny_recipe(f"model.base={base}", "model.sizes={}", "optimiser.epochs=1")
+    frames = FrameList(well(4))
+    trainer = fine_tuner(recipe, frames, frames, tmp_path, ALONE)
+    trainer.run()
+    assert "non-commercial" in read_header(tmp_path / "model.safetensors").licence
+
+
+def test_work_is_shared_by_atoms() -> None:
+    sizes = [5, 80, 20, 30, 40, 9]
+    parts = share(sizes, 3)
+    assert sorted(k for part in parts for k in part) == list(range(6))
+    assert [sum(sizes[k] for k in part) for part in parts] == [80, 54, 50]
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    # Seven training frames: the last batch of an epoch has three, for two processes.
+    write_npz(tmp_path / "train.npz", well(5) + well(5, "CH3OH", seed=1))
+    command = ["train", str(tmp_path / "tiny.yaml"), "--data", str(tmp_path)]
+    for key in ("data.n_train=7", "data.n_validation=3", "optimiser.epochs=2"):
+        command += ["--set", key]
+    logs = []
+    for n in (1, 2):
+        output = tmp_path / str(n)
+        assert main([*command, "--output", str(output), "--devices", str(n)]) == 0
+        with (output / "log.csv").open() as file:
+            logs.append(list(csv.DictReader(file)))
+    for one, two in zip(*logs, strict=True):
+        for name in ("loss", "force_mae_meV_per_A"):
+            assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-5)
