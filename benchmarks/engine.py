@@ -116,7 +116,7 @@ def ours(potential: Potential, s: Structures) -> Callable[[], object]:
 
 
 def lean(potential: Potential, s: Structures) -> Callable[[], object]:
-    potential.backbone.recompute = True
+    potential.memory = "lean"
     return ours(potential, s)
 
 
