@@ -55,6 +55,7 @@ ROWS = (
     "jmp-xs:water-64",
     "jmp-xs:nanotube-200",
     "jmp-s:aspirin",
+    "jmp-s:ammonia-16",
     "jmp-s:nanotube-144",
     "jmp-l:aspirin",
     "jmp-l:nanotube-144",
@@ -72,6 +73,8 @@ def structure(name: str) -> Atoms:
         return read(EXAMPLES / "aspirin.xyz")
     if kind == "water":
         return water(int(size))
+    if kind == "ammonia":
+        return ammonia(int(size))
     if kind == "nanotube":
         atoms = nanotube(5, 5, length=round(int(size) / 60)) if int(size) >= 300 else None
         if atoms is None:
@@ -94,6 +97,15 @@ def water(molecules: int) -> Atoms:
     box.pbc = True
     box.rattle(0.05, seed=1)
     return box
+
+
+def ammonia(molecules: int) -> Atoms:
+    """A cluster of ammonia on a slightly shaken lattice, not periodic."""
+    one = molecule("NH3")
+    one.cell = np.eye(3) * 3.6
+    box = one.repeat((2, 2, molecules // 4))
+    box.rattle(0.05, seed=1)
+    return Atoms(box.numbers, box.positions)
 
 
 def make_potential(size: str) -> Potential:

@@ -192,7 +192,7 @@ def test_help_names_every_command_without_importing_torch() -> None:
 def test_no_command_and_unknown_commands_are_usage_errors() -> None:
     for arguments in ([], ["nonsense"], ["models", "add"]):
         done = _run(*arguments)
-        assert done.returncode == 2
+        assert done.returncode == 1
         assert done.stderr.startswith("usage: jmp-md")
 
 

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jmp_md._version import __version__
 from jmp_md.cli.config import expand_config
@@ -66,8 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Exits with 1 for wrong options: 2 says that a calculation did not succeed."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="jmp-md", description="JMP (GemNet-OC) potentials, from checkpoint to simulation."
     )
     parser.add_argument("--version", action="version", version=f"jmp-md {__version__}")
