@@ -150,8 +150,8 @@ def test_options_come_from_a_file_and_those_given_win(here: Path, model: str) ->
 @pytest.mark.parametrize(
     ("text", "status", "message"),
     [
-        ("timestep: abc", 2, "argument --timestep: invalid float value: 'abc'"),
-        ("timestp: 1", 2, "unrecognized arguments: --timestp=1"),
+        ("timestep: abc", 1, "argument --timestep: invalid float value: 'abc'"),
+        ("timestp: 1", 1, "unrecognized arguments: --timestp=1"),
         ("- 1", 1, "run.yaml holds no options"),
         ("a: [", 1, "cannot read the options in run.yaml"),
     ],
