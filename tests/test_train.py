@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import resource
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList, make_frame
 from jmp_md.training.distributed import share
 from jmp_md.training.finetune import fine_tuner
-from jmp_md.training.loss import Scales, residuals
+from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.trainer import Trainer
 
 
@@ -77,6 +78,21 @@ def test_loss_compares_with_the_labels_what_the_potential_predicts(direct: bool)
         error = (expected.stress[2] - label).abs().mean() / 2.0
         assert torch.allclose(found.stress[2], error, atol=1e-10)
         assert found.stress.isnan().tolist() == [False, True, False]
+
+
+def test_missing_labels_leave_gradients_finite(tmp_path: Path) -> None:
+    """The second crystal lacks stress, the first an atom's force, the third its energy."""
+    frames = [crystals()[k] for k in range(3)]
+    fixed = np.array([True, False])
+    frames[0] = dataclasses.replace(frames[0], fixed=fixed)
+    frames[2] = dataclasses.replace(frames[2], energy=None)
+    potential = random_potential().requires_grad_(True)
+    items = [to_data(frame, potential.policy.cutoff) for frame in frames]
+    found = residuals(potential, Batch.from_data_list(items), Scales(1.0, 1.0), stress=True)
+    sums, counts = mean_terms([found.energy, found.forces, found.stress])
+    assert counts.tolist() == [2, 5, 2]
+    sums.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in potential.parameters())
 
 
 def test_training_lowers_the_errors(tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def launch(arguments: Sequence[str], devices: int) -> int:
     Returns:
         The exit status.
     """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # By name, a machine may take minutes to find its own address.
+    local = ["--standalone", "--local-addr=localhost"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *local]
     command = [*torchrun, f"--nproc-per-node={devices}", "-m", "jmp_md.cli.main", *arguments]
     return subprocess.run(command, check=False).returncode
 

@@ -59,7 +59,7 @@ def residuals(
     energy_label, force_label = labels(batch, parameter.dtype, parameter.device)
     constant = potential.constant_energies(s)
     target = energy_label.index_add(0, s.structure, -constant).to(total.dtype)
-    energy_error = (total - target).abs() / scales.energy
+    energy_error = _marked(_difference(total, target).abs() / scales.energy, target)
 
     wanted = [s.positions] * (forces and not direct) + [strain] * stress
     gradients = list(torch.autograd.grad(total.sum(), wanted, create_graph=True)) if wanted else []
@@ -67,13 +67,15 @@ def residuals(
     if forces:
         predicted = direct_forces * (head.force_scale or 1.0) if direct else -gradients.pop(0)
         # 1e-6 keeps the gradient of the length finite where the error is zero.
-        difference = (predicted - force_label) / scales.forces + 1e-6
-        force_error = torch.linalg.norm(difference, dim=1)
+        difference = _difference(predicted, force_label) / scales.forces + 1e-6
+        force_error = _marked(torch.linalg.norm(difference, dim=1), force_label[:, 0])
     stress_error = None
     if stress:
         volume = torch.linalg.det(s.cells).abs().view(-1, 1, 1)
-        difference = gradients.pop(0) / volume - batch.stress.to(total.device, total.dtype)
+        stress_label = batch.stress.to(total.device, total.dtype)
+        difference = _difference(gradients.pop(0) / volume, stress_label)
         stress_error = difference.abs().mean(dim=(1, 2)) / scales.energy
+        stress_error = _marked(stress_error, stress_label[:, 0, 0])
     return Residuals(energy_error, force_error, stress_error)
 
 
@@ -83,6 +85,16 @@ def mean_terms(errors: list[Tensor | None]) -> tuple[Tensor, Tensor]:
     sums = torch.stack([error[~error.isnan()].sum() for error in present])
     counts = torch.stack([(~error.isnan()).sum() for error in present])
     return sums, counts.to(sums.dtype)
+
+
+def _difference(predicted: Tensor, label: Tensor) -> Tensor:
+    """Prediction less label, zero where there is no label: NaN would spoil all gradients."""
+    return torch.where(label.isnan(), 0.0, predicted - label.nan_to_num())
+
+
+def _marked(error: Tensor, label: Tensor) -> Tensor:
+    """NaN where there is no label."""
+    return error.masked_fill(label.isnan(), torch.nan)
 
 
 def _strained(s: Structures, strain: Tensor) -> Structures:

@@ -176,7 +176,7 @@ class Trainer:
                     self.writer.add_scalar(name, value, p.step)
 
     def _steps(self, end: int) -> float:
-        """Steps up to ``end``; returns the mean loss of those that were taken."""
+        """Steps up to ``end``; returns the mean loss of those that were taken, NaN without any."""
         mine = [self._share(step) for step in range(self.progress.step, end)]
         total, count = 0.0, 0
         for batch in batches(self.frames, mine, self.workers):
@@ -185,7 +185,7 @@ class Trainer:
             self.progress.step += 1
             if value is not None:
                 total, count = total + value, count + 1
-        return total / max(count, 1)
+        return total / count if count else float("nan")
 
     def _share(self, step: int) -> list[Any]:
         """Keys of this process in a step; where there are too few, one that another has too."""
