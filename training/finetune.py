@@ -155,8 +155,11 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
 
 
 def validation_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    """Errors as headers have them: named after the validation set, without the shift."""
-    return {f"validation_{k}": v for k, v in metrics.items() if k != "energy_shift_eV"}
+    """Errors as headers have them, named after the validation set.
+
+    Without energies: they were measured before the mean of the head took up the shift.
+    """
+    return {f"validation_{k}": v for k, v in metrics.items() if not k.startswith("energy_")}
 
 
 def _energy_zero(train: Dataset, everything: list[Frame]) -> tuple[float, dict[int, float]]:
