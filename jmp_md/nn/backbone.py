@@ -115,7 +115,7 @@ class GemNetOC(nn.Module):
     a new model needs its scale factors fitted.
 
     Attributes:
-        recompute: Keep only the input of each block for the backward pass and compute the rest
+        recompute: Keep only the inputs of blocks and bases for the backward pass and compute the rest
             again there: about a third more time, a fraction of the memory. Not in TorchScript.
         bf16: Dense layers and messages of the blocks in bfloat16; geometry, bases and heads
             keep the type of the weights. Not in TorchScript.
@@ -157,7 +157,10 @@ class GemNetOC(nn.Module):
             self.radial(graph.quadruplet.distance),
             self.radial(graph.atom_atom.distance),
         )
-        bases = self.bases(radial, graph, h.shape[0])
+        if torch.jit.is_scripting() or not self.recompute:
+            bases = self.bases(radial, graph, h.shape[0])
+        else:
+            bases = checkpoint(self.bases, radial, graph, h.shape[0], use_reentrant=False)
         m = self.bases.edge_emb(h, radial.main, graph.main)
         if torch.jit.is_scripting() or not self.bf16:
             energy_features, force_features = self._propagate(h, m, bases, graph)
@@ -179,13 +182,14 @@ class GemNetOC(nn.Module):
         force_features: list[Tensor] = []
         # One output block more than interaction blocks: the last is left over by zip.
         for block, out_block in zip(self.int_blocks, self.out_blocks):  # noqa: B905
-            z, f = out_block(h, m, bases, graph)
-            energy_features.append(z)
-            force_features.append(f)
             if torch.jit.is_scripting() or not self.recompute:
+                z, f = out_block(h, m, bases, graph)
                 h, m = block(h, m, bases, graph)
             else:
+                z, f = checkpoint(out_block, h, m, bases, graph, use_reentrant=False)
                 h, m = checkpoint(block, h, m, bases, graph, use_reentrant=False)
+            energy_features.append(z)
+            force_features.append(f)
         z, f = self.out_blocks[-1](h, m, bases, graph)
         energy_features.append(z)
         force_features.append(f)
