@@ -115,8 +115,8 @@ class GemNetOC(nn.Module):
     a new model needs its scale factors fitted.
 
     Attributes:
-        recompute: Keep only the inputs of blocks and bases for the backward pass and compute the rest
-            again there: about a third more time, a fraction of the memory. Not in TorchScript.
+        recompute: Keep only the inputs of blocks and bases for the backward pass and compute
+            the rest again there: more time, less memory. Not in TorchScript.
         bf16: Dense layers and messages of the blocks in bfloat16; geometry, bases and heads
             keep the type of the weights. Not in TorchScript.
     """
