@@ -94,7 +94,7 @@ def he_orthogonal_(weight: Tensor, fan_in: int | None = None) -> None:
         nn.init.orthogonal_(weight)
         if weight.shape[1] > 1:
             variance, mean = torch.var_mean(weight, dim=1, unbiased=True, keepdim=True)
-            weight.sub_(mean).div_((variance + 1e-6).sqrt())
+            weight.sub_(mean).div_(variance.clamp(min=1e-12).sqrt())
         weight.mul_(math.sqrt(1.0 / (fan_in or weight.shape[1])))
 
 
