@@ -77,9 +77,9 @@ class Potential(nn.Module):
         s = structures
         graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
         n_edges = graph.main.source.shape[0]
-        free = free_memory(s.positions.device)
-        too_large = self.memory == "auto" and self._saved_bytes(n_edges) > 0.5 * free
-        self.backbone.recompute = self.memory == "lean" or too_large
+        self.backbone.recompute = self.memory == "lean" or (
+            self.memory == "auto" and self._is_too_large(n_edges, s.positions.device)
+        )
         x_e, x_f = self.backbone(self.embedding(s.numbers - 1), graph)
         forces = x_e.new_zeros(0, 3)
         if self.force_head is not None:
@@ -88,11 +88,15 @@ class Potential(nn.Module):
             forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
         return self.energy_head(x_e).squeeze(-1), forces
 
-    def _saved_bytes(self, n_edges: int) -> float:
-        """Bytes kept for the backward pass: some 50 embeddings per main edge and block."""
+    def _is_too_large(self, n_edges: int, device: torch.device) -> bool:
+        """Whether the backward pass would keep half of the free memory.
+
+        It keeps some 50 embeddings per main edge and block.
+        """
         c = self.header.architecture
         itemsize = self.embedding.weight.element_size()
-        return 50.0 * n_edges * c.emb_size_edge * c.num_blocks * itemsize
+        saved = 50.0 * n_edges * c.emb_size_edge * c.num_blocks * itemsize
+        return saved > 0.5 * free_memory(device)
 
     def interaction_energy(self, structures: Structures) -> Tensor:
         """(n_structures,) eV without the constants of :meth:`constant_energies`; differentiable.
