@@ -69,7 +69,6 @@ def test_the_climbing_image_finds_the_saddle(tmp_path: Path) -> None:
 
 
 def test_the_path_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     neb(hop(), EMT(), tmp_path, n_images=3, steps=0, relax_ends=False)
     assert "path length" in (tmp_path / "path.svg").read_text()
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.symbols import Symbols
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from jmp_md.checkpoints.native import write_native
+from jmp_md.domain import seen
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
@@ -30,6 +32,7 @@ from jmp_md.training.start import Start, build, graph_policy, start_from
 from jmp_md.training.trainer import Trainer
 
 VALIDATION_BATCH = 32
+SEEN_SAMPLE = 1000  # frames whose coordination the header records
 
 
 class PotentialObjective(Objective):
@@ -133,7 +136,7 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
               for f in everything if f.forces is not None]  # fmt: skip
     rms = float(torch.from_numpy(np.concatenate(forces)).square().mean().sqrt()) if forces else 1.0
     formulas = {Symbols(f.numbers).formula.format("hill") for f in everything}
-    domain = {}
+    domain: dict[str, Any] = {}
     if recipe.data.single_molecule:
         if len(formulas) > 1:
             raise InputError(
@@ -151,7 +154,16 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
         elements=tuple(sorted({int(z) for f in everything for z in f.numbers})),
         level_of_theory=section.level_of_theory,
     )
-    return start.header(section, heads=(head,), training=domain)
+    return start.header(section, heads=(head,), training={**domain, "seen": _seen(everything)})
+
+
+def _seen(everything: list[Frame]) -> dict[str, Any]:
+    """What the frames hold, for reports to compare simulations with; see :mod:`jmp_md.domain`."""
+    lengths = [np.linalg.norm(f.forces, axis=1).max() for f in everything if f.forces is not None]
+    largest = float(max(lengths)) if lengths else None
+    some = everything[:: max(len(everything) // SEEN_SAMPLE, 1)]
+    structures = (Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc) for f in some)
+    return seen(structures, largest)
 
 
 def validation_metrics(metrics: dict[str, float]) -> dict[str, float]:

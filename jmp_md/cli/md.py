@@ -46,6 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trajectory", choices=FORMATS, help="format (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of velocities and noise (default: %(default)s)")
+    parser.add_argument(
+        "--report", action=argparse.BooleanOptionalAction, help="write report.html, default: yes"
+    )
     parser.set_defaults(**(md.__kwdefaults__ or {}))
 
 

@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             option, action=argparse.BooleanOptionalAction, help=f"{text} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--report", action=argparse.BooleanOptionalAction, help="write report.html, default: yes"
+    )
     parser.set_defaults(**(neb.__kwdefaults__ or {}))
 
 

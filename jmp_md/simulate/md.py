@@ -17,6 +17,7 @@ from jmp_md.simulate.summary import describe, write_summary
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
     from jmp_md.simulate.dynamics import Dynamics
 
@@ -74,6 +75,7 @@ def md(
     trajectory: str = "extxyz",
     seed: int = 0,
     restart: bool = False,
+    report: bool = True,
     progress: Callable[[dict[str, float]], None] | None = None,
 ) -> MDResult:
     """Molecular dynamics of a structure with its ASE calculator; the given one is left as it is.
@@ -107,6 +109,7 @@ def md(
         trajectory: ``"extxyz"`` or ``"traj"``.
         seed: Of momenta and random forces.
         restart: Continue the run in ``output``; one that never got to a state starts anew.
+        report: Write ``report.html`` at the end.
         progress: Called with each new line of the log.
 
     Raises:
@@ -166,7 +169,24 @@ def md(
         results=figures,
         seconds=time.monotonic() - started,
     )
+    if report:
+        about = {**settings["model"], **settings, "model": None, "steps": steps, **figures}
+        _report(folder, result, about, atoms.calc)
     return result
+
+
+def _report(
+    folder: Path, result: MDResult, about: dict[str, Any], calculator: Calculator | None
+) -> None:
+    import numpy as np
+    from ase.io import read
+
+    from jmp_md.report.dynamics import write_dynamics_report
+
+    frames = read(result.trajectory, index=":")
+    log = np.loadtxt(result.log, delimiter=",", skiprows=1, ndmin=2)
+    known = {name: value for name, value in about.items() if value is not None}
+    write_dynamics_report(folder, frames, log, COLUMNS, known, calculator)
 
 
 def _check(

@@ -73,14 +73,15 @@ def neb(
     relax_ends: bool = True,
     verify: bool = False,
     restart: bool = False,
+    report: bool = True,
     progress: Callable[[int, float, float], None] | None = None,
 ) -> NEBResult:
     """Find the path between two minima, and the transition state on it.
 
     ASE's band with improved tangents; with a ``JMPCalculator`` all images are computed in one
-    batch per step. The folder gets ``path.extxyz``, ``transition_state.extxyz``, ``path.svg``
-    where matplotlib is installed, ``summary.json`` and, after every step, ``state.npz``. A run
-    that was stopped continues with ``restart`` from its last band.
+    batch per step. The folder gets ``path.extxyz``, ``transition_state.extxyz``, ``path.svg``,
+    ``report.html``, ``summary.json`` and, after every step, ``state.npz``. A run that was stopped
+    continues with ``restart`` from its last band.
 
     Args:
         images: The two ends, with atoms in the same order; or a path, as a first guess.
@@ -97,6 +98,7 @@ def neb(
         relax_ends: Relax both ends first, to ``fmax`` / 5.
         verify: Compute the frequencies of the transition state; one must be imaginary.
         restart: Continue the run in ``output``; one that has no state yet starts anew.
+        report: Write ``report.html`` at the end.
         progress: Called with step, barrier in eV and largest force in eV/Å.
 
     Raises:
@@ -133,23 +135,28 @@ def neb(
         found = vibrations(result.transition_state, calculator)
         result = replace(result, frequencies=found.frequencies)
     _write(result, folder)
+    results = {
+        "converged": result.converged,
+        "steps": result.steps,
+        "barrier_eV": result.barrier,
+        "reverse_barrier_eV": result.reverse_barrier,
+    }
+    found_modes = None if result.frequencies is None else result.frequencies.tolist()
     write_summary(
         folder,
         "neb",
         model=settings["model"],
         settings={**settings, "steps": steps},
-        results={
-            "converged": result.converged,
-            "steps": result.steps,
-            "barrier_eV": result.barrier,
-            "reverse_barrier_eV": result.reverse_barrier,
-            "energies_eV": result.energies.tolist(),
-            "frequencies_per_cm": None
-            if result.frequencies is None
-            else result.frequencies.tolist(),
-        },
+        results=results
+        | {"energies_eV": result.energies.tolist(), "frequencies_per_cm": found_modes},
         seconds=time.monotonic() - started,
     )
+    if report:
+        from jmp_md.report.path import write_path_report
+
+        about = {**settings["model"], **settings, **results}
+        del about["model"]
+        write_path_report(folder, result.images, about, calculator, result.frequencies)
     return result
 
 
@@ -303,15 +310,10 @@ def _write(result: NEBResult, folder: Path) -> None:
     from ase.io import write
 
     from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.report.figures import energy_path
 
     for name, structures in ((PATH, result.images), (SADDLE, [result.transition_state])):
         with atomic_write(folder / name) as temporary:
             write(temporary, structures, format="extxyz")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return
-    from jmp_md.simulate.plots import plot_path
-
     with atomic_write(folder / "path.svg") as temporary:
-        plot_path(result.images, temporary)
+        energy_path(result.images).savefig(temporary, format="svg")

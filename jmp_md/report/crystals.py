@@ -1,0 +1,153 @@
+"""Figures of crystals and of embeddings, and the report of their phonons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jmp_md.report.dynamics import domain_warnings
+from jmp_md.report.page import Report
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+    from jmp_md.simulate.eos import EquationOfState
+    from jmp_md.simulate.phonons import Phonons
+
+NAME = "report.html"
+_EV_PER_K = 8.617333262e-5  # Boltzmann's constant
+
+
+def phonon_bands(result: Phonons) -> Figure:
+    """Bands along the path, beside the density of states."""
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (4, 1)})
+    bands = result.bands
+    for distances, frequencies in zip(bands.distances, bands.frequencies, strict=True):
+        left.plot(distances, frequencies, color="tab:blue", lw=1.0)
+    places, names = _ticks(bands.distances, bands.labels)
+    left.set_xticks(places, names)
+    for place in places:
+        left.axvline(place, color="gray", lw=0.5)
+    left.set(xlim=(places[0], places[-1]), ylabel="frequency (THz)")
+    right.plot(result.dos, result.dos_frequencies, color="tab:blue", lw=1.0)
+    right.set(xlabel="DOS (1/THz)", xlim=(0, None))
+    for axes in (left, right):
+        axes.axhline(0.0, color="gray", lw=0.8, ls=":")
+    return figure
+
+
+def thermal_properties(result: Phonons) -> Figure:
+    """Free energy, and entropy and heat capacity in units of Boltzmann's constant."""
+    thermal = result.thermal
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(thermal.temperatures, thermal.free_energy, lw=1.2)
+    left.set(xlabel="temperature (K)", ylabel="free energy (eV per cell)")
+    for name, values in (("entropy", thermal.entropy), ("heat capacity", thermal.heat_capacity)):
+        right.plot(thermal.temperatures, values / _EV_PER_K, lw=1.2, label=name)
+    right.set(xlabel="temperature (K)", ylabel="per cell ($k_B$)", ylim=(0, None))
+    right.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def energy_volume(result: EquationOfState) -> Figure:
+    """Computed energies over volumes, with the fit and its minimum."""
+    figure = Figure(figsize=(5.0, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    volumes = np.linspace(result.volumes.min(), result.volumes.max(), 200)
+    axes.plot(volumes, result.fit(volumes), color="tab:blue", lw=1.2, label=result.form)
+    axes.plot(result.volumes, result.energies, "o", color="tab:blue", ms=5, label="computed")
+    axes.axvline(result.volume, color="gray", lw=0.8, ls=":")
+    axes.set(xlabel="volume (Å³)", ylabel="energy (eV)")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def embedding_map(points: np.ndarray, groups: Sequence[str], label: str) -> Figure:
+    """Points in the plane, coloured by group.
+
+    Args:
+        points: (n, 2).
+        groups: Name of the group of each; beyond ten groups, the rest share a colour.
+        label: How the plane was found.
+    """
+    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    names = np.array(groups)
+    kinds, counts = np.unique(names, return_counts=True)
+    common = kinds[np.argsort(-counts, kind="stable")]
+    shown = common[:10] if len(common) <= 10 else common[:9]
+    for name in shown:
+        axes.plot(*points[names == name].T, ".", ms=6, label=name)
+    if len(shown) < len(common):
+        rest = ~np.isin(names, shown)
+        axes.plot(*points[rest].T, ".", ms=4, color="lightgray", label="others", zorder=0)
+    axes.set(xlabel=f"{label} 1", ylabel=f"{label} 2")
+    axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def write_phonon_report(
+    folder: Path,
+    atoms: Atoms,
+    result: Phonons,
+    summary: Mapping[str, Any],
+    calculator: Calculator,
+    warnings: Sequence[str] = (),
+) -> Path:
+    """Write ``report.html``.
+
+    Args:
+        folder: Where to.
+        atoms: The crystal.
+        result: Its phonons.
+        summary: Settings and results, by name.
+        calculator: What computed it; for a JMP model, the report says where the crystal leaves
+            what the model was trained on.
+        warnings: What else the reader must not miss.
+
+    Returns:
+        The file.
+    """
+    cells = round(len(result.phonopy.supercell) / len(atoms))
+    report = Report(
+        f"Phonons of {atoms.get_chemical_formula(mode='hill')}",
+        f"{result.n_displacements} displacements in a supercell of {cells} cells",
+    )
+    report.add_warnings([*warnings, *domain_warnings([atoms], calculator)])
+    report.add_values(summary)
+    report.add_heading("Frequencies")
+    report.add_figure(
+        phonon_bands(result),
+        "Phonon bands along the standard path and density of states; negative frequencies stand "
+        "for imaginary ones",
+    )
+    report.add_heading("Thermal properties")
+    report.add_figure(
+        thermal_properties(result),
+        "Harmonic free energy, entropy and heat capacity at constant volume, per primitive cell",
+    )
+    report.add_heading("Structure")
+    report.add_structures([atoms], "The crystal; drag to turn, scroll to zoom")
+    path = folder / NAME
+    report.write(path)
+    return path
+
+
+def _ticks(
+    distances: Sequence[np.ndarray], labels: Sequence[tuple[str, str]]
+) -> tuple[list[float], list[str]]:
+    """Where segments meet, and what is there: "X", or "U|K" where the path jumps."""
+    places, names = [float(distances[0][0])], [labels[0][0]]
+    for i, (along, (_, end)) in enumerate(zip(distances, labels, strict=True)):
+        following = labels[i + 1][0] if i + 1 < len(labels) else end
+        places.append(float(along[-1]))
+        names.append(end if following == end else f"{end}|{following}")
+    return places, names

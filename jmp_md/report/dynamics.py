@@ -1,0 +1,162 @@
+"""The report of a molecular dynamics run, made from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jmp_md.domain import outside
+from jmp_md.report.figures import histogram, radial_distribution, time_series
+from jmp_md.report.page import Report
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+NAME = "report.html"
+_SAMPLE = 200  # frames that distributions are taken from
+
+
+def write_dynamics_report(
+    folder: Path,
+    frames: Sequence[Atoms],
+    log: np.ndarray,
+    columns: Sequence[str],
+    summary: Mapping[str, Any],
+    calculator: Calculator | None = None,
+) -> Path:
+    """Write ``report.html`` of a run.
+
+    Args:
+        folder: Where to.
+        frames: Its trajectory, with forces where they are known.
+        log: (n, len(columns)) lines of its log.
+        columns: Names of the columns; see :data:`jmp_md.simulate.md.COLUMNS`.
+        summary: Settings and results, by name.
+        calculator: What computed it; for a JMP model, the report says where the run left what
+            the model was trained on.
+
+    Returns:
+        The file.
+    """
+    formula = frames[0].get_chemical_formula(mode="hill")
+    by_name = {name: log[:, i] for i, name in enumerate(columns)}
+    time = by_name["time_fs"] / 1000
+    report = Report(f"Molecular dynamics of {formula}", f"{time[-1]:g} ps, {len(frames)} frames")
+    some = [frames[i] for i in _evenly(len(frames), _SAMPLE)]
+    report.add_warnings(domain_warnings(some, calculator))
+    report.add_values(summary)
+    report.add_structures(frames, "The trajectory; drag to turn, scroll to zoom")
+    _add_series(report, time, by_name, summary)
+    _add_structure(report, some)
+    path = folder / NAME
+    report.write(path)
+    return path
+
+
+def domain_warnings(frames: Sequence[Atoms], calculator: Calculator | None) -> list[str]:
+    """See :func:`jmp_md.domain.outside`; empty for calculators that are not JMP models."""
+    from jmp_md.calculators.ase import JMPCalculator
+
+    if not isinstance(calculator, JMPCalculator):
+        return []
+    return outside(frames, calculator.potential.header, calculator.potential.head)
+
+
+def _add_series(
+    report: Report, time: np.ndarray, log: Mapping[str, np.ndarray], summary: Mapping[str, Any]
+) -> None:
+    start = log["potential_eV"][0]
+    energies = {
+        "potential": log["potential_eV"] - start,
+        "total": log["total_eV"] - start,
+    }
+    report.add_heading("Energy")
+    report.add_figure(
+        time_series(time, energies, "energy (eV)"),
+        "Potential and total energy relative to the potential energy at the start",
+    )
+    conserved = log["conserved_eV"]
+    if len(time) > 2 and np.isfinite(conserved).all():
+        change = {"conserved": 1000 * (conserved - conserved[0])}
+        report.add_figure(
+            time_series(time, change, "change (meV)", trend=True),
+            "Drift: the change of the energy that the equations of motion conserve",
+        )
+    report.add_heading("Temperature")
+    report.add_figure(
+        time_series(
+            time,
+            {"temperature": log["temperature_K"]},
+            "temperature (K)",
+            target=summary.get("temperature"),
+        ),
+        f"Temperature; mean {log['temperature_K'].mean():.1f} K",
+    )
+
+
+def _add_structure(report: Report, frames: Sequence[Atoms]) -> None:
+    report.add_heading("Structure")
+    bonds, at_start = bond_lengths(frames)
+    if bonds:
+        report.add_figure(
+            histogram(bonds, "bond length (Å)", at_start),
+            "Lengths of the bonds of the first frame during the run; marks are the first frame",
+        )
+    if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
+        forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
+        report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
+    if frames[0].pbc.all():
+        distances, g = mean_rdf(frames)
+        report.add_figure(
+            radial_distribution(distances, g), "Radial distribution function of all atoms"
+        )
+
+
+def bond_lengths(
+    frames: Sequence[Atoms],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Lengths in Å of the bonds of the first frame, by elements: in all frames, in the first.
+
+    Bonds are pairs nearer than 1.25 times the sum of their covalent radii.
+    """
+    from ase.geometry import find_mic
+    from ase.neighborlist import natural_cutoffs, neighbor_list
+
+    first = frames[0]
+    i, j = neighbor_list("ij", first, natural_cutoffs(first, mult=1.25))
+    i, j = np.unique(np.stack([i, j])[:, i < j], axis=1)
+    lengths = np.array(
+        [find_mic(f.positions[j] - f.positions[i], f.cell, f.pbc)[1] for f in frames]
+    )
+    symbols = np.array(first.get_chemical_symbols())
+    kinds = np.array(["-".join(sorted(pair)) for pair in zip(symbols[i], symbols[j], strict=True)])
+    names = sorted(set(kinds.tolist()))
+    return (
+        {name: lengths[:, kinds == name].ravel() for name in names},
+        {name: lengths[0, kinds == name] for name in names},
+    )
+
+
+def mean_rdf(frames: Sequence[Atoms], bins: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (bins,) in Å up to half the shortest cell height, at most 8, and g(r) (bins,)."""
+    from matscipy.neighbours import neighbour_list
+
+    heights = [1.0 / np.linalg.norm(frame.cell.reciprocal(), axis=1) for frame in frames]
+    reach = min(8.0, 0.5 * float(np.min(heights)))
+    edges = np.linspace(0.0, reach, bins + 1)
+    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+    g = np.zeros(bins)
+    for frame in frames:
+        count, _ = np.histogram(neighbour_list("d", frame, reach), bins=edges)
+        g += count / (len(frame) ** 2 / frame.cell.volume * shells)
+    return 0.5 * (edges[1:] + edges[:-1]), g / len(frames)
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]

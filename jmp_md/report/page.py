@@ -1,0 +1,137 @@
+"""A self-contained HTML page of figures, tables, notes and structures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jmp_md._version import __version__
+from jmp_md.checkpoints.native import atomic_write
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
+
+_MOST_FRAMES, _MOST_ATOMS = 200, 200_000  # of a 3D view: what a browser turns without effort
+
+
+class Report:
+    """A page that grows section by section.
+
+    Figures become SVG images and the 3D viewer (3Dmol.js) is written into the page, so that the
+    file can be mailed, kept and opened without network.
+
+    Args:
+        title: Heading of the page.
+        subtitle: A line below it.
+    """
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self.title, self.subtitle = title, subtitle
+        self._parts: list[str] = []
+        self._views: list[dict[str, Any]] = []
+
+    def add_heading(self, text: str) -> None:
+        """Start a section."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def add_text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._parts.append(f"<p>{escape(text)}</p>")
+
+    def add_warnings(self, warnings: Sequence[str]) -> None:
+        """Add what the reader must not miss; nothing where there is nothing."""
+        items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+        if items:
+            self._parts.append(f'<ul class="warnings">{items}</ul>')
+
+    def add_table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Add a table; numbers are written to six digits."""
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def add_values(self, values: Mapping[str, Any]) -> None:
+        """Add a table of names and values."""
+        rows = "".join(f"<tr><th>{escape(name)}</th>{_cell(v)}</tr>" for name, v in values.items())
+        self._parts.append(f"<table><tbody>{rows}</tbody></table>")
+
+    def add_figure(self, figure: Figure, caption: str) -> None:
+        """Add a matplotlib figure with what it shows in words."""
+        data = BytesIO()
+        figure.savefig(data, format="svg", metadata={"Date": None})
+        image = base64.b64encode(data.getvalue()).decode("ascii")
+        text = escape(caption, quote=True)
+        self._parts.append(
+            f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{image}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+
+    def add_structures(self, frames: Sequence[Atoms], caption: str) -> None:
+        """Add a 3D view of a structure, or of a trajectory with a slider.
+
+        Long trajectories are thinned out evenly; the last frame stays.
+        """
+        chosen = _thinned(frames)
+        cell = chosen[0].cell.array.tolist() if chosen[0].pbc.any() else None
+        self._views.append({"xyz": _xyz(chosen), "cell": cell, "frames": len(chosen)})
+        view = f'<div class="view" id="view{len(self._views) - 1}"></div>'
+        shown = f" ({len(chosen)} of {len(frames)} frames)" if len(chosen) < len(frames) else ""
+        self._parts.append(
+            f"<figure>{view}<figcaption>{escape(caption + shown)}</figcaption></figure>"
+        )
+
+    def html(self) -> str:
+        """The page."""
+        assets = files("jmp_md.report") / "assets"
+        scripts = ""
+        if self._views:
+            data = json.dumps(self._views).replace("<", "\\u003c")
+            library = (assets / "3Dmol-min.js").read_text(encoding="utf-8")
+            viewer = (assets / "viewer.js").read_text(encoding="utf-8")
+            scripts = f"<script>{library}</script><script>const VIEWS = {data};\n{viewer}</script>"
+        style = (assets / "style.css").read_text(encoding="utf-8")
+        return (
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{escape(self.title)}</title><style>{style}</style></head><body><main>"
+            f"<h1>{escape(self.title)}</h1><p>{escape(self.subtitle)}</p>{''.join(self._parts)}"
+            f"<footer>written by jmp-md {__version__}</footer></main>{scripts}</body></html>\n"
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the page atomically."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(self.html(), encoding="utf-8")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f'<td class="number">{value:.6g}</td>'
+    kind = ' class="number"' if isinstance(value, int) and not isinstance(value, bool) else ""
+    return f"<td{kind}>{escape(str(value))}</td>"
+
+
+def _thinned(frames: Sequence[Atoms]) -> Sequence[Atoms]:
+    most = max(1, min(_MOST_FRAMES, _MOST_ATOMS // max(len(frames[0]), 1)))
+    if len(frames) <= most:
+        return frames
+    last = len(frames) - 1
+    return [frames[round(i * last / max(most - 1, 1))] for i in range(most)]
+
+
+def _xyz(frames: Sequence[Atoms]) -> str:
+    from ase.io import write
+
+    text = StringIO()
+    for frame in frames:
+        plain = frame.copy()
+        plain.calc = None
+        write(text, plain, format="xyz", comment="frame")
+    return text.getvalue()

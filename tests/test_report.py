@@ -1,0 +1,169 @@
+"""Reports: what they show is right, nothing is fetched, and a browser draws them."""
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from factories import random_potential
+
+from jmp_md.domain import coordination, outside, seen
+from jmp_md.report import Report
+from jmp_md.report.dynamics import bond_lengths, mean_rdf, write_dynamics_report
+from jmp_md.report.figures import parity
+from jmp_md.simulate.md import COLUMNS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Tags(HTMLParser):
+    """Collects tags with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def page() -> Report:
+    report = Report("Run <1>", "of water & more")
+    report.add_heading("Numbers")
+    report.add_values({"barrier_eV": 0.123456789, "name": "<b>"})
+    report.add_table(("mode", "frequency"), [(1, 3650.0), (2, 1600.0)])
+    report.add_warnings(["forces > 5 eV/Å"])
+    report.add_figure(parity(np.arange(3.0), np.arange(3.0), "energy (eV)"), 'parity "plot"')
+    frames = [molecule("H2O") for _ in range(3)]
+    report.add_structures(frames, "water")
+    return report
+
+
+def test_a_page_needs_nothing_from_outside(page: Report) -> None:
+    tags = Tags(page.html())
+    images = tags.named("img")
+    assert len(images) == 1
+    assert str(images[0]["src"]).startswith("data:image/svg+xml;base64,")
+    assert not tags.named("link")
+    assert not any("src" in script for script in tags.named("script"))
+
+
+def test_text_cannot_become_markup(page: Report) -> None:
+    html = page.html()
+    assert "Run &lt;1&gt;" in html
+    assert "<b>" not in html
+    assert "0.123457" in html
+
+
+def test_no_warnings_leave_no_box() -> None:
+    report = Report("x")
+    report.add_warnings([])
+    assert "<ul" not in report.html()
+
+
+def test_a_long_trajectory_is_thinned_and_keeps_its_ends() -> None:
+    frames = [Atoms("H", [[0, 0, float(i)]]) for i in range(1000)]
+    report = Report("x")
+    report.add_structures(frames, "walk")
+    view = report._views[0]
+    lines = [line.split() for line in view["xyz"].splitlines() if line.startswith("H")]
+    assert view["frames"] == len(lines) == 200
+    assert float(lines[0][3]) == 0.0
+    assert float(lines[-1][3]) == 999.0
+
+
+def test_rdf_of_an_ideal_gas_is_one_and_of_a_crystal_peaks_at_its_bonds() -> None:
+    rng = np.random.default_rng(0)
+    gas = [
+        Atoms("Ar200", positions=rng.uniform(0, 20, (200, 3)), cell=[20] * 3, pbc=True)
+        for _ in range(20)
+    ]
+    r, g = mean_rdf(gas)
+    assert g[r > 3].mean() == pytest.approx(1.0, abs=0.02)
+    r, g = mean_rdf([bulk("Cu", cubic=True) * (3, 3, 3)])
+    assert r[np.flatnonzero(g)[0]] == pytest.approx(3.61 / np.sqrt(2), abs=0.05)
+
+
+def test_bond_lengths_follow_the_bonds_of_the_first_frame() -> None:
+    first = molecule("H2O")
+    stretched = first.copy()
+    stretched.positions *= 3.0
+    lengths, start = bond_lengths([first, stretched])
+    assert list(lengths) == ["H-O"]
+    np.testing.assert_allclose(lengths["H-O"], np.concatenate([start["H-O"], 3 * start["H-O"]]))
+    across = Atoms("H2", [[0.1, 0, 0], [4.6, 0, 0]], cell=[5, 5, 5], pbc=True)
+    np.testing.assert_allclose(bond_lengths([across])[0]["H-H"], [0.5])
+
+
+def test_coordination_of_ethanol() -> None:
+    atoms = molecule("CH3CH2OH")
+    by_element = dict(zip(atoms.get_chemical_symbols(), coordination(atoms), strict=True))
+    assert by_element == {"C": 4, "O": 2, "H": 1}
+
+
+def test_leaving_the_training_data_is_named() -> None:
+    header = random_potential(
+        header={"training": {"seen": seen([molecule("CH4")], max_force=2.0)}}
+    ).header
+    methane = molecule("CH4")
+    forces = np.zeros((5, 3))
+    forces[0, 0] = 3.0
+    methane.calc = SinglePointCalculator(methane, energy=0.0, forces=forces)
+    [text] = outside([methane], header, header.heads[0])
+    assert "3.00 eV/Å in 1 of 1" in text
+    broken = molecule("CH4")
+    broken.positions[1] += 5.0
+    texts = outside([broken], header, header.heads[0])
+    assert any(text.startswith("C with 3 to 3") for text in texts)
+    assert any(text.startswith("H with 0 to 1") for text in texts)
+    assert not outside([molecule("CH4")], header, header.heads[0])
+
+
+def write_run(folder: Path) -> Path:
+    atoms = bulk("Cu", cubic=True)
+    frames = []
+    for i in range(5):
+        frame = atoms.copy()
+        frame.rattle(0.02, seed=i)
+        frame.calc = EMT()
+        forces, energy = frame.get_forces(), frame.get_potential_energy()
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+        frames.append(frame)
+    log = np.random.default_rng(1).normal(size=(5, len(COLUMNS)))
+    log[:, COLUMNS.index("time_fs")] = np.arange(5.0)
+    return write_dynamics_report(folder, frames, log, COLUMNS, {"temperature": 300.0})
+
+
+def test_the_report_of_a_run_has_all_its_figures(tmp_path: Path) -> None:
+    html = write_run(tmp_path).read_text(encoding="utf-8")
+    captions = [str(image["alt"]) for image in Tags(html).named("img")]
+    for word in ("total energy", "Drift", "Temperature", "bonds", "Forces", "Radial"):
+        assert any(word in caption for caption in captions), word
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+def test_a_browser_draws_the_3d_view(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--enable-unsafe-swiftshader",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    tags = Tags(done.stdout)
+    assert tags.named("canvas"), done.stderr[-2000:]
+    [view] = [tag for tag in tags.named("div") if tag.get("class") == "view"]
+    assert view["data-ready"] == "true"
+    assert any(tag.get("type") == "range" for tag in tags.named("input"))
