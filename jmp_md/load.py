@@ -66,11 +66,11 @@ def load_model(
     ):
         if value not in choices:
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
-    place = _device(device)
+    place = usable_device(device)
     if (exported := _exported(model)) is not None:
         options = (graph, cutoff, max_neighbors, references)
         return _as_exported(exported, head, dtype, options).to(place)
-    header, state = _read(model, weights)
+    header, state = _state(model, weights)
     if weights == "raw" and header.weights == "ema":
         raise InputError(
             f"model {header.name!r} holds EMA weights only: convert the official checkpoint with "
@@ -92,15 +92,29 @@ def load_model(
     return potential.to(place).eval()
 
 
-def _read(model: str | Path | Potential, weights: str) -> tuple[ModelHeader, dict[str, Tensor]]:
-    if isinstance(model, Potential):
-        notify_licence(model.header.licence)
-        own = replace(model.head, graph=model.policy)
-        return replace(model.header, heads=(own,)), model.native_state()
+def read_model(model: str | Path, weights: str = "ema") -> tuple[ModelHeader, dict[str, Tensor]]:
+    """Header and tensors of a model, in the native format, official checkpoints converted.
+
+    Args:
+        model: Name that ``jmp-md models`` lists, native file or official checkpoint.
+        weights: ``"ema"`` or ``"raw"``, of an official checkpoint.
+
+    Raises:
+        ModelNotFoundError: The model is not at hand.
+        CheckpointError: The file is damaged.
+    """
     path = resolve(model)
     if path.suffix == SUFFIX:
         return read_native(path)
     return to_native(read_official(path, weights), path.stem)
+
+
+def _state(model: str | Path | Potential, weights: str) -> tuple[ModelHeader, dict[str, Tensor]]:
+    if isinstance(model, Potential):
+        notify_licence(model.header.licence)
+        own = replace(model.head, graph=model.policy)
+        return replace(model.header, heads=(own,)), model.native_state()
+    return read_model(model, weights)
 
 
 def _exported(model: str | Path | Potential) -> ScriptedPotential | None:
@@ -158,7 +172,12 @@ def _by_number(references: Mapping[str, float]) -> dict[int, float]:
     return {atomic_numbers[symbol]: float(value) for symbol, value in references.items()}
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """A device that is there; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: It cannot be used.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -279,10 +280,29 @@ def test_work_is_shared_by_atoms() -> None:
     assert [sum(sizes[k] for k in part) for part in parts] == [80, 54, 50]
 
 
-@pytest.mark.skipif(
-    "JMP_MD_TEST_DISTRIBUTED" not in os.environ,
-    reason="starting gloo processes hung twice here; set JMP_MD_TEST_DISTRIBUTED=1 to run it",
-)
+def run_in_time(arguments: list[str], seconds: float = 240.0) -> None:
+    """Run ``jmp-md``; after ``seconds`` end it, with the processes it started, and fail."""
+    command = [sys.executable, "-m", "jmp_md.cli.main", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"training processes did not end within {seconds:.0f} s: {' '.join(command)}")
+    assert process.returncode == 0, errors
+
+
+def read_log(output: Path) -> list[dict[str, str]]:
+    with (output / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_curve(one: list[dict[str, str]], two: list[dict[str, str]]) -> None:
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss", "force_mae_meV_per_A"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-5)
+
+
 def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     # Seven training frames: the last batch of an epoch has three, for two processes.
@@ -290,12 +310,14 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     command = ["train", str(tmp_path / "tiny.yaml"), "--data", str(tmp_path)]
     for key in ("data.n_train=7", "data.n_validation=3", "optimiser.epochs=2"):
         command += ["--set", key]
-    logs = []
-    for n in (1, 2):
-        output = tmp_path / str(n)
-        assert main([*command, "--output", str(output), "--devices", str(n)]) == 0
-        with (output / "log.csv").open() as file:
-            logs.append(list(csv.DictReader(file)))
-    for one, two in zip(*logs, strict=True):
-        for name in ("loss", "force_mae_meV_per_A"):
-            assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-5)
+    assert main([*command, "--output", str(tmp_path / "one")]) == 0
+    run_in_time([*command, "--output", str(tmp_path / "two"), "--devices", "2"])
+    assert_same_curve(read_log(tmp_path / "one"), read_log(tmp_path / "two"))
+
+
+def test_processes_that_fail_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    arguments = ["train", str(tmp_path / "tiny.yaml"), "--data", str(tmp_path)]
+    arguments += ["--output", str(tmp_path / "run"), "--devices", "2"]
+    with pytest.raises(AssertionError, match=r"train.npz does not exist"):
+        run_in_time(arguments)

@@ -1,4 +1,4 @@
-"""Training on several devices: torch.distributed, started by torchrun.
+"""Training on several devices: torch.distributed, started by ``--devices`` or by torchrun.
 
 Plain DistributedDataParallel is enough for the paper's models (at most 0.23 G parameters), copes
 with the double backward of conservative forces, and adds no dependency.
@@ -7,20 +7,29 @@ with the double backward of conservative forces, and adds no dependency.
 from __future__ import annotations
 
 import os
-import subprocess
+import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, start_processes
 
 from jmp_md.errors import InputError
+from jmp_md.load import usable_device
 
 T = TypeVar("T")
+
+# The first process validates while the others wait for it.
+PATIENCE = timedelta(hours=2)
+_STORE = "JMP_MD_STORE"  # the file through which processes of one machine meet
 
 
 @dataclass(frozen=True)
@@ -53,31 +62,34 @@ class Ranks:
 
 
 def join(device: str) -> Ranks:
-    """Join the run torchrun started this process for; alone without torchrun.
+    """Join the run this process was started for; alone where it was started by hand.
 
     Args:
         device: ``cpu``, ``cuda`` or one device; with ``cuda`` every process takes one of its own.
 
     Raises:
-        InputError: There is no such device.
+        InputError: There is no such device, or the processes do not find each other.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1 and device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {device!r} cannot be used ({str(error).splitlines()[0]}): choose cpu, or "
-            "cuda and no more --devices than there are GPUs"
-        ) from error
     if size == 1:
-        return Ranks(0, 1, place)
+        return Ranks(0, 1, usable_device(device))
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    place = usable_device(device)
     if not dist.is_initialized():
         if place.type == "cuda":
             torch.cuda.set_device(place)
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        backend = "nccl" if place.type == "cuda" else "gloo"
+        store = os.environ.get(_STORE)
+        url = "env://" if store is None else Path(store).as_uri()
+        rank = int(os.environ["RANK"])
+        try:
+            dist.init_process_group(backend, url, PATIENCE, world_size=size, rank=rank)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"process {rank} of {size} does not find the others ({error}): on several "
+                "machines, set GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME to their network interface"
+            ) from error
     return Ranks(dist.get_rank(), dist.get_world_size(), place)
 
 
@@ -90,14 +102,34 @@ def leave() -> None:
 def launch(arguments: Sequence[str], devices: int) -> int:
     """Run ``jmp-md`` with ``arguments`` in ``devices`` processes of this machine.
 
+    The processes meet in a file and talk over the loopback interface. torchrun's rendezvous and
+    gloo look up the machine's own name instead, which takes minutes where no name server answers.
+    When one process fails the others are ended.
+
     Returns:
         The exit status.
     """
-    # By name, a machine may take minutes to find its own address.
-    local = ["--standalone", "--local-addr=localhost"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *local]
-    command = [*torchrun, f"--nproc-per-node={devices}", "-m", "jmp_md.cli.main", *arguments]
-    return subprocess.run(command, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="jmp-md-") as folder:
+        given = (list(arguments), devices, f"{folder}/store")
+        try:
+            start_processes(_process, given, devices, start_method="spawn")
+        except ProcessExitedException as error:
+            return error.exit_code
+    return 0
+
+
+def _process(rank: int, arguments: list[str], size: int, store: str) -> None:
+    """One of the processes of a run; the environment is its own."""
+    from jmp_md.cli.main import main
+
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ[_STORE] = store
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(torch.get_num_threads() // size, 1))
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
+    sys.exit(main(arguments))
 
 
 def share(sizes: Sequence[int], ranks: int) -> list[list[int]]:

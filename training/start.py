@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jmp_md.checkpoints.native import SUFFIX, read_native
-from jmp_md.checkpoints.official import read_official, to_native
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import ModelHeader
+from jmp_md.load import read_model
 from jmp_md.models.catalogue import non_commercial
-from jmp_md.models.registry import resolve
 from jmp_md.nn.config import BackboneConfig, preset
 from jmp_md.training.config import check_keys
 from jmp_md.training.sections import ModelSection
@@ -76,11 +74,7 @@ def start_from(section: ModelSection) -> Start:
         return Start(sizes, {}, section.licence, section.data)
     if section.sizes:
         raise InputError("model.sizes and model.base: the sizes are those of the base, leave them")
-    path = resolve(section.base)
-    if path.suffix == SUFFIX:
-        header, state = read_native(path)
-    else:
-        header, state = to_native(read_official(path), path.stem)
+    header, state = read_model(section.base)
     if direct and not header.architecture.direct_forces:
         raise InputError(
             f"model.forces = 'direct': {section.base} has no branch for direct forces, use "
