@@ -177,7 +177,8 @@ class Trainer:
 
     def _steps(self, end: int) -> float:
         """Steps up to ``end``; returns the mean loss of those that were taken, NaN without any."""
-        mine = [self._share(step) for step in range(self.progress.step, end)]
+        # One by one: sharing a batch looks up sizes, which takes hours for all of millions.
+        mine = (self._share(step) for step in range(self.progress.step, end))
         total, count = 0.0, 0
         for batch in batches(self.frames, mine, self.workers):
             self.schedule.before_step(self.progress.step)
