@@ -29,6 +29,9 @@ _COMMANDS = (
     "md",
     "neb",
     "vibrations",
+    "phonons",
+    "eos",
+    "elastic",
     "export",
     "doctor",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ class RelaxResult:
         atoms: The structure, with the calculator of the one given.
         converged: Whether ``fmax`` was reached.
         steps: Optimizer steps taken.
-        energy: eV.
+        energy: eV, without the work of an outer pressure.
         energy_change: eV, final minus initial.
         fmax: eV/Å, the largest force left; with a relaxed cell, stress counts too.
     """
@@ -42,6 +42,9 @@ def relax(
     fmax: float = 0.01,
     optimizer: str = "BFGS",
     relax_cell: bool = False,
+    cell_mask: Sequence[int] | None = None,
+    pressure: float = 0.0,
+    keep_symmetry: bool = False,
     steps: int = 500,
     trajectory: str | Path | None = None,
     log: str | Path | None = None,
@@ -58,6 +61,9 @@ def relax(
         optimizer: ``"BFGS"``, ``"LBFGS"`` (less memory, for thousands of atoms) or ``"FIRE"``
             (robust far from a minimum).
         relax_cell: Relax the cell too; the structure is periodic in three directions.
+        cell_mask: Which strains relax, 1 or 0 for each of xx, yy, zz, yz, xz, xy; None takes all.
+        pressure: GPa from outside on a cell that is relaxed.
+        keep_symmetry: Make the structure as symmetric as it is to 0.01 Å, and keep it so.
         steps: Most steps to take.
         trajectory: ASE trajectory of all steps.
         log: Text file ASE's optimizer appends its log to.
@@ -74,19 +80,18 @@ def relax(
         raise InputError(f"fmax {fmax!r} eV/Å: must be positive, 0.01 is usual")
     if steps < 0:
         raise InputError(f"steps {steps!r}: must be 0 or more")
-    if relax_cell and not atoms.pbc.all():
-        raise InputError(
-            "the cell can be relaxed where the structure is periodic in three directions, this one "
-            f"has pbc {atoms.pbc.tolist()}: leave out relax_cell (--relax-cell)"
-        )
+    _check_cell_options(atoms, relax_cell, cell_mask, pressure)
 
     import ase.optimize
     import numpy as np
     from ase.filters import FrechetCellFilter
+    from ase.units import GPa
 
-    relaxed = atoms.copy()
+    relaxed = _symmetric(atoms) if keep_symmetry else atoms.copy()
     relaxed.calc = atoms.calc
-    moving = FrechetCellFilter(relaxed) if relax_cell else relaxed
+    moving = relaxed
+    if relax_cell:
+        moving = FrechetCellFilter(relaxed, mask=cell_mask, scalar_pressure=pressure * GPa)
     initial = float(relaxed.get_potential_energy())
 
     def state() -> tuple[float, float]:
@@ -100,4 +105,46 @@ def relax(
             run.attach(lambda: report(run.nsteps, *state()))
         converged = bool(run.run(fmax=fmax, steps=steps))
     energy, largest = state()
+    relaxed.set_constraint(atoms.constraints)  # without that of symmetry
     return RelaxResult(relaxed, converged, run.nsteps, energy, energy - initial, largest)
+
+
+def _check_cell_options(
+    atoms: Atoms, relax_cell: bool, cell_mask: Sequence[int] | None, pressure: float
+) -> None:
+    if relax_cell and not atoms.pbc.all():
+        raise InputError(
+            "the cell can be relaxed where the structure is periodic in three directions, this one "
+            f"has pbc {atoms.pbc.tolist()}: leave out relax_cell (--relax-cell)"
+        )
+    if not relax_cell and (cell_mask is not None or pressure != 0):
+        raise InputError(
+            f"cell_mask {cell_mask} and pressure {pressure!r} GPa are for a cell that is relaxed: "
+            "add relax_cell (--relax-cell)"
+        )
+    if cell_mask is not None and (len(cell_mask) != 6 or not set(cell_mask) <= {0, 1}):
+        raise InputError(
+            f"cell_mask {list(cell_mask)}: give 0 or 1 for each of xx, yy, zz, yz, xz, xy"
+        )
+    if not abs(pressure) < 1e4:
+        raise InputError(f"pressure {pressure!r} GPa: must be finite, 0.0001 is one atmosphere")
+
+
+def _symmetric(atoms: Atoms) -> Atoms:
+    """A copy with its symmetry made exact and held by a constraint."""
+    from ase.constraints import FixSymmetry
+
+    if atoms.constraints or not atoms.pbc.all():
+        raise InputError(
+            f"symmetry can be kept in crystals without constraints; this structure has pbc "
+            f"{atoms.pbc.tolist()} and {len(atoms.constraints)} constraints: leave out "
+            "keep_symmetry (--keep-symmetry)"
+        )
+    copy = atoms.copy()
+    try:
+        copy.set_constraint(FixSymmetry(copy))
+    except ImportError as error:
+        raise InputError(
+            "keeping symmetry needs spglib, which is not installed: pip install 'jmp-md[phonons]'"
+        ) from error
+    return copy

@@ -1,0 +1,110 @@
+"""What the calculations on crystals share: checks, and relaxation at a fixed cell."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jmp_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+
+def check_crystal(atoms: Atoms, what: str) -> None:
+    """Refuse what is no crystal.
+
+    Args:
+        atoms: The structure.
+        what: What needs a crystal, e.g. ``"phonons"``.
+
+    Raises:
+        InputError: Not periodic in three directions, or a cell without volume.
+    """
+    if not atoms.pbc.all():
+        raise InputError(
+            f"{what} are of crystals, periodic in three directions; this structure has pbc "
+            f"{atoms.pbc.tolist()}: give a file with a cell, e.g. .cif or .vasp; for molecules "
+            "there is 'jmp-md vibrations'"
+        )
+    if not abs(atoms.cell.volume) > 0.1 * len(atoms):
+        raise InputError(
+            f"the cell {atoms.cell.array.tolist()} has too little volume for {len(atoms)} atoms: "
+            "check the file, lengths are in Å"
+        )
+
+
+def official_remark(calculator: Calculator) -> str:
+    """What to say of official graphs on perfect crystals; empty for any other calculator.
+
+    They keep the K nearest neighbours. In a crystal whole shells of neighbours are equally far,
+    and where the K-th falls inside a shell, the least displacement exchanges neighbours: the
+    energy jumps, and derivatives of it have no meaning.
+    """
+    from jmp_md.calculators.ase import JMPCalculator
+
+    if not isinstance(calculator, JMPCalculator):
+        return ""
+    potential = calculator.potential
+    if potential.policy.kind != "official":
+        return ""
+    return (
+        f"model {potential.header.name!r} has official graphs, which keep the nearest "
+        f"{potential.policy.counts[0]} neighbours: in a perfect crystal whole shells are equally "
+        "far, neighbours change with the least displacement, and forces there are ill-defined; "
+        "use a model with smooth graphs, or take the numbers as a rough guide"
+    )
+
+
+def warn_official(calculator: Calculator) -> None:
+    """Warn of :func:`official_remark`, where there is something to say."""
+    if remark := official_remark(calculator):
+        warnings.warn(remark, stacklevel=3)
+
+
+def relax_positions(
+    structures: Sequence[Atoms], calculator: Calculator, fmax: float, steps: int = 500
+) -> list[Atoms]:
+    """Structures with relaxed positions in fixed cells.
+
+    Args:
+        structures: Any number.
+        calculator: ASE calculator; with a ``JMPCalculator`` they are relaxed in batches.
+        fmax: eV/Å, the largest force to leave.
+        steps: Most steps for each.
+
+    Returns:
+        Copies without calculators, in order.
+
+    Raises:
+        InputError: One cannot be computed, or does not converge; its index is named.
+    """
+    from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.many import relax_many
+    from jmp_md.simulate.relax import relax
+
+    relaxed = []
+    if isinstance(calculator, JMPCalculator):
+        ends = relax_many(structures, calculator, fmax=fmax, steps=steps)
+        for i, end in enumerate(ends):
+            if end.error is not None:
+                raise InputError(f"structure {i}: {end.error}") from end.error
+        found = [(end.atoms, end.converged, end.fmax) for end in ends]
+    else:
+        found = []
+        for atoms in structures:
+            start = atoms.copy()
+            start.calc = calculator
+            result = relax(start, fmax=fmax, steps=steps)
+            found.append((result.atoms, result.converged, result.fmax))
+    for i, (atoms, converged, largest) in enumerate(found):
+        if not converged:
+            raise InputError(
+                f"structure {i} did not relax in {steps} steps: fmax {largest:.4f} eV/Å instead "
+                f"of {fmax}; relax the crystal first (jmp-md relax), or raise --fmax"
+            )
+        atoms.calc = None
+        relaxed.append(atoms)
+    return relaxed

@@ -1,0 +1,179 @@
+"""Elastic constants of a crystal, with matscipy, from strained cells in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jmp_md.errors import InputError
+from jmp_md.simulate.crystals import check_crystal, relax_positions, warn_official
+from jmp_md.simulate.singlepoint import singlepoint
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+
+@dataclass(frozen=True)
+class Moduli:
+    """Moduli of a polycrystal, in eV/Å³.
+
+    Attributes:
+        bulk: Bulk modulus.
+        shear: Shear modulus.
+    """
+
+    bulk: float
+    shear: float
+
+    @property
+    def young(self) -> float:
+        """Young's modulus, eV/Å³."""
+        return 9 * self.bulk * self.shear / (3 * self.bulk + self.shear)
+
+    @property
+    def poisson(self) -> float:
+        """Poisson's ratio; no unit."""
+        return (3 * self.bulk - 2 * self.shear) / (2 * (3 * self.bulk + self.shear))
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Elastic constants, in eV/Å³; divided by ``ase.units.GPa`` in GPa.
+
+    Attributes:
+        stiffness: (6, 6) C_ij in the frame of the given structure, strains in the order xx, yy,
+            zz, yz, xz, xy, shear strains as angles.
+        errors: (6, 6) standard errors of the straight lines: large where the strain is.
+        voigt: Averages for a uniform strain, an upper bound.
+        reuss: Averages for a uniform stress, a lower bound; NaN where the crystal is unstable.
+        pressure: eV/Å³ in the given cell; elastic constants have a meaning near zero.
+    """
+
+    stiffness: np.ndarray
+    errors: np.ndarray
+    voigt: Moduli
+    reuss: Moduli
+    pressure: float
+
+    @property
+    def hill(self) -> Moduli:
+        """Mean of the averages of Voigt and Reuss, the usual estimate."""
+        return Moduli(
+            (self.voigt.bulk + self.reuss.bulk) / 2, (self.voigt.shear + self.reuss.shear) / 2
+        )
+
+    @property
+    def stable(self) -> bool:
+        """Whether every strain costs energy (Born's criterion): C is positive definite."""
+        return bool(np.linalg.eigvalsh(self.stiffness).min() > 0)
+
+
+def elastic(
+    atoms: Atoms,
+    calculator: Calculator,
+    *,
+    strain: float = 0.005,
+    points: int = 5,
+    relax: bool = True,
+    fmax: float = 1e-3,
+) -> Elastic:
+    """All 21 elastic constants, from straight lines through stress over strain.
+
+    No symmetry is assumed: that of the crystal shows in the constants.
+
+    Args:
+        atoms: A crystal with relaxed cell and positions.
+        calculator: ASE calculator with stress; a ``JMPCalculator`` computes all strained cells in
+            batches.
+        strain: Largest strain.
+        points: Strains for each component, evenly spaced from ``-strain`` to ``strain``.
+        relax: Relax the positions in every strained cell; otherwise ions are clamped.
+        fmax: eV/Å, the largest force that leaves.
+
+    Raises:
+        InputError: No crystal, an option that cannot be meant, or a cell that cannot be computed.
+    """
+    from ase.stress import full_3x3_to_voigt_6_stress
+    from matscipy.elasticity import fit_elastic_constants, generate_strained_configs
+
+    check_options(atoms, strain, points)
+    warn_official(calculator)
+    start = atoms.copy()
+    start.set_constraint()
+    steps = {"N_steps": points, "delta": 2 * strain / (points - 1)}
+    strained = list(generate_strained_configs(start, "triclinic", **steps))
+    strains = [image.info["strain"] for image in strained]
+    if relax:
+        strained = relax_positions(strained, calculator, fmax)
+    here, *results = singlepoint([start, *strained], calculator, stress=True)
+    images = []
+    for image, applied, result in zip(strained, strains, results, strict=True):
+        images.append(_with_stress(image, full_3x3_to_voigt_6_stress(_stress(result.stress))))
+        images[-1].info["strain"] = applied
+    stiffness, errors = fit_elastic_constants(
+        images, symmetry="triclinic", N_steps=points, verbose=False
+    )
+    pressure = -float(np.trace(_stress(here.stress))) / 3
+    return Elastic(stiffness, errors, voigt(stiffness), reuss(stiffness), pressure)
+
+
+def check_options(atoms: Atoms, strain: float, points: int) -> None:
+    """Refuse what :func:`elastic` would, before anything is computed.
+
+    Raises:
+        InputError: See there.
+    """
+    check_crystal(atoms, "elastic constants")
+    if not (0 < strain < 0.1 and points >= 3):
+        raise InputError(
+            f"strain {strain!r}, points {points!r}: give a small strain, 0.005 is usual, and at "
+            "least 3 points"
+        )
+
+
+def voigt(stiffness: np.ndarray) -> Moduli:
+    """Averages for a uniform strain (Hill, Proc. Phys. Soc. A 65, 349 (1952)).
+
+    Args:
+        stiffness: (6, 6) in any unit, which the moduli share.
+    """
+    normal, mixed, shear = _sums(stiffness)
+    return Moduli((normal + 2 * mixed) / 9, (normal - mixed + 3 * shear) / 15)
+
+
+def reuss(stiffness: np.ndarray) -> Moduli:
+    """Averages for a uniform stress (Hill, Proc. Phys. Soc. A 65, 349 (1952)).
+
+    NaN where the crystal is unstable.
+
+    Args:
+        stiffness: (6, 6) in any unit, which the moduli share.
+    """
+    if np.linalg.eigvalsh(stiffness).min() <= 0:
+        return Moduli(float("nan"), float("nan"))
+    normal, mixed, shear = _sums(np.linalg.inv(stiffness))
+    return Moduli(1 / (normal + 2 * mixed), 15 / (4 * normal - 4 * mixed + 3 * shear))
+
+
+def _sums(matrix: np.ndarray) -> tuple[float, float, float]:
+    """11 + 22 + 33, 12 + 13 + 23 and 44 + 55 + 66."""
+    diagonal = np.diag(matrix)
+    mixed = matrix[0, 1] + matrix[0, 2] + matrix[1, 2]
+    return float(diagonal[:3].sum()), float(mixed), float(diagonal[3:].sum())
+
+
+def _stress(stress: np.ndarray | None) -> np.ndarray:
+    if stress is None:
+        raise InputError("the calculator gives no stress, which elastic constants need")
+    return stress
+
+
+def _with_stress(image: Atoms, stress: np.ndarray) -> Atoms:
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    copy = image.copy()
+    copy.calc = SinglePointCalculator(copy, stress=stress)
+    return copy
