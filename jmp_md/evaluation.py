@@ -33,6 +33,7 @@ def evaluate(
     tags: str | None = None,
     max_edges: int | None = None,
     on_error: str = "raise",
+    compile: bool | None = None,
 ) -> list[Result]:
     """Evaluate structures of any sizes and periodicity, packed into batches.
 
@@ -55,6 +56,8 @@ def evaluate(
             number of neighbours); None finds it from the free memory.
         on_error: What becomes of a structure that cannot be evaluated: ``"raise"``, or
             ``"keep"`` to get a result of NaN with the error as its attribute ``error``.
+        compile: Compile the network at its first use, as for :func:`jmp_md.load_model`; None
+            takes a loaded potential as it is.
 
     Raises:
         InputError: An option that does not exist or does not fit the model, or a structure that
@@ -72,7 +75,7 @@ def evaluate(
         for value in values:
             if value not in choices:
                 raise InputError(f"{name}: {value!r}; choose {' or '.join(map(repr, choices))}")
-    potential = _potential(model, head, dtype, device)
+    potential = _potential(model, head, dtype, device, compile)
     predictor = BatchPredictor(
         potential,
         forces="forces" in properties,
@@ -102,15 +105,26 @@ def _potential(
     head: str | None,
     dtype: str | None,
     device: str | torch.device | None,
+    compile: bool | None,
 ) -> Potential:
     """The model as asked for; a loaded one is used as it is where nothing else is asked for."""
     if not isinstance(model, Potential):
-        return load_model(model, head=head, dtype=DTYPES[dtype or "float32"], device=device)
-    if head is dtype is device is None:
+        return load_model(
+            model,
+            head=head,
+            dtype=DTYPES[dtype or "float32"],
+            device=device,
+            compile=bool(compile),
+        )
+    if head is dtype is device is compile is None:
         return model
     own = model.embedding.weight
     return load_model(
-        model, head=head, dtype=DTYPES[dtype] if dtype else own.dtype, device=device or own.device
+        model,
+        head=head,
+        dtype=DTYPES[dtype] if dtype else own.dtype,
+        device=device or own.device,
+        compile=model.compiled is not None if compile is None else compile,
     )
 
 

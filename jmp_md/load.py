@@ -14,6 +14,7 @@ from torch import Tensor
 from jmp_md.checkpoints.exported import DTYPES, ScriptedPotential, is_exported, read_exported
 from jmp_md.checkpoints.native import SUFFIX, read_native
 from jmp_md.checkpoints.official import read_official, to_native
+from jmp_md.compiled import CompiledNetwork
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
@@ -35,6 +36,7 @@ def load_model(
     device: str | torch.device | None = None,
     precision: str = "full",
     memory: str = "auto",
+    compile: bool = False,
 ) -> Potential:
     """Load a model for inference, with frozen weights.
 
@@ -53,6 +55,8 @@ def load_model(
         precision: ``"bf16"`` runs the dense layers of the blocks in bfloat16, for speed on
             processors with AMX or AVX512-BF16 and on GPUs; ``"full"`` is ``dtype`` throughout.
         memory: See :class:`~jmp_md.potential.Potential`.
+        compile: Compile the network at its first use, for speed; see docs/performance.md. Where
+            that fails, a warning says why and eager mode is used.
 
     Raises:
         InputError: An option that does not exist or does not fit the model.
@@ -68,7 +72,7 @@ def load_model(
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
     place = usable_device(device)
     if (exported := _exported(model)) is not None:
-        options = (graph, cutoff, max_neighbors, references)
+        options = (graph, cutoff, max_neighbors, references, compile or None)
         return _as_exported(exported, head, dtype, options).to(place)
     header, state = _state(model, weights)
     if weights == "raw" and header.weights == "ema":
@@ -89,7 +93,10 @@ def load_model(
     potential = Potential.from_state(header, state, chosen.name, graph, dtype)
     potential.backbone.bf16 = precision == "bf16"
     potential.memory = memory
-    return potential.to(place).eval()
+    potential = potential.to(place).eval()
+    if compile:
+        potential.compiled = CompiledNetwork(potential)
+    return potential
 
 
 def read_model(model: str | Path, weights: str = "ema") -> tuple[ModelHeader, dict[str, Tensor]]:
@@ -138,7 +145,8 @@ def _as_exported(
     if any(option is not None for option in options):
         raise InputError(
             f"the exported file of model {info.header.name!r} has its graphs and references built "
-            "in: leave out graph, cutoff, max_neighbors and references, or use the model itself"
+            "in: leave out graph, cutoff, max_neighbors, references and compile, or use the model "
+            "itself"
         )
     if DTYPES[info.dtype] != dtype:
         raise InputError(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.builder import GraphBuilder
+from jmp_md.graph.layout import Graph
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.memory import free_memory
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import mlp_head
 from jmp_md.structures import Structures
+
+if TYPE_CHECKING:
+    from jmp_md.compiled import CompiledNetwork
 
 
 class Prediction(NamedTuple):
@@ -44,12 +48,14 @@ class Potential(nn.Module):
     Attributes:
         memory: ``"fast"`` keeps what the backward pass needs, ``"lean"`` computes each block again
             there, ``"auto"`` does so when the former would take half of the free memory.
+        compiled: Compiled code that :meth:`predict` uses for forces, or None.
 
     Raises:
         CheckpointError: No such head.
     """
 
     references: Tensor
+    compiled: CompiledNetwork | None = None
 
     def __init__(
         self, header: ModelHeader, head: str | None = None, graph: GraphPolicy | None = None
@@ -76,11 +82,12 @@ class Potential(nn.Module):
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
         s = structures
         graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
-        n_edges = graph.main.source.shape[0]
-        self.backbone.recompute = self.memory == "lean" or (
-            self.memory == "auto" and self._is_too_large(n_edges, s.positions.device)
-        )
-        x_e, x_f = self.backbone(self.embedding(s.numbers - 1), graph)
+        self.backbone.recompute = self._must_save_memory(graph)
+        return self.on_graph(s.numbers, graph)
+
+    def on_graph(self, numbers: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Raw outputs for atoms (n_atoms,) whose graph is known, as :meth:`network` gives them."""
+        x_e, x_f = self.backbone(self.embedding(numbers - 1), graph)
         forces = x_e.new_zeros(0, 3)
         if self.force_head is not None:
             main = graph.main
@@ -88,11 +95,14 @@ class Potential(nn.Module):
             forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
         return self.energy_head(x_e).squeeze(-1), forces
 
-    def _is_too_large(self, n_edges: int, device: torch.device) -> bool:
-        """Whether the backward pass would keep half of the free memory.
+    def _must_save_memory(self, graph: Graph) -> bool:
+        """Whether blocks are to be computed again in the backward pass.
 
-        It keeps some 50 embeddings per main edge and block.
+        Otherwise, it keeps some 50 embeddings per main edge and block.
         """
+        if self.memory != "auto":
+            return self.memory == "lean"
+        n_edges, device = graph.main.source.shape[0], graph.main.source.device
         c = self.header.architecture
         itemsize = self.embedding.weight.element_size()
         saved = 50.0 * n_edges * c.emb_size_edge * c.num_blocks * itemsize
@@ -154,10 +164,10 @@ class Potential(nn.Module):
         if conservative and not stress:
             positions.requires_grad_()
         s = s._replace(positions=positions)
-        with torch.set_grad_enabled(conservative or stress):
-            energies, direct_forces = self.network(s)
         inputs = ([positions] if conservative else []) + ([strain] if stress else [])
-        gradients = list(torch.autograd.grad(energies.sum(), inputs)) if inputs else []
+        with torch.set_grad_enabled(bool(inputs)):
+            energies, direct_forces, roots, slopes = self._differentiable(s, direct and forces)
+        gradients = list(torch.autograd.grad(roots, inputs, slopes)) if inputs else []
 
         scale = self.head.energy_scale
         per_atom = energies.detach().double() * scale + self.constant_energies(s)
@@ -168,6 +178,20 @@ class Potential(nn.Module):
         volume = torch.linalg.det(s.cells.detach()).abs().view(-1, 1, 1)
         tensor = gradients.pop(0) * scale / volume if stress else None
         return Prediction(total, per_atom, force, tensor)
+
+    def _differentiable(
+        self, s: Structures, direct: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor] | None]:
+        """Raw outputs, and tensors from which gradients go on with what they are there."""
+        gradient = torch.is_grad_enabled()
+        if self.compiled is not None and (gradient or direct):
+            graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+            if not self._must_save_memory(graph):
+                result = self.compiled(s.numbers, graph, gradient)
+                if result is not None:
+                    return result
+        energies, forces = self.network(s)
+        return energies, forces, [energies.sum()], None
 
     @classmethod
     def from_state(

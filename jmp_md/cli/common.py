@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
         choices=("float32", "float64"),
         default=dtype,
         help="precision (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network: faster steps, after minutes once per model and machine",
     )
 
 
@@ -69,10 +75,26 @@ def calculators_for(
 
     names = [args.model or _shipped_model(atoms) for atoms in structures]
     loaded = {
-        name: JMPCalculator(name, head=args.head, dtype=args.dtype, device=args.device)
+        name: JMPCalculator(
+            name, head=args.head, dtype=args.dtype, device=args.device, compile=args.compile
+        )
         for name in dict.fromkeys(names)
     }
+    if args.compile:
+        for name, calculator in loaded.items():
+            _warm_up(name, calculator, structures[names.index(name)])
     return [(name, loaded[name]) for name in names]
+
+
+def _warm_up(name: str, calculator: JMPCalculator, atoms: Atoms) -> None:
+    """Compile before the command starts, and say how long it took."""
+    from jmp_md.errors import InputError
+
+    print(f"compiling {name} ...", end=" ", file=sys.stderr, flush=True)
+    try:
+        print(f"ready after {calculator.warmup(atoms):.1f} s", file=sys.stderr)
+    except InputError:  # the command reports it
+        print("failed", file=sys.stderr)
 
 
 def check_output(path: Path, source: Path, count: int) -> None:
