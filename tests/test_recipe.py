@@ -131,6 +131,14 @@ FEW = ["data.split=frames", "data.n_train=1", "data.n_validation=1"]
 SAMPLES: dict[str, tuple[Any, list[str]]] = {
     "rmd17": (write_rmd17, ["model.molecule=ethanol", *FEW]),
     "rmd17-ethanol": (write_rmd17, FEW),
+    "rmd17-xs": (write_rmd17, ["model.molecule=ethanol", *FEW]),
+    "organic": (
+        lambda folder: [
+            write_npz(folder / f"organic-{part}.npz", well(12, "CH3CONH2"))
+            for part in ("train", "test")
+        ],
+        ["data.n_train=0.8", "data.n_validation=0.2"],
+    ),
     "md22": (
         lambda folder: write_npz(folder / "md22_AT-AT.npz", well(8)),
         ["model.molecule=AT-AT", *FEW],

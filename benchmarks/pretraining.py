@@ -1,0 +1,299 @@
+"""Does pre-training pay? The JMP paper's claim in miniature: runs, and tables from their folders.
+
+    python benchmarks/pretraining.py tasks runs/jmp-xs --data PRETRAIN
+    python benchmarks/pretraining.py compare --frames 50 --epochs 30 --data RMD17 --output runs/few
+    python benchmarks/pretraining.py compare --frames 950 --molecules ethanol --data RMD17 \
+        --output runs/full
+    python benchmarks/pretraining.py ablation --steps 120 --data PRETRAIN --output runs/ablation
+    python benchmarks/pretraining.py organic runs/jmp-xs --data PRETRAIN --output organic
+    jmp-md train organic --data organic
+    python benchmarks/pretraining.py dynamics --model jmp-xs-organic --ps 20
+
+- tasks: errors of a pre-trained model on the systems it held out, against the trivial predictor.
+- compare: fine-tuning against training from scratch, by one recipe, for the same number of steps.
+- ablation: temperature of the mix and the structure-wise loss, in short runs.
+- organic: the training and test files of the recipe of that name, apart by molecule.
+- dynamics: ten molecules of formulas that no training set holds, in Langevin dynamics at 300 K.
+
+A run that is finished is not run again, one that was stopped goes on; `--table` runs none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.build import molecule
+from ase.data import covalent_radii
+
+import jmp_md
+from jmp_md.checkpoints.native import read_header
+from jmp_md.cli.train import find_recipe
+from jmp_md.systems import BatchedSystems
+from jmp_md.training.data.frame import Concatenation, Dataset, Frame, Subset, frames
+from jmp_md.training.data.open import open_dataset
+from jmp_md.training.data.splits import read_split
+from jmp_md.training.metrics import dataset_errors
+from jmp_md.training.recipe import PretrainRecipe, load_recipe
+from jmp_md.training.session import train
+from jmp_md.training.trainer import LAST_FILE, MODEL_FILE
+
+MOLECULES = (
+    "aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde",
+    "naphthalene", "paracetamol", "salicylic", "toluene", "uracil",
+)  # fmt: skip
+STARTS = ("scratch", "pre-trained")
+TEMPERATURES = (2.0, 1.0, float("inf"))
+# Of ASE's G2 collection; none of these formulas occurs in the demonstration mix.
+UNSEEN = (
+    "C2H4", "C3H8", "trans-butane", "isobutane", "C3H6_Cs",
+    "OCHCHO", "C4H4O", "H3CNH2", "H2CCHCN", "C5H5N",
+)  # fmt: skip
+
+
+def run(recipe: str, changes: Iterable[str], data: Path, folder: Path, **options: Any) -> None:
+    """Run a packaged recipe, unless the folder holds a finished run."""
+    changes = list(changes)
+    if finished(folder) is None:
+        print(f"{folder}: {recipe} {' '.join(changes)}", flush=True)
+        resume = (folder / LAST_FILE).exists()
+        train(load_recipe(find_recipe(recipe), changes), data, folder, resume=resume, **options)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """Errors of a finished run, with its hours; None where there is none."""
+    path = folder / MODEL_FILE
+    header = read_header(path) if path.is_file() else None
+    if header is None or "data_sha256" not in header.training:
+        return None
+    return {**header.metrics, "hours": header.training["hours"]}
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train each molecule from scratch and from the base; print the table of what is finished."""
+    folders = {
+        (name, start): args.output / f"{name}-{args.frames}-{start}"
+        for name in args.molecules
+        for start in STARTS
+    }
+    for (name, start), folder in folders.items():
+        base = "null" if start == "scratch" else args.base
+        few = args.frames < 500
+        changes = [
+            f"model.molecule={name}", f"model.base={base}", f"data.n_train={args.frames}",
+            f"optimiser.epochs={args.epochs}", f"optimiser.batch_size={5 if few else 8}",
+            f"optimiser.learning_rate={args.learning_rate}",
+        ]  # fmt: skip
+        if few:  # seldom, as 50 validation frames take as long as 20 training frames
+            steps = args.frames // 5 * args.epochs
+            changes += [f"optimiser.validate_every={max(steps // 4, 1)}"]
+        if not args.table:
+            run("rmd17-xs", changes, args.data, folder)
+    print(f"\nForce MAE on 1,000 test frames, meV/Å; {args.frames} training frames\n")
+    print("| molecule | from scratch | pre-trained | improvement | hours each |")
+    print("|---|---|---|---|---|")
+    gains = []
+    for name in args.molecules:
+        found = [finished(folders[name, start]) for start in STARTS]
+        if None not in found:
+            before, after = (f["force_mae_meV_per_A"] for f in found)
+            gains.append(1 - after / before)
+            hours = ", ".join(f"{f['hours']:.3f}" for f in found)
+            print(f"| {name} | {before:.1f} | {after:.1f} | {gains[-1]:.1%} | {hours} |")
+    if gains:
+        print(f"| mean of {len(gains)} | | | {np.mean(gains):.1%} | |")
+
+
+def ablation(args: argparse.Namespace) -> None:
+    """Short pre-training runs that differ in how the mix is sampled and weighed."""
+    settings = [(t, wise) for wise in (True, False) for t in TEMPERATURES]
+    rows: dict[tuple[float, bool], dict[str, Any]] = {}
+    for temperature, wise in settings:
+        folder = args.output / f"T{temperature:g}-{'structure' if wise else 'atom'}-wise"
+        value = ".inf" if np.isinf(temperature) else temperature
+        changes = [
+            f"mix.temperature={value}", f"mix.structure_wise={str(wise).lower()}",
+            "mix.n_validation=50", f"optimiser.validate_every={args.steps}",
+            f"optimiser.warmup_steps={args.steps // 5}", "optimiser.final_factor=1.0",
+        ]  # fmt: skip
+        if not args.table:
+            run("pretrain-demo", changes, args.data, folder, max_minutes=0)
+        if (found := finished(folder)) is not None:
+            rows[temperature, wise] = found
+    ending = "_force_mae_meV_per_A"
+    tasks = [k[len("validation_") : -len(ending)] for k in next(iter(rows.values()), {})
+             if k.endswith(ending)]  # fmt: skip
+    print(f"\nForce MAE in meV/Å on held-out systems after {args.steps} steps of 16 structures\n")
+    print(f"| T | loss | {' | '.join(tasks)} | mean relative |\n|---|---|{'---|' * len(tasks)}---|")
+    for (temperature, wise), found in rows.items():
+        errors = " | ".join(f"{found[f'validation_{task}{ending}']:.0f}" for task in tasks)
+        mean = found["validation_relative_force_mae"]
+        loss = "structure-wise" if wise else "over atoms"
+        print(f"| {temperature:g} | {loss} | {errors} | {mean:.3f} |")
+
+
+def tasks(args: argparse.Namespace) -> None:
+    """Errors on all held-out systems, against zero forces and linear reference energies."""
+    print("\nHeld-out systems; forces in meV/Å, energies in meV per atom: model (trivial)\n")
+    print("| task | frames | force MAE | energy MAE |\n|---|---|---|---|")
+    for name, dataset, split in _tasks(args.run, args.data):
+        held_out = Subset(dataset, split.val)
+        potential = jmp_md.load_model(args.run / MODEL_FILE, head=name, device="cpu")
+        trivial_energy, trivial_force = [], []
+        for frame in frames(held_out):
+            assert frame.forces is not None
+            assert frame.energy is not None
+            free = ~frame.fixed if frame.fixed is not None else slice(None)
+            trivial_force.append(np.abs(frame.forces[free]).ravel())
+            constant = sum(potential.head.references.get(int(z), 0.0) for z in frame.numbers)
+            trivial_energy.append(abs(frame.energy - constant))
+        atoms = np.mean([len(frame) for frame in frames(held_out)])
+        found = dataset_errors(potential, held_out).summary()
+        zero = 1000 * np.concatenate(trivial_force).mean()
+        linear = 1000 * np.mean(trivial_energy) / atoms
+        energy = found["energy_mae_meV"] / atoms
+        print(f"| {name} | {len(held_out)} | {found['force_mae_meV_per_A']:.0f} ({zero:.0f}) "
+              f"| {energy:.0f} ({linear:.0f}) |", flush=True)  # fmt: skip
+
+
+def _tasks(folder: Path, data: Path) -> Iterator[tuple[str, Dataset, Any]]:
+    """Name, frames and split of each task of a pre-training run."""
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert isinstance(recipe, PretrainRecipe)
+    for name, task in recipe.tasks.items():
+        dataset: Dataset = open_dataset(data / task.train, task.format, **task.options)
+        if task.max_force is not None:
+            largest = [np.linalg.norm(f.forces, axis=1).max() for f in frames(dataset)]
+            dataset = Subset(dataset, np.flatnonzero(np.array(largest) <= task.max_force))
+        yield name, dataset, read_split(folder / f"split-{name}.json", dataset)
+
+
+def organic(args: argparse.Namespace) -> None:
+    """Write organic-train.npz and organic-test.npz along the split of a pre-training run."""
+    parts: dict[str, list[Dataset]] = {"train": [], "test": []}
+    for name, dataset, split in _tasks(args.run, args.data):
+        if name in ("ani1x", "transition1x"):
+            parts["train"].append(Subset(dataset, split.train))
+            parts["test"].append(Subset(dataset, split.val))
+    args.output.mkdir(parents=True, exist_ok=True)
+    for part, datasets in parts.items():
+        path = args.output / f"organic-{part}.npz"
+        write_npz(path, list(frames(Concatenation(datasets))))
+        print(f"{path}: {sum(map(len, datasets))} frames")
+
+
+def write_npz(path: Path, chosen: list[Frame]) -> None:
+    """Frames of molecules, one after the other, in eV and Å."""
+    np.savez_compressed(
+        path,
+        n_atoms=np.array([len(f) for f in chosen]),
+        numbers=np.concatenate([f.numbers for f in chosen]).astype(np.uint8),
+        positions=np.concatenate([f.positions for f in chosen]).astype(np.float32),
+        forces=np.concatenate([f.forces for f in chosen if f.forces is not None]),
+        energy=np.array([f.energy for f in chosen]),
+        system_id=np.array([f.system for f in chosen]),
+    )
+
+
+def dynamics(args: argparse.Namespace) -> None:
+    """Langevin dynamics of all molecules in one batch; what broke, and the temperatures."""
+    molecules = [molecule(name) for name in UNSEEN]
+    potential = jmp_md.load_model(args.model, head=args.head, device="cpu")
+    steps = round(1000 * args.ps / args.timestep)
+    began = time.perf_counter()
+    broken, kelvin = langevin(molecules, BatchedSystems(potential, molecules), steps, args.timestep)
+    hours = (time.perf_counter() - began) / 3600
+    print(f"\n{args.model}: {args.ps:g} ps at 300 K, {args.timestep} fs, {hours:.2f} h\n")
+    print("| molecule | formula | mean temperature, K | bonds kept |\n|---|---|---|---|")
+    for k, (name, atoms) in enumerate(zip(UNSEEN, molecules, strict=True)):
+        kept = "all" if np.isnan(broken[k]) else f"until {broken[k]:.2f} ps"
+        print(f"| {name} | {atoms.get_chemical_formula()} | {kelvin[k]:.0f} | {kept} |")
+
+
+def langevin(
+    molecules: list[Atoms], systems: BatchedSystems, steps: int, timestep: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """BAOAB (Leimkuhler and Matthews, 2013) at 300 K with a friction of 1/(100 fs).
+
+    Returns:
+        When each molecule's bonds changed first, in ps (NaN: never), and its mean temperature.
+    """
+    rng = np.random.default_rng(0)
+    sizes = np.cumsum([len(atoms) for atoms in molecules])
+    mass = np.concatenate([atoms.get_masses() for atoms in molecules])[:, None]
+    x = np.concatenate([atoms.positions for atoms in molecules])
+    dt, kT = timestep * units.fs, 300 * units.kB
+    v = np.sqrt(kT / mass) * rng.normal(size=x.shape)
+    keep = np.exp(-timestep / 100)
+    bonds = [_bonds(atoms.numbers, atoms.positions, 1.2) for atoms in molecules]
+    broken = np.full(len(molecules), np.nan)
+    heat = np.zeros(len(molecules))
+    a = _forces(systems, x) / mass
+    for step in range(1, steps + 1):
+        v = v + 0.5 * dt * a
+        x = x + 0.5 * dt * v
+        v = keep * v + np.sqrt((1 - keep**2) * kT / mass) * rng.normal(size=x.shape)
+        x = x + 0.5 * dt * v
+        a = _forces(systems, x) / mass
+        v = v + 0.5 * dt * a
+        kinetic = np.split((mass * v**2).mean(axis=1), sizes[:-1])
+        heat += [part.mean() / units.kB for part in kinetic]
+        if step % 20 == 0:
+            for k, part in enumerate(np.split(x, sizes[:-1])):
+                far = _bonds(molecules[k].numbers, part, 1.5)
+                near = _bonds(molecules[k].numbers, part, 0.95)
+                changed = (bonds[k] & ~far).any() or (near & ~bonds[k]).any()
+                if np.isnan(broken[k]) and changed:
+                    broken[k] = step * timestep / 1000
+    return broken, heat / max(steps, 1)
+
+
+def _forces(systems: BatchedSystems, x: np.ndarray) -> np.ndarray:
+    return np.concatenate([result.forces for result in systems.compute(x)])
+
+
+def _bonds(numbers: np.ndarray, positions: np.ndarray, factor: float) -> np.ndarray:
+    """Pairs nearer than ``factor`` times the sum of their covalent radii: (n, n)."""
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
+    radius = covalent_radii[numbers]
+    return (distance < factor * (radius[:, None] + radius)) & ~np.eye(len(numbers), dtype=bool)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    for command in (tasks, compare, ablation, organic, dynamics):
+        sub = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0])
+        sub.set_defaults(command=command)
+        if command in (tasks, organic):
+            sub.add_argument("run", type=Path, help="folder of a pre-training run")
+        if command is not dynamics:
+            sub.add_argument("--data", type=Path, required=True, help="folder of the data")
+        if command in (compare, ablation, organic):
+            sub.add_argument("--output", type=Path, required=True, help="folder to write")
+        if command in (compare, ablation):
+            sub.add_argument("--table", action="store_true", help="train nothing, print the table")
+        if command is compare:
+            sub.add_argument("--frames", type=int, default=50)
+            sub.add_argument("--epochs", type=int, default=30)
+            sub.add_argument("--learning-rate", type=float, default=2e-3)
+            sub.add_argument("--base", default="jmp-xs", help="pre-trained model, name or file")
+            sub.add_argument("--molecules", nargs="+", choices=MOLECULES, default=list(MOLECULES))
+        if command is ablation:
+            sub.add_argument("--steps", type=int, default=120)
+        if command is dynamics:
+            sub.add_argument("--model", default="jmp-xs-organic")
+            sub.add_argument("--head", help="of a model with several, e.g. ani1x")
+            sub.add_argument("--ps", type=float, default=20.0)
+            sub.add_argument("--timestep", type=float, default=0.5, help="fs")
+    args = parser.parse_args()
+    args.command(args)
+
+
+if __name__ == "__main__":
+    main()
