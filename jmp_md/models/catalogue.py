@@ -83,7 +83,14 @@ _FINE_TUNED = [
     for task, data in _DATA.items()
 ]
 
-KNOWN: dict[str, KnownModel] = {m.name: m for m in (*_OFFICIAL, _SMALL, *_FINE_TUNED)}
+_ORGANIC = KnownModel(
+    "jmp-xs-organic",
+    base="jmp-xs",
+    task="organic",
+    data="molecules of H, C, N and O of ANI-1x and Transition-1x",
+)
+
+KNOWN: dict[str, KnownModel] = {m.name: m for m in (*_OFFICIAL, _SMALL, _ORGANIC, *_FINE_TUNED)}
 
 
 def how_to_get(model: KnownModel) -> str:

@@ -159,9 +159,10 @@ def shipped_models() -> list[ModelEntry]:
 def shipped_for(numbers: Sequence[int]) -> list[ModelEntry]:
     """Shipped models that were made for a structure, the best choice first.
 
-    A model covers the structure when one of its heads saw all of its elements. One made for a
-    single molecule (its header names a domain) covers only structures of that formula, and
-    those it covers better than a general model does.
+    A model covers the structure when its head saw all of its elements. One made for a single
+    molecule (its header names a domain) covers only structures of that formula, and those it
+    covers better than a general model does. A model with several heads is for no structure before
+    one is chosen, as their levels of theory differ.
 
     Args:
         numbers: Atomic numbers of all atoms, in any order.
@@ -171,7 +172,8 @@ def shipped_for(numbers: Sequence[int]) -> list[ModelEntry]:
         entry
         for entry in shipped_models()
         if entry.header
-        and any(set(numbers) <= set(head.elements) for head in entry.header.heads)
+        and len(entry.header.heads) == 1
+        and set(numbers) <= set(entry.header.heads[0].elements)
         and entry.domain in ("", formula)
     ]
     return sorted(covering, key=lambda e: (not e.domain, len(e.elements), e.name))
