@@ -106,8 +106,13 @@ def oracle_prediction(
 
 def official_state(potential: Potential) -> dict[str, Tensor]:
     """The weights under the names of an official fine-tuned checkpoint."""
+    return official_names(potential.state_dict())
+
+
+def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same of a state dict."""
     state = {}
-    for key, value in potential.state_dict().items():
+    for key, value in weights.items():
         if key.startswith("backbone.radial."):
             name = key.removeprefix("backbone.radial.")
             state |= {f"backbone.bases.{copy}.rbf.{name}": value for copy in _RADIAL_COPIES}
