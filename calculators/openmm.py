@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch  # before openmm, or the TorchForce plugin does not load
 
+from jmp_md.calculators.openmm_interaction import Interaction
 from jmp_md.calculators.openmm_mixed import (
     INTERPOLATE,
     check_subset,
@@ -97,8 +98,7 @@ def jmp_force(
         device="cpu" if backend == "torch" else device,
     )
     _check_numbers(numbers, potential)
-    make = python_force if backend == "python" else torch_force
-    force = make(
+    interaction = Interaction(
         potential,
         numbers,
         atoms=chosen.tolist() if subset else None,
@@ -107,6 +107,8 @@ def jmp_force(
         skin=skin,
         parameter=parameter,
     )
+    force = python_force(interaction) if backend == "python" else torch_force(interaction)
+    force.setUsesPeriodicBoundaryConditions(interaction.periodic)
     force.setName("JMPForce")
     force.setForceGroup(force_group)
     return force

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 
-import numpy as np
 import torch  # before openmm, or the plugin does not find torch's libraries
 
+from jmp_md.calculators.openmm_interaction import Interaction
 from jmp_md.errors import InputError
 from jmp_md.export.write import openmm_module
-from jmp_md.potential import Potential
 
 # isort: split
 import openmm
@@ -46,30 +44,12 @@ def plugin_problem() -> str:
     return ""
 
 
-def torch_force(
-    potential: Potential,
-    numbers: np.ndarray,
-    *,
-    atoms: Sequence[int] | None,
-    periodic: bool,
-    direct: bool,
-    skin: float,
-    parameter: str | None,
-) -> openmm.Force:
-    """A TorchForce.
+def torch_force(interaction: Interaction) -> openmm.Force:
+    """A TorchForce; the potential must be on the CPU, OpenMM moves it where its platform computes.
 
     TorchScript optimises a module during its first three calls, which takes seconds and gains
     nothing here: take steps ``with torch.jit.optimized_execution(False)`` to go without. Make the
     context before: what OpenMM does with the module then needs the optimiser.
-
-    Args:
-        potential: The model, on the CPU; OpenMM moves it to where its platform computes.
-        numbers: (n_atoms,) atomic numbers.
-        atoms: Indices of the particles they are; None for all particles.
-        periodic: Whether there is a box.
-        direct: Take forces from the direct force head.
-        skin: Å by which neighbours are searched beyond the cutoff.
-        parameter: Global parameter that scales energy and forces, if any.
 
     Raises:
         InputError: TorchForce cannot be used here; the message says why.
@@ -79,17 +59,16 @@ def torch_force(
     import openmmtorch
 
     module = openmm_module(
-        potential,
-        numbers.tolist(),
-        "direct" if direct else "conservative",
-        atoms=atoms,
-        periodic=periodic,
-        scaled=parameter is not None,
-        skin=skin,
+        interaction.potential,
+        interaction.numbers.tolist(),
+        "direct" if interaction.direct else "conservative",
+        atoms=interaction.atoms,
+        periodic=interaction.periodic,
+        scaled=interaction.parameter is not None,
+        skin=interaction.skin,
     )
     force = openmmtorch.TorchForce(module)
-    force.setUsesPeriodicBoundaryConditions(periodic)
-    force.setOutputsForces(direct)
-    if parameter is not None:
-        force.addGlobalParameter(parameter, 1.0)
+    force.setOutputsForces(interaction.direct)
+    if interaction.parameter is not None:
+        force.addGlobalParameter(interaction.parameter, 1.0)
     return force
