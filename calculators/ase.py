@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,10 +44,14 @@ class JMPCalculator(Calculator):
         precision: ``"bf16"`` for dense layers in bfloat16; ``jmp-md check`` measures what it costs.
         memory: ``"lean"`` computes parts of the network twice to need less memory, ``"fast"``
             never, ``"auto"`` where half of the free memory would not do.
+        compile: Compile the network at its first use, which takes minutes once per model and
+            machine; :meth:`warmup` does so in advance.
 
     Attributes:
         potential: The model.
         neighbours: The neighbour list; ``neighbours.rebuilds`` counts searches.
+        direct: Whether forces come from the direct force head.
+        oc_tags: Whether the tags of structures are OC20's.
 
     Raises:
         InputError: An option that does not exist or does not fit the model.
@@ -73,6 +78,7 @@ class JMPCalculator(Calculator):
         references: Mapping[str, float] | None = None,
         precision: str = "full",
         memory: str = "auto",
+        compile: bool = False,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -93,14 +99,15 @@ class JMPCalculator(Calculator):
             device=device,
             precision=precision,
             memory=memory,
+            compile=compile,
         )
-        self._direct = forces == "direct"
-        if self._direct and self.potential.force_head is None:
+        self.direct = forces == "direct"
+        if self.direct and self.potential.force_head is None:
             raise InputError(
                 f"head {self.potential.head.name!r} of model {self.potential.header.name!r} has no "
                 "direct forces: use forces='conservative'"
             )
-        self._oc_tags = tags == "oc"
+        self.oc_tags = tags == "oc"
         self._warned = False
         self.neighbours = NeighbourCache(self.potential.policy.cutoff, skin)
         if not self.potential.head.has_references:
@@ -116,10 +123,21 @@ class JMPCalculator(Calculator):
             raise InputError(f"cannot set {', '.join(options)}: make a new JMPCalculator with it")
         return {}
 
+    def warmup(self, atoms: Atoms) -> float:
+        """Compute forces once, so that no later call has to compile; returns the seconds it took.
+
+        Raises:
+            InputError: A structure the model cannot be used for.
+        """
+        began = time.perf_counter()
+        self.calculate(atoms, ("energy", "forces"))
+        self.reset()
+        return time.perf_counter() - began
+
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation: ASE's list, and tags where they count."""
         changes: list[str] = super().check_state(atoms, tol)
-        if self._oc_tags and self.atoms and not np.array_equal(atoms.get_tags(), self._tags()):
+        if self.oc_tags and self.atoms and not np.array_equal(atoms.get_tags(), self._tags()):
             changes.append("tags")
         return changes
 
@@ -163,7 +181,7 @@ class JMPCalculator(Calculator):
         numbers, cell = atoms.numbers, atoms.cell.array
         check_structure(atoms.positions, numbers, cell, atoms.pbc, potential.header, potential.head)
         tags = self._tags()
-        if self._oc_tags:
+        if self.oc_tags:
             check_tags(tags)
         self._warn_foreign(numbers)
         pairs, positions = self.neighbours.update(atoms.positions, numbers, cell, atoms.pbc)
@@ -172,17 +190,17 @@ class JMPCalculator(Calculator):
             single_structure(positions, numbers, cell, pairs, tags),
             forces=forces,
             stress=forces and self._has_stress(),
-            direct=self._direct,
+            direct=self.direct,
         )
 
     def _tags(self) -> np.ndarray:
-        return self.atoms.get_tags() if self._oc_tags else np.full(len(self.atoms), 2)
+        return self.atoms.get_tags() if self.oc_tags else np.full(len(self.atoms), 2)
 
     def _has_stress(self) -> bool:
-        return bool(self.atoms.pbc.all()) and not self._direct
+        return bool(self.atoms.pbc.all()) and not self.direct
 
     def _require_stress(self) -> None:
-        if self._direct:
+        if self.direct:
             raise PropertyNotImplementedError(
                 "direct forces have no stress: use forces='conservative'"
             )

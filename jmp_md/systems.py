@@ -52,7 +52,7 @@ class System:
             InputError: Atoms on top of each other.
         """
         pairs, positions = self.neighbours.update(self.positions, self.numbers, self.cell, self.pbc)
-        check_distances(positions, self.numbers, self.cell, pairs)
+        check_distances(positions, self.numbers, self.cell, self.neighbours.close)
         structures = single_structure(positions, self.numbers, self.cell, pairs, self.tags)
         return make_item(structures, self.pbc, self._potential.policy)
 
@@ -110,6 +110,15 @@ class BatchedSystems:
         """Neighbour searches of the present systems so far."""
         return sum(system.neighbours.rebuilds for system in self._systems.values())
 
+    @property
+    def max_edges(self) -> int:
+        """Largest number of main-graph edge slots in a batch; it decides what is computed together,
+        and so about the last bits of results."""
+        return self._predictor.max_edges
+
+    def __getitem__(self, key: int) -> System:
+        return self._systems[key]
+
     def add(self, atoms: Atoms) -> int:
         """Add a structure; returns its key, which is never used again."""
         key = self._added
@@ -132,6 +141,8 @@ class BatchedSystems:
         self,
         positions: np.ndarray | Sequence[np.ndarray] | None = None,
         cells: Sequence[np.ndarray] | None = None,
+        *,
+        on_error: str = "raise",
     ) -> list[Result]:
         """Energies, forces and stress of all systems.
 
@@ -139,6 +150,8 @@ class BatchedSystems:
             positions: One (n_atoms, 3) Å per system, or all atoms in one array; None leaves
                 atoms where they are.
             cells: One (3, 3) Å per system; None leaves cells as they are.
+            on_error: What becomes of a system that cannot be computed: ``"raise"``, or ``"keep"``
+                to get a result of NaN with the error as its attribute ``error``.
 
         Raises:
             InputError: Arrays that do not fit the systems, or a system that cannot be computed.
@@ -149,17 +162,20 @@ class BatchedSystems:
             self._require_one_each("cells", cells)
             for (key, system), cell in zip(self._systems.items(), cells, strict=True):
                 system.cell = _array(f"the cell of system {key}", cell, (3, 3))
-        items = []
+        results: dict[int, Result] = {}
+        items: dict[int, Item] = {}
         for key, system in self._systems.items():
-            with _naming(key):
+            try:
                 system.check()
-                items.append(system.item())
-        results = []
-        for key, result in zip(self._systems, self._predictor.predict(items), strict=True):
-            if result.error is not None:
-                raise InputError(f"system {key}: {result.error}") from result.error
-            results.append(result)
-        return results
+                items[key] = system.item()
+            except InputError as error:
+                results[key] = Result.failed(len(system.numbers), error)
+        results.update(zip(items, self._predictor.predict(list(items.values())), strict=True))
+        if on_error == "raise":
+            for key in self._systems:
+                if (failure := results[key].error) is not None:
+                    raise InputError(f"system {key}: {failure}") from failure
+        return [results[key] for key in self._systems]
 
     def _move(self, positions: np.ndarray | Sequence[np.ndarray]) -> None:
         sizes = [len(system.numbers) for system in self._systems.values()]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.calculators.calculator import Calculator
 
-from jmp_md.batch import BatchPredictor, Result
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.systems import System
+from jmp_md.simulate.given import Given
+from jmp_md.systems import BatchedSystems
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.optimize.optimize import Optimizer
+
+    from jmp_md.batch import Result
+    from jmp_md.systems import System
 
 OPTIMIZERS = ("LBFGS", "FIRE")
 
@@ -49,7 +51,7 @@ def relax_many(
     fmax: float = 0.01,
     optimizer: str = "LBFGS",
     steps: int = 500,
-    batch_size: int = 64,
+    batch_size: int = 256,
     progress: Callable[[int, Relaxed], None] | None = None,
 ) -> list[Relaxed]:
     """Relax structures together, each with an ASE optimizer of its own.
@@ -86,9 +88,14 @@ def relax_many(
             f"fmax {fmax!r} eV/Å, steps {steps!r}, batch_size {batch_size!r}: must be positive, 0 "
             "or more, and 1 or more"
         )
-    predictor = BatchPredictor(calculator.potential, direct=calculator._direct)
+    systems = BatchedSystems(
+        calculator.potential,
+        direct=calculator.direct,
+        oc_tags=calculator.oc_tags,
+        skin=calculator.neighbours.skin,
+    )
     waiting = enumerate(structures)
-    moving: dict[int, _Walker] = {}
+    moving: dict[int, _Walker] = {}  # by key in systems
     done: dict[int, Relaxed] = {}
 
     def finish(index: int, end: Relaxed) -> None:
@@ -96,29 +103,43 @@ def relax_many(
         if progress is not None:
             progress(index, end)
 
-    while _fill(moving, finish, waiting, batch_size, calculator, optimizer):
-        for index, result in zip(moving, _compute(moving.values(), predictor), strict=True):
-            moving[index].see(result)
-        for index in list(moving):
-            walker = moving[index]
+    def let_in() -> None:
+        while len(moving) < batch_size and (entry := next(waiting, None)) is not None:
+            index, given = entry
+            try:
+                key = systems.add(given)
+            except InputError as error:
+                reason = error.__cause__ if isinstance(error.__cause__, InputError) else error
+                nothing = float("nan")
+                finish(index, Relaxed(given.copy(), False, 0, nothing, nothing, reason))
+            else:
+                moving[key] = _Walker(index, given, systems[key], optimizer)
+
+    let_in()
+    while moving:
+        for walker, result in zip(moving.values(), systems.compute(on_error="keep"), strict=True):
+            walker.see(result)
+        for key, walker in list(moving.items()):
             if walker.error is None and walker.fmax > fmax and walker.steps < steps:
                 walker.move()
             else:
-                finish(index, moving.pop(index).end(fmax))
+                systems.remove(key)
+                del moving[key]
+                finish(walker.index, walker.end(fmax))
+        let_in()
     return [done[index] for index in sorted(done)]
 
 
 class _Walker:
-    """A structure on its way, with its neighbours and its optimizer."""
+    """A structure on its way, with its optimizer."""
 
-    def __init__(self, given: Atoms, calculator: JMPCalculator, optimizer: str) -> None:
+    def __init__(self, index: int, given: Atoms, system: System, optimizer: str) -> None:
         import ase.optimize
 
-        self.system = System(
-            given, calculator.potential, calculator.neighbours.skin, calculator._oc_tags
-        )
+        self.index = index
+        self.system = system
         self.atoms = given.copy()
-        self.atoms.calc = _Given()
+        self.atoms.calc = Given(system)
         self._optimizer: Optimizer = getattr(ase.optimize, optimizer)(self.atoms, logfile=None)
         self.steps = 0
         self.error: InputError | None = None
@@ -126,7 +147,7 @@ class _Walker:
     def see(self, result: Result) -> None:
         """Take energy and forces of where the structure is."""
         self.error = result.error
-        self.atoms.calc.take(self.atoms, energy=result.energy, forces=result.forces)
+        self.atoms.calc.take(self.atoms, result)
         self.fmax = float(np.linalg.norm(self.atoms.get_forces(), axis=1).max())
 
     def move(self) -> None:
@@ -142,49 +163,7 @@ class _Walker:
         atoms = self.atoms.copy()
         results = self.atoms.calc.results
         if self.error is None:
-            atoms.calc = SinglePointCalculator(atoms, **results)
+            known = {"energy": results["energy"], "forces": results["forces"]}
+            atoms.calc = SinglePointCalculator(atoms, **known)
         converged = self.fmax <= fmax
         return Relaxed(atoms, converged, self.steps, results["energy"], self.fmax, self.error)
-
-
-class _Given(Calculator):
-    """Results that were computed elsewhere, for where the atoms are now."""
-
-    implemented_properties: ClassVar = ["energy", "forces"]
-
-    def take(self, atoms: Atoms, **results: Any) -> None:
-        """Replace the results."""
-        self.atoms, self.results = atoms.copy(), results
-
-
-def _fill(
-    moving: dict[int, _Walker],
-    finish: Callable[[int, Relaxed], None],
-    waiting: Iterator[tuple[int, Atoms]],
-    room: int,
-    calculator: JMPCalculator,
-    optimizer: str,
-) -> bool:
-    """Let structures in while there is room; whether any are on their way."""
-    while len(moving) < room and (entry := next(waiting, None)) is not None:
-        index, given = entry
-        try:
-            moving[index] = _Walker(given, calculator, optimizer)
-        except InputError as error:
-            nothing = float("nan")
-            finish(index, Relaxed(given.copy(), False, 0, nothing, nothing, error))
-    return bool(moving)
-
-
-def _compute(walkers: Iterable[_Walker], predictor: BatchPredictor) -> list[Result]:
-    """A result for each, with an error where there is nothing to compute."""
-    results: list[Result | None] = []
-    items = []
-    for walker in walkers:
-        try:
-            items.append(walker.system.item())
-            results.append(None)
-        except InputError as error:
-            results.append(Result.failed(len(walker.atoms), error))
-    computed = iter(predictor.predict(items))
-    return [next(computed) if result is None else result for result in results]

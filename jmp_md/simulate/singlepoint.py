@@ -45,8 +45,8 @@ def singlepoint(
             structures,
             calculator.potential,
             properties=("energy", "forces", "stress") if stress else ("energy", "forces"),
-            forces="direct" if calculator._direct else "conservative",
-            tags="oc" if calculator._oc_tags else None,
+            forces="direct" if calculator.direct else "conservative",
+            tags="oc" if calculator.oc_tags else None,
             on_error=on_error,
         )
     return [_compute(i, atoms, calculator, stress, on_error) for i, atoms in enumerate(structures)]
