@@ -32,6 +32,7 @@ _COMMANDS = (
     "phonons",
     "eos",
     "elastic",
+    "descriptors",
     "export",
     "doctor",
 )

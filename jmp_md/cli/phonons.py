@@ -95,7 +95,8 @@ def _remarks(result: Phonons) -> list[str]:
     if result.imaginary:
         remarks.append(
             f"there are imaginary modes, to {result.lowest:.3f} THz: the crystal is unstable in "
-            "this model, or the supercell too small, or the structure not relaxed"
+            "this model, or the supercell too small, or the structure not relaxed; thermal "
+            "properties leave these modes out"
         )
     if result.fmax > 0.01:
         remarks.append(

@@ -70,27 +70,29 @@ def energy_volume(result: EquationOfState) -> Figure:
     return figure
 
 
-def embedding_map(points: np.ndarray, groups: Sequence[str], label: str) -> Figure:
-    """Points in the plane, coloured by group.
+def embedding_map(planes: Mapping[str, np.ndarray], groups: Sequence[str], label: str) -> Figure:
+    """Structures as points in planes, coloured by group.
 
     Args:
-        points: (n, 2).
-        groups: Name of the group of each; beyond ten groups, the rest share a colour.
-        label: How the plane was found.
+        planes: Title and points (n, 2) of each plane.
+        groups: Name of the group of each point; beyond ten groups, the rest share a colour.
+        label: How the planes were found.
     """
-    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(3.6 * len(planes) + 1.4, 3.6), layout="constrained")
     names = np.array(groups)
     kinds, counts = np.unique(names, return_counts=True)
     common = kinds[np.argsort(-counts, kind="stable")]
     shown = common[:10] if len(common) <= 10 else common[:9]
-    for name in shown:
-        axes.plot(*points[names == name].T, ".", ms=6, label=name)
-    if len(shown) < len(common):
-        rest = ~np.isin(names, shown)
-        axes.plot(*points[rest].T, ".", ms=4, color="lightgray", label="others", zorder=0)
-    axes.set(xlabel=f"{label} 1", ylabel=f"{label} 2")
-    axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    rest = ~np.isin(names, shown)
+    panels = figure.subplots(1, len(planes), squeeze=False)[0]
+    for axes, (title, points) in zip(panels, planes.items(), strict=True):
+        for name in shown:
+            axes.plot(*points[names == name].T, ".", ms=5, label=name)
+        if rest.any():
+            axes.plot(*points[rest].T, ".", ms=4, color="lightgray", label="others", zorder=0)
+        axes.set(title=title, xlabel=f"{label} 1", ylabel=f"{label} 2")
+    handles, texts = panels[0].get_legend_handles_labels()
+    figure.legend(handles, texts, fontsize="small", frameon=False, loc="outside right center")
     return figure
 
 
