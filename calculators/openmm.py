@@ -201,7 +201,13 @@ class _Particles:
             numbers = [a.element.atomic_number if a.element is not None else 0 for a in atoms]
             names = [f"{a.name} of {a.residue.name} {a.residue.id}" for a in atoms]
             return cls(np.array(numbers), names, source.getPeriodicBoxVectors() is not None)
-        numbers = [int(z) for z in source]
+        try:
+            numbers = [int(z) for z in source]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"neither an openmm.app.Topology nor atomic numbers: {type(source).__name__}; "
+                "give e.g. pdb.topology, or atoms.numbers of ASE"
+            ) from error
         return cls(np.array(numbers), [f"Z = {z}" for z in numbers], False)
 
     def choose(self, atoms: Sequence[int] | None) -> np.ndarray:

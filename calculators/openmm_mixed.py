@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree
 
+import numpy as np
 import openmm
-from openmm import app
+from openmm import app, unit
 
 from jmp_md.errors import InputError
 
@@ -49,8 +50,8 @@ def check_subset(
         molecules: Whether the subset must consist of whole molecules without virtual sites.
 
     Raises:
-        InputError: The topology is another system's, a particle of the subset is a virtual site,
-            or the subset is not whole molecules.
+        InputError: The topology is another system's, its box never reached the system, a particle
+            of the subset is a virtual site, or the subset is not whole molecules.
     """
     n = system.getNumParticles()
     if topology.getNumAtoms() != n:
@@ -58,6 +59,7 @@ def check_subset(
             f"the topology has {topology.getNumAtoms()} atoms and the system {n} particles: give "
             "the topology the system was made from"
         )
+    _check_box(system, topology)
     names = [f"{a.index} ({a.name} of {a.residue.name} {a.residue.id})" for a in topology.atoms()]
     inside = set(atoms)
     for i in range(n):
@@ -146,6 +148,26 @@ def keep_molecules(system: openmm.System, topology: app.Topology, atoms: Sequenc
         system.addForce(bonds)
 
 
+def _check_box(system: openmm.System, topology: app.Topology) -> None:
+    """Refuse a system still in the box OpenMM starts from, where the topology has another."""
+    if topology.getPeriodicBoxVectors() is None:
+        return
+    given = _nanometers(topology.getPeriodicBoxVectors())
+    own = _nanometers(system.getDefaultPeriodicBoxVectors())
+    untouched = _nanometers(openmm.System().getDefaultPeriodicBoxVectors())
+    if np.array_equal(own, untouched) and not np.allclose(given, own):
+        sides = ", ".join(f"{side:g}" for side in np.diag(given))
+        raise InputError(
+            f"the topology has a box of {sides} nm, and the system still the one OpenMM starts "
+            "from: system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())"
+        )
+
+
+def _nanometers(box: Sequence[unit.Quantity] | unit.Quantity) -> np.ndarray:
+    """Box vectors (3, 3) in nm, rows are vectors."""
+    return np.array([list(row.value_in_unit(unit.nanometer)) for row in box])
+
+
 def _connections(system: openmm.System, topology: app.Topology) -> Iterable[tuple[int, int]]:
     """Pairs of particles that are bonded, in the topology or in the force field."""
     for bond in topology.bonds():
@@ -207,8 +229,11 @@ def _exclude(force: openmm.Force, atoms: Sequence[int]) -> None:
     """Switch off the non-bonded interactions within a subset."""
     pairs = itertools.combinations(sorted(atoms), 2)
     if isinstance(force, openmm.NonbondedForce):
-        for i, j in pairs:
-            force.addException(i, j, 0.0, 1.0, 0.0, True)
+        excluded = {force.addException(i, j, 0.0, 1.0, 0.0, True) for i, j in pairs}
+        for k in range(force.getNumExceptionParameterOffsets()):
+            name, exception, *_ = force.getExceptionParameterOffset(k)
+            if exception in excluded:  # else the parameter would bring it back
+                force.setExceptionParameterOffset(k, name, exception, 0.0, 0.0, 0.0)
         # Molecules of the subset may be in different images of the box.
         force.setExceptionsUsePeriodicBoundaryConditions(force.usesPeriodicBoundaryConditions())
         return

@@ -275,6 +275,45 @@ def test_forces_that_cannot_be_split_are_refused_by_name() -> None:
         create_mixed_system(modeller.topology, system, small_potential(), range(3), **EXACT)
 
 
+def test_offsets_of_a_parameter_do_not_bring_internal_terms_back() -> None:
+    modeller, system = waters(2)
+    model = small_potential()
+    (force,) = (f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    expected = energy_of(
+        context_of(
+            create_mixed_system(modeller.topology, system, model, range(3), **EXACT),
+            modeller.positions,
+        )
+    )
+    force.addGlobalParameter("switch", 1.0)
+    (inside,) = (
+        k
+        for k in range(force.getNumExceptions())
+        if set(force.getExceptionParameters(k)[:2]) == {0, 1}
+    )
+    force.addExceptionParameterOffset("switch", inside, 0.5, 0.0, 0.0)
+    mixed = create_mixed_system(modeller.topology, system, model, range(3), **EXACT)
+    assert energy_of(context_of(mixed, modeller.positions)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_box_that_never_reached_the_system_is_refused() -> None:
+    atoms = crystal()
+    system, topology = empty_system(atoms), topology_of(atoms)
+    system.setDefaultPeriodicBoxVectors(*openmm.System().getDefaultPeriodicBoxVectors())
+    with pytest.raises(InputError, match=r"a box of 0\.4, 0\.38, 0\.44 nm"):
+        add_jmp_force(system, topology, small_potential(), **EXACT)
+    system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    add_jmp_force(system, topology, small_potential(), **EXACT)
+
+
+def test_a_topology_of_another_system_is_refused() -> None:
+    topology = topology_of(molecule("CH3OH"))
+    with pytest.raises(InputError, match=r"has 6 atoms and the system 3 particles"):
+        add_jmp_force(empty_system(molecule("H2O")), topology, small_potential(), **EXACT)
+    with pytest.raises(InputError, match=r"neither an openmm.app.Topology nor atomic numbers"):
+        jmp_force(small_potential(), ["O", "H", "H"], **EXACT)
+
+
 def test_water_with_charges_on_virtual_sites_is_refused_within_the_subset() -> None:
     modeller, _ = waters(2)
     field = app.ForceField("amber14/tip4pew.xml")
@@ -347,6 +386,11 @@ def test_openmm_ml_knows_the_models_by_name(
         assert energy_of(context) == pytest.approx(expected, rel=1e-11)
     with pytest.raises(InputError, match="needs model="):
         openmmml.MLPotential("jmp")
+    shipped = openmmml.MLPotential("jmp-xs-rmd17-ethanol")
+    atoms.calc = JMPCalculator("jmp-xs-rmd17-ethanol", device="cpu")
+    context = context_of(shipped.createSystem(topology_of(atoms), device="cpu"), atoms.positions)
+    expected = atoms.get_forces() * KJ * 10
+    assert relative(forces_of(context), expected) < 1e-5
 
     modeller, system = water_box()
     general = openmmml.MLPotential("jmp", model=str(model), dtype="float64", device="cpu")
