@@ -9,41 +9,25 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
-from factories import SIZES
 from torch_geometric.data import Batch
-from training_cases import ALONE, history, well, write_npz
+from training_cases import ALONE, PRETRAIN, history, well, write_npz
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
-from jmp_md.training.batches import to_data
+from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList
-from jmp_md.training.loss import residuals
+from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.mixture import MixSampler, expanded_sizes
 from jmp_md.training.pretrain import MultiTask, PretrainObjective, TaskData, pretrainer
 from jmp_md.training.recipe import PretrainRecipe, from_yaml
 from jmp_md.training.shuffle import Shuffle
 from jmp_md.training.trainer import Trainer
 
-RECIPE = f"""
-task: pretrain
-model:
-  name: tiny
-  sizes: {SIZES | {"num_blocks": 1}}
-  graph: {{main: 4.0, atom_edge: 4.0, quadruplet: 2.0, atom_atom: 4.0}}
-tasks:
-  water: {{train: water.npz, level_of_theory: springs}}
-  methanol:
-    train: methanol.npz
-    graph: {{kind: official, cutoff: 5.0, max_neighbors: 20}}
-mix: {{n_validation: 3}}
-optimiser: {{epochs: 2, batch_size: 4, learning_rate: 2.0e-3, edge_dropout: 0.1, warmup_steps: 2}}
-"""
-
 
 def recipe(*overrides: str) -> PretrainRecipe:
-    made = from_yaml(RECIPE, "test", list(overrides))
+    made = from_yaml(PRETRAIN, "test", list(overrides))
     assert isinstance(made, PretrainRecipe)
     return made
 
@@ -161,7 +145,7 @@ def test_a_resumed_run_repeats_the_losses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forces", ["direct", "conservative"])
 def test_the_model_has_a_head_per_task_on_one_backbone(tmp_path: Path, forces: str) -> None:
-    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "r.yaml").write_text(PRETRAIN)
     write_npz(tmp_path / "water.npz", well(24))
     write_npz(tmp_path / "methanol.npz", well(24, "CH3OH", seed=1))
     output = tmp_path / "run"
@@ -201,7 +185,7 @@ def test_references_can_come_from_a_file(tmp_path: Path) -> None:
     write_npz(tmp_path / "water.npz", well(24))
     command = ["data", "reference", str(tmp_path / "water.npz"), "--json", str(tmp_path / "w.json")]
     assert main(command) == 0
-    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "r.yaml").write_text(PRETRAIN)
     write_npz(tmp_path / "methanol.npz", well(24, "CH3OH", seed=1))
     output = tmp_path / "run"
     command = ["train", str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--output", str(output)]
@@ -228,3 +212,85 @@ def test_heads_share_what_is_trained(tmp_path: Path) -> None:
     for multi in (model, copies):
         assert multi.potential("water").backbone is multi.potential("methanol").backbone
     assert copies.backbone is not model.backbone
+
+
+def test_errors_below_the_margins_of_a_task_teach_nothing(tmp_path: Path) -> None:
+    """Water's margins are halfway between the errors of two structures, methanol has none."""
+    plain = trainer(tmp_path).objective
+    assert isinstance(plain, PretrainObjective)
+    plain.eval()
+    potential = plain.model.potential("water")
+    batch = Batch.from_data_list([to_data(f, potential.policy.cutoff) for f in well(2, seed=2)])
+    scales = plain.scales["water"]
+    found = residuals(potential, batch, scales)
+    one = Scales(1.0, 1.0)
+    prediction = potential.predict(to_structures(batch))
+    assert found.forces is not None
+    assert prediction.forces is not None
+    energy = (prediction.energy - batch.energy).abs()
+    force = (prediction.forces - batch.forces).abs().mean(dim=1)
+    margins = one._replace(energy=float(energy.mean()), forces=float(force.mean()))
+    options = (f"tasks.water.energy_margin={margins.energy}",
+               f"tasks.water.force_margin={margins.forces}")  # fmt: skip
+    objective = trainer(tmp_path, *options).objective
+    assert isinstance(objective, PretrainObjective)
+    assert objective.margins == {"water": margins, "methanol": Scales(0.0, 0.0)}
+    objective.eval()
+    cut = residuals(potential, batch, scales, margins=margins)
+    assert cut.forces is not None
+    for some, every, size, limit in (
+        (cut.energy, found.energy, energy, margins.energy),
+        (cut.forces, found.forces, force, margins.forces),
+    ):
+        assert 0 < int((size < limit).sum()) < len(size)
+        assert torch.equal(some[size < limit], torch.zeros_like(some[size < limit]))
+        assert torch.equal(some[size >= limit], every[size >= limit])
+    below = residuals(potential, batch, scales, margins=Scales(1e9, 1e9))
+    sums, counts = mean_terms([below.energy, below.forces])
+    sums.sum().backward()
+    assert counts.tolist() == [2, 6]  # they still count
+    assert all(p.grad is None or not p.grad.any() for p in potential.parameters())
+    sums, _ = objective({"water": batch})
+    assert sums[0] < plain({"water": batch})[0][0]
+
+
+def test_one_task_has_nothing_to_conflict_with(tmp_path: Path) -> None:
+    histories = []
+    for value in ("false", "true"):
+        options = ("tasks={water: {train: water.npz}}", f"mix.pcgrad={value}")
+        data = {"water": tasks()["water"]}
+        made = pretrainer(recipe(*options), data, tmp_path / value, ALONE)
+        histories.append([row["loss"] for row in made.run().history])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+
+
+def test_steps_oppose_no_task_where_conflicts_are_projected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jmp_md.training.update.scale_shared_gradients", lambda backbone: None)
+    options = ("mix.pcgrad=true", "optimiser.edge_dropout=0", "optimiser.clip_norm=null")
+    found = set()
+    for k in range(4):
+        made = trainer(tmp_path, *options)
+        update = made.update
+        batch = made.frames.collate([made.frames[key] for key in [("water", k), ("methanol", 1)]])
+        shared = [p for p, own in zip(update.parameters, update.shared, strict=True) if own]
+        by_task = []
+        for task in batch:
+            sums, counts = made.objective({task: batch[task]})
+            whole = torch.autograd.grad((sums / counts).sum() / 2, shared, allow_unused=True)
+            by_task.append(torch.cat([torch.zeros(p.numel()) if g is None else g.flatten()
+                                      for p, g in zip(shared, whole, strict=True)]))  # fmt: skip
+        assert update(batch, 0, 2) is not None
+        taken = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten()
+                           for p in shared])  # fmt: skip
+        conflict = bool(torch.dot(*by_task) < 0)
+        found.add(conflict)
+        assert torch.allclose(taken, sum(by_task), rtol=1e-3, atol=1e-6) == (not conflict)
+        assert all(torch.dot(taken, gradient) > 0 for gradient in by_task)
+    assert found == {False, True}
+
+
+def test_a_mix_without_conflicts_trains(tmp_path: Path) -> None:
+    rows = trainer(tmp_path, "mix.pcgrad=true", "optimiser.epochs=8").run().history
+    assert rows[-1]["loss"] < rows[0]["loss"]

@@ -10,13 +10,7 @@ from factories import random_potential
 from torch import nn
 
 from jmp_md.errors import InputError
-from jmp_md.training.optimisation import (
-    Schedule,
-    clip_gradients,
-    layer_groups,
-    make_optimiser,
-    scale_shared_gradients,
-)
+from jmp_md.training.optimisation import Schedule, layer_groups, make_optimiser
 from jmp_md.training.sections import LayerFactors, OptimiserSection
 
 
@@ -110,24 +104,3 @@ def test_layer_factors_reach_the_blocks_they_are_meant_for() -> None:
         layer_groups(potential, LayerFactors(blocks=(0.5,)))
     with pytest.raises(InputError, match="does not fit a model of 2 blocks"):
         layer_groups(random_potential(), LayerFactors(paper=True))
-
-
-def test_shared_projections_get_the_mean_gradient_of_the_blocks() -> None:
-    potential = random_potential(num_blocks=2).requires_grad_(True)
-    for parameter in potential.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    scale_shared_gradients(potential.backbone)
-    for name, parameter in potential.backbone.named_parameters():
-        shared = name.startswith("bases.mlp_")
-        expected = 1.0 if not shared else 1 / 3 if "mlp_rbf_out" in name else 1 / 2
-        assert torch.allclose(parameter.grad, torch.full_like(parameter, expected)), name
-
-
-def test_gradients_are_clipped_by_value_and_by_norm() -> None:
-    parameter = nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.tensor([3.0, -4.0])
-    section = OptimiserSection(clip_value=1.0, clip_norm=None)
-    assert clip_gradients([parameter], section) == pytest.approx(5.0)
-    assert parameter.grad.tolist() == [1.0, -1.0]
-    clip_gradients([parameter], OptimiserSection(clip_norm=0.5))
-    assert float(parameter.grad.norm()) == pytest.approx(0.5, rel=1e-4)

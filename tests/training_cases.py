@@ -28,6 +28,21 @@ data: {{train: train.npz, n_train: 8, n_validation: 3}}
 optimiser: {{epochs: 3, batch_size: 4, learning_rate: 2.0e-3}}
 """
 
+PRETRAIN = f"""
+task: pretrain
+model:
+  name: tiny
+  sizes: {TINY}
+  graph: {{main: 4.0, atom_edge: 4.0, quadruplet: 2.0, atom_atom: 4.0}}
+tasks:
+  water: {{train: water.npz, level_of_theory: springs}}
+  methanol:
+    train: methanol.npz
+    graph: {{kind: official, cutoff: 5.0, max_neighbors: 20}}
+mix: {{n_validation: 3}}
+optimiser: {{epochs: 2, batch_size: 4, learning_rate: 2.0e-3, edge_dropout: 0.1, warmup_steps: 2}}
+"""
+
 
 def well(n: int, formula: str = "H2O", seed: int = 0) -> list[Frame]:
     """Frames of a molecule whose atoms are held to their places by springs of every pair."""

@@ -122,14 +122,19 @@ def _process(rank: int, arguments: list[str], size: int, store: str) -> None:
     """One of the processes of a run; the environment is its own."""
     from jmp_md.cli.main import main
 
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
-    os.environ[_STORE] = store
+    take_part(rank, size, store)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(torch.get_num_threads() // size, 1))
+    sys.exit(main(arguments))
+
+
+def take_part(rank: int, size: int, store: str) -> None:
+    """Make this process, whose environment is its own, one of ``size`` that meet in ``store``."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ[_STORE] = store
     loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     if loopback:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-    sys.exit(main(arguments))
 
 
 def share(sizes: Sequence[int], ranks: int) -> list[list[int]]:

@@ -59,7 +59,12 @@ class PotentialObjective(Objective):
         """See :class:`Objective`: a term for each weight that is not zero."""
         loss = self.loss
         found = residuals(
-            self.model, batch, self.scales, forces=bool(loss.forces), stress=bool(loss.stress)
+            self.model,
+            batch,
+            self.scales,
+            forces=bool(loss.forces),
+            stress=bool(loss.stress),
+            gradient_scale=self.gradient_scale,
         )
         return mean_terms([found.energy if loss.energy else None, found.forces, found.stress])
 

@@ -34,8 +34,18 @@ class Residuals(NamedTuple):
     stress: Tensor | None
 
 
+NO_MARGINS = Scales(0.0, 0.0)
+
+
 def residuals(
-    potential: Potential, batch: Data, scales: Scales, *, forces: bool = True, stress: bool = False
+    potential: Potential,
+    batch: Data,
+    scales: Scales,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+    margins: Scales = NO_MARGINS,
+    gradient_scale: float = 1.0,
 ) -> Residuals:
     """Errors of a batch, from a direct force head where the potential has one.
 
@@ -45,6 +55,9 @@ def residuals(
         scales: What errors are divided by.
         forces: Whether forces are wanted.
         stress: Whether the stress is wanted.
+        margins: Errors that count as none: of an energy in eV, and of the force on an atom, as a
+            mean over its components, in eV/Å.
+        gradient_scale: Factor of the energy while its gradient is taken, lest it vanish in fp16.
     """
     parameter = potential.embedding.weight
     direct = potential.force_head is not None
@@ -59,16 +72,20 @@ def residuals(
     energy_label, force_label = labels(batch, parameter.dtype, parameter.device)
     constant = potential.constant_energies(s)
     target = energy_label.index_add(0, s.structure, -constant).to(total.dtype)
-    energy_error = _marked(_difference(total, target).abs() / scales.energy, target)
+    error = _difference(total, target).abs()
+    error = error * (error.detach() >= margins.energy)
+    energy_error = _marked(error / scales.energy, target)
 
     wanted = [s.positions] * (forces and not direct) + [strain] * stress
-    gradients = list(torch.autograd.grad(total.sum(), wanted, create_graph=True)) if wanted else []
+    gradients = _gradients(total.sum(), wanted, gradient_scale)
     force_error = None
     if forces:
         predicted = direct_forces * (head.force_scale or 1.0) if direct else -gradients.pop(0)
+        difference = _difference(predicted, force_label)
+        counts = difference.detach().abs().mean(dim=1) >= margins.forces
         # 1e-6 keeps the gradient of the length finite where the error is zero.
-        difference = _difference(predicted, force_label) / scales.forces + 1e-6
-        force_error = _marked(torch.linalg.norm(difference, dim=1), force_label[:, 0])
+        length = torch.linalg.norm(difference / scales.forces + 1e-6, dim=1)
+        force_error = _marked(length * counts, force_label[:, 0])
     stress_error = None
     if stress:
         volume = torch.linalg.det(s.cells).abs().view(-1, 1, 1)
@@ -77,6 +94,14 @@ def residuals(
         stress_error = difference.abs().mean(dim=(1, 2)) / scales.energy
         stress_error = _marked(stress_error, stress_label[:, 0, 0])
     return Residuals(energy_error, force_error, stress_error)
+
+
+def _gradients(total: Tensor, wanted: list[Tensor], scale: float) -> list[Tensor]:
+    """Differentiable derivatives of ``total``, computed at ``scale`` times their size."""
+    if not wanted:
+        return []
+    found = torch.autograd.grad(total * scale, wanted, create_graph=True)
+    return [gradient / scale for gradient in found] if scale != 1.0 else list(found)
 
 
 def mean_terms(errors: list[Tensor | None]) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,17 @@ class Objective(nn.Module, ABC):
         model: What is trained; it has a ``backbone``.
         weights: Weight of each term of the loss.
         monitor: Name of the error to lower.
+        tasks: Tasks whose gradients are not to conflict, which then can be evaluated one by one;
+            empty where there is one gradient of all.
+        gradient_scale: Factor of energies while forces are taken from them, see
+            :class:`~jmp_md.training.gradients.LossScale`.
     """
 
     model: nn.Module
     weights: tuple[float, ...]
     monitor: str
+    tasks: tuple[str, ...] = ()
+    gradient_scale: float = 1.0
 
     @abstractmethod
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:

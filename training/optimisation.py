@@ -1,4 +1,4 @@
-"""Learning rates, averaged weights and gradient rules of the paper."""
+"""Learning rates and averaged weights of the paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jmp_md.errors import InputError
-from jmp_md.nn.backbone import GemNetOC
 from jmp_md.training.sections import LayerFactors, OptimiserSection
 
 # The paper's factors, by number of blocks (arXiv 2310.16802, appendix).
@@ -136,22 +135,3 @@ class Schedule:
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
-
-
-def scale_shared_gradients(backbone: GemNetOC) -> None:
-    """Divide gradients of projections all blocks share by the number of blocks (spec section 6)."""
-    n_blocks = len(backbone.int_blocks)
-    for name, parameter in backbone.bases.named_parameters():
-        if parameter.grad is not None and name.startswith("mlp_"):
-            parameter.grad.div_(n_blocks + 1 if name.startswith("mlp_rbf_out") else n_blocks)
-
-
-def clip_gradients(parameters: list[nn.Parameter], section: OptimiserSection) -> torch.Tensor:
-    """Limit gradients by value, then by norm; returns their norm before that."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if section.clip_value is not None:
-        torch.nn.utils.clip_grad_value_(parameters, section.clip_value)
-    if section.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, section.clip_norm)
-    return norm

@@ -30,6 +30,7 @@ from jmp_md.training.mixture import MixedFrames, MixSampler
 from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import PretrainRecipe
 from jmp_md.training.scale_factors import fit_scale_factors
+from jmp_md.training.sections import MixSection
 from jmp_md.training.start import build, graph_policy, start_from
 from jmp_md.training.trainer import Trainer
 
@@ -98,7 +99,8 @@ class PretrainObjective(Objective):
         validation: Frames of each task to validate on.
         scales: Standard deviation of energies and rms of forces of each task.
         force_weights: lambda_F of each task.
-        structure_wise: See above.
+        mix: How tasks are weighed.
+        margins: Errors of each task that count as none; see :func:`residuals`.
     """
 
     weights = (1.0, 1.0)
@@ -110,20 +112,29 @@ class PretrainObjective(Objective):
         validation: Mapping[str, PairedFrames],
         scales: Mapping[str, Scales],
         force_weights: Mapping[str, float],
-        structure_wise: bool,
+        mix: MixSection,
+        margins: Mapping[str, Scales],
     ) -> None:
         super().__init__()
         self.model: MultiTask = model
         self.validation = validation
         self.scales = scales
         self.force_weights = force_weights
-        self.structure_wise = structure_wise
+        self.structure_wise = mix.structure_wise
+        self.margins = margins
+        self.tasks = tuple(model.tasks) if mix.pcgrad else ()
 
     def forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
         """See :class:`Objective`: the energy and the force term."""
         energies, forces = [], []
         for task, part in batch.items():
-            found = residuals(self.model.potential(task), part, self.scales[task])
+            found = residuals(
+                self.model.potential(task),
+                part,
+                self.scales[task],
+                margins=self.margins[task],
+                gradient_scale=self.gradient_scale,
+            )
             assert found.forces is not None
             energies.append(found.energy)
             by_atom = found.forces * self.force_weights[task]
@@ -208,7 +219,8 @@ def pretrainer(
         cutoff = potential.policy.cutoff
         paired[name] = PairedFrames(data.train, cutoff, keep=False)
         validation[name] = PairedFrames(data.validation, cutoff)
-    objective = PretrainObjective(model, validation, scales, weights, recipe.mix.structure_wise)
+    margins = {name: Scales(t.energy_margin, t.force_margin) for name, t in recipe.tasks.items()}
+    objective = PretrainObjective(model, validation, scales, weights, recipe.mix, margins)
     sizes = {name: len(data.train) for name, data in tasks.items()}
     section = recipe.optimiser
     sampler = MixSampler(sizes, recipe.mix.temperature, section.batch_size, recipe.seed)

@@ -116,7 +116,10 @@ class OptimiserSection:
         clip_value: Largest component of the gradient; null for no limit.
         ema_decay: Decay per step of the averaged weights, which validation and the model use.
         edge_dropout: Probability with which training leaves out a pair of atoms.
-        precision: ``bf16`` computes the network, not the geometry, in bfloat16.
+        dropout: Probability with which training zeroes a feature that atoms receive from their
+            edges, in each block.
+        precision: ``bf16`` and ``fp16`` compute the blocks, not geometry, bases and heads, in 16
+            bits; ``fp16`` scales gradients so that they do not vanish.
         recompute: Compute blocks again in the backward pass: a third more time, far less memory.
         validate_every: Steps between validations, where not once per epoch.
         max_skipped: Batches whose loss or gradient may fail to be finite; the next one stops.
@@ -141,7 +144,8 @@ class OptimiserSection:
     clip_value: float | None = None
     ema_decay: float = 0.99
     edge_dropout: float = 0.0
-    precision: Literal["float32", "bf16"] = "float32"
+    dropout: float = 0.0
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     recompute: bool = False
     validate_every: int | None = None
     max_skipped: int = 100
@@ -153,10 +157,11 @@ class OptimiserSection:
                 raise InputError(f"recipe key optimiser.{name} = {value}: must be at least 1")
         if len(self.betas) != 2:
             raise InputError(f"recipe key optimiser.betas = {self.betas}: AdamW takes two")
-        if not 0 <= self.edge_dropout < 1:
-            raise InputError(
-                f"recipe key optimiser.edge_dropout = {self.edge_dropout}: from 0 to below 1"
-            )
+        for name in ("edge_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"recipe key optimiser.{name} = {getattr(self, name)}: from 0 to below 1"
+                )
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,8 @@ class TaskSection:
         graph: Graphs of this task, where they are not the model's.
         force_weight: Weight of the force term; by default the mean number of atoms.
         max_force: eV/Å; frames with a force above it are left out.
+        energy_margin: eV; errors of energies below it count as none (threshold loss).
+        force_margin: eV/Å; likewise for an atom, the mean over its components.
         level_of_theory: Of the labels.
     """
 
@@ -217,6 +224,8 @@ class TaskSection:
     graph: dict[str, Any] | None = None
     force_weight: float | None = None
     max_force: float | None = None
+    energy_margin: float = 0.0
+    force_margin: float = 0.0
     level_of_theory: str = "unknown"
 
 
@@ -229,11 +238,13 @@ class MixSection:
         structure_wise: Whether the force loss is a mean over structures of means over atoms, or
             one mean over all atoms.
         n_validation: Frames of each task to validate on, at most.
+        pcgrad: Take from each task's gradient what opposes another task's (PCGrad).
     """
 
     temperature: float = 2.0
     structure_wise: bool = True
     n_validation: int = 500
+    pcgrad: bool = False
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

@@ -48,6 +48,7 @@ def train(
     max_minutes: float | None = None,
     workers: int = 0,
     tensorboard: bool = False,
+    shard: bool = False,
 ) -> Path:
     """Run a recipe; returns the model file.
 
@@ -60,6 +61,7 @@ def train(
         max_minutes: Stop cleanly after the validation before which this time is reached.
         workers: Processes per device that make batches; 0 makes them where they are used.
         tensorboard: Also log for TensorBoard.
+        shard: Split weights, moments and averages between the processes.
 
     Raises:
         InputError: Data missing or too few, or a run is there and ``resume`` was not asked for.
@@ -68,7 +70,7 @@ def train(
         raise InputError(f"{output} holds a run: pass --resume, or another --output")
     ranks = join(device)
     try:
-        options = {"workers": workers, "tensorboard": tensorboard}
+        options = {"workers": workers, "tensorboard": tensorboard, "shard": shard}
         trainer, test = _prepare(recipe, data, output, ranks, options)
         if resume:
             trainer.resume()

@@ -11,28 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from jmp_md._version import __version__
 from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
-from jmp_md.nn.backbone import GemNetOC
 from jmp_md.training.batches import Frames, Sampler, batches
 from jmp_md.training.distributed import Ranks, share
 from jmp_md.training.objective import Objective
-from jmp_md.training.optimisation import (
-    Schedule,
-    averaged,
-    clip_gradients,
-    layer_groups,
-    make_optimiser,
-    scale_shared_gradients,
-)
+from jmp_md.training.optimisation import Schedule
 from jmp_md.training.recipe import AnyRecipe, from_yaml, to_yaml
 from jmp_md.training.store import load_checkpoint, save_checkpoint
+from jmp_md.training.update import Update
 
 MODEL_FILE, LAST_FILE, LOG_FILE = "model.safetensors", "last.ckpt", "log.csv"
 BAD_BATCH_FILE = "not-finite.ckpt"
@@ -65,6 +56,7 @@ class Trainer:
         ranks: This process among those of the run.
         workers: Processes that make batches; 0 makes them here.
         tensorboard: Also log for TensorBoard.
+        shard: Split the training state between the processes.
     """
 
     def __init__(
@@ -77,6 +69,7 @@ class Trainer:
         ranks: Ranks,
         workers: int = 0,
         tensorboard: bool = False,
+        shard: bool = False,
     ) -> None:
         self.objective, self.recipe, self.section = objective, recipe, recipe.optimiser
         self.frames, self.sampler = frames, sampler
@@ -87,30 +80,18 @@ class Trainer:
                 f"optimiser.batch_size = {recipe.optimiser.batch_size} for {ranks.size} processes: "
                 "it counts the structures of all of them, so give at least one for each"
             )
-        model = objective.model
-        self.average = averaged(model, self.section.ema_decay)
-        self.backbone.bf16 = self.section.precision == "bf16"
-        self.backbone.recompute = self.section.recompute
-        groups = layer_groups(model, self.section.layer_factors)
-        self.parameters = [p for group in groups.values() for p in group]
-        self.optimiser = make_optimiser(groups, self.section)
+        self.update = Update(objective, self.section, ranks, recipe.seed, shard)
         self.schedule = Schedule(
-            self.optimiser, list(groups), self.section, sampler.steps_per_epoch
+            self.update.optimiser, self.update.factors, self.section, sampler.steps_per_epoch
         )
         self.total_steps = self.section.epochs * sampler.steps_per_epoch
         self.interval = self.section.validate_every or sampler.steps_per_epoch
-        self.parallel: nn.Module = objective
-        if ranks.size > 1:
-            # Tasks that a batch lacks leave their heads without gradients.
-            self.parallel = DistributedDataParallel(objective, find_unused_parameters=True)
         self.writer = _tensorboard(output) if tensorboard and ranks.rank == 0 else None
 
     @property
-    def backbone(self) -> GemNetOC:
-        """The backbone that is trained."""
-        backbone = self.objective.model.backbone
-        assert isinstance(backbone, GemNetOC)
-        return backbone
+    def average(self) -> nn.Module:
+        """The averaged weights."""
+        return self.update.average
 
     def run(self, max_minutes: float | None = None, report: Report | None = None) -> Progress:
         """Train until the recipe says to stop, or stop cleanly when time is up.
@@ -128,12 +109,13 @@ class Trainer:
             end = min(self.total_steps, (self.progress.step // self.interval + 1) * self.interval)
             loss = self._steps(end)
             self.progress.epoch = end // self.sampler.steps_per_epoch
+            averages = self.update.averages()
             measured: dict[str, float] = {}
-            if self.ranks.rank == 0:
-                measured = self.objective.measure(self.average.module)
+            if self.ranks.rank == 0 and averages is not None:
+                measured = self.objective.measure(averages)
             measured = self.ranks.shared(measured)
             self.progress.seconds += time.monotonic() - start
-            self._record(loss, measured)
+            self._record(loss, measured, averages)
             if report and self.ranks.rank == 0:
                 report(self.progress.history[-1])
             late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
@@ -149,7 +131,7 @@ class Trainer:
             or (p.step > self.schedule.end and self.schedule.rate < s.min_learning_rate)
         )
 
-    def _record(self, loss: float, measured: dict[str, float]) -> None:
+    def _record(self, loss: float, measured: dict[str, float], averages: nn.Module | None) -> None:
         """Keep the model if it is the best, then everything needed to go on."""
         p = self.progress
         metric = measured[self.objective.monitor]
@@ -165,15 +147,12 @@ class Trainer:
         better = metric < p.best
         p.best, p.since_best = (metric, 0) if better else (p.best, p.since_best + 1)
         self.schedule.after_validation(p.step, metric)
-        if self.ranks.rank == 0:
-            if better:
-                self.objective.export(
-                    self.average.module, self.output / MODEL_FILE, measured, self.about()
-                )
-            self.save()
-            if self.writer is not None:
-                for name, value in row.items():
-                    self.writer.add_scalar(name, value, p.step)
+        if better and self.ranks.rank == 0 and averages is not None:
+            self.objective.export(averages, self.output / MODEL_FILE, measured, self.about())
+        self.save()
+        if self.writer is not None:
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, p.step)
 
     def _steps(self, end: int) -> float:
         """Steps up to ``end``; returns the mean loss of those that were taken, NaN without any."""
@@ -186,6 +165,8 @@ class Trainer:
             self.progress.step += 1
             if value is not None:
                 total, count = total + value, count + 1
+            elif not self.update.scale.overflowed:
+                self._skip(batch)
         return total / count if count else float("nan")
 
     def _share(self, step: int) -> list[Any]:
@@ -197,30 +178,9 @@ class Trainer:
         return [keys[k] for k in parts[self.ranks.rank]] or keys[:1]
 
     def _step(self, batch: Any) -> float | None:
-        """One update; None when the loss or gradient was not finite and the batch was skipped."""
-        self.optimiser.zero_grad(set_to_none=True)
-        devices = [self.ranks.device] if self.ranks.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            # What is drawn depends on the step alone, so that a resumed run draws the same.
-            place = (self.recipe.seed, self.progress.step, self.ranks.rank)
-            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-            sums, counts = self.parallel(batch)
-        n = len(self.sampler.batch(self.progress.step))
-        if self.ranks.rank >= n:  # its structure is in another process' share as well
-            sums, counts = sums * 0.0, counts * 0.0
-        weights = sums.new_tensor(self.objective.weights)
-        means = weights / self.ranks.summed(counts.clone()).clamp(min=1)
-        loss = (means * sums).sum() * self.ranks.size  # gradients are averaged over processes
-        loss.backward()
-        scale_shared_gradients(self.backbone)
-        norm = clip_gradients(self.parameters, self.section)
-        total = self.ranks.summed(loss.detach().clone()) / self.ranks.size
-        if not torch.isfinite(norm + total):
-            self._skip(batch)
-            return None
-        self.optimiser.step()
-        self.average.update_parameters(self.objective.model)
-        return float(total)
+        """One update; None when the loss or gradient was not finite."""
+        step = self.progress.step
+        return self.update(batch, step, len(self.sampler.batch(step)))
 
     def _skip(self, batch: Any) -> None:
         self.progress.skipped += 1
@@ -255,12 +215,12 @@ class Trainer:
         """
         state = {
             "recipe": to_yaml(self.recipe),
-            "potential": self.objective.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            **self.update.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": dataclasses.asdict(self.progress),
         }
+        if self.ranks.rank > 0:
+            return
         save_checkpoint(self.output / LAST_FILE, state)
         with atomic_write(self.output / LOG_FILE) as path, path.open("w", newline="") as file:
             names = dict.fromkeys(name for row in self.progress.history for name in row)
@@ -281,9 +241,7 @@ class Trainer:
                 f"{path} was written by another recipe: resume with {self.output / 'recipe.yaml'}, "
                 "or choose another --output"
             )
-        self.objective.model.load_state_dict(state["potential"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.update.load_state_dict(state)
         self.schedule.load_state_dict(state.get("schedule", {}))
         self.progress = Progress(**state["progress"])
 

@@ -21,6 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--devices", type=int, default=1, help="devices of this machine to train on (default: 1)"
     )
     parser.add_argument(
+        "--shard",
+        action="store_true",
+        help="split weights and optimiser between the devices, for models too large for one",
+    )
+    parser.add_argument(
         "--workers", type=int, default=0, help="processes per device that make batches (default: 0)"
     )
     parser.add_argument("--max-minutes", type=float, help="stop after the epoch this time falls in")
@@ -55,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         max_minutes=args.max_minutes,
         workers=args.workers,
         tensorboard=args.tensorboard,
+        shard=args.shard,
     )
     if os.environ.get("RANK", "0") == "0":
         print(f"model: {model}")
@@ -68,7 +74,7 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
     words += [word for assignment in args.set for word in ("--set", assignment)]
     if args.max_minutes is not None:
         words += ["--max-minutes", str(args.max_minutes)]
-    words += [f"--{name}" for name in ("resume", "tensorboard") if getattr(args, name)]
+    words += [f"--{name}" for name in ("resume", "tensorboard", "shard") if getattr(args, name)]
     return words
 
 

@@ -119,11 +119,13 @@ class GemNetOC(nn.Module):
             the rest again there: more time, less memory. Not in TorchScript.
         bf16: Dense layers and messages of the blocks in bfloat16; geometry, bases and heads
             keep the type of the weights. Not in TorchScript.
+        fp16: The same in float16, for training with scaled gradients.
     """
 
     direct_forces: Final[bool]
     recompute: bool
     bf16: bool
+    fp16: bool
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -131,6 +133,7 @@ class GemNetOC(nn.Module):
         self.direct_forces = c.direct_forces
         self.recompute = False
         self.bf16 = False
+        self.fp16 = False
         self.radial = RadialBasis(c.num_radial, c.basis_cutoff)
         self.bases = Bases(c)
         self.int_blocks = nn.ModuleList([InteractionBlock(c) for _ in range(c.num_blocks)])
@@ -162,10 +165,11 @@ class GemNetOC(nn.Module):
         else:
             bases = checkpoint(self.bases, radial, graph, h.shape[0], use_reentrant=False)
         m = self.bases.edge_emb(h, radial.main, graph.main)
-        if torch.jit.is_scripting() or not self.bf16:
+        if torch.jit.is_scripting() or not (self.bf16 or self.fp16):
             energy_features, force_features = self._propagate(h, m, bases, graph)
         else:
-            with torch.autocast(h.device.type, torch.bfloat16):
+            half = torch.float16 if self.fp16 else torch.bfloat16
+            with torch.autocast(h.device.type, half):
                 energy_features, force_features = self._propagate(h, m, bases, graph)
             energy_features = [z.to(h.dtype) for z in energy_features]
             force_features = [f.to(h.dtype) for f in force_features]
