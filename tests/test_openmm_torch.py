@@ -146,6 +146,20 @@ def test_a_barostat_changes_the_box_and_xml_keeps_the_force() -> None:
     assert energy_of(context) == pytest.approx(expected, rel=1e-10)
 
 
+def test_virtual_sites_are_left_out() -> None:
+    model = small_potential()
+    atoms = molecule("H2O") + Atoms("X", positions=[[0.0, 0.0, 0.0]])
+    system = empty_system(atoms)
+    system.setParticleMass(3, 0.0)
+    system.setVirtualSite(3, openmm.ThreeParticleAverageSite(0, 1, 2, 0.6, 0.2, 0.2))
+    add_jmp_force(system, topology_of(atoms), model, backend="torch", dtype="float64")
+    context = context_of(system, atoms.positions)
+    water = atoms[:3]
+    water.calc = JMPCalculator(model, dtype="float64", device="cpu")
+    assert energy_of(context) == pytest.approx(water.get_potential_energy() * KJ, rel=1e-12)
+    assert relative(forces_of(context)[:3], water.get_forces() * KJ * 10) < 1e-11
+
+
 @pytest.mark.parametrize("direct", [False, True])
 def test_an_exported_file_drives_openmm_with_and_without_this_package(
     tmp_path: Path, direct: bool

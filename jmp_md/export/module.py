@@ -201,11 +201,18 @@ class OpenMMPotential(nn.Module):
         if box is not None:
             cell = box.detach().to(cell) * self.nm
         pbc = torch.full([3], box is not None, dtype=torch.bool, device=x.device)
-        # Not x.detach() alone: compiled, TorchScript may keep the graph of a detached tensor.
+        factor = torch.full([1], self.kj, dtype=torch.float64, device=x.device)
+        if self.scaled:
+            assert scale is not None
+            factor = factor * scale.to(factor)
+
+        # As the calculators do, the network is differentiated as it is, and what it gives scaled
+        # in double precision: a factor on the energy would round differently in each layer.
+        # Not x.detach(): compiled, TorchScript may keep the graph of a detached tensor.
         with torch.no_grad():
             pairs, placed = self.neighbours(x, cell, pbc)
-            shift = placed - x
-        x = x + shift  # near the origin
+            given = x.clone()
+        x = placed + (x - given) * (factor * self.potential.energy_scale)  # zero, but for gradients
 
         dtype = self.potential.embedding.weight.dtype
         energies, forces = self.potential.network(
@@ -216,15 +223,14 @@ class OpenMMPotential(nn.Module):
             cell.unsqueeze(0).to(dtype),
             pairs,
         )
-        energy = self.potential.physical(energies, self.numbers, torch.zeros_like(self.numbers), 1)
-        factor = torch.full([1], self.kj, dtype=torch.float64, device=x.device)
-        if self.scaled:
-            assert scale is not None
-            factor = factor * scale.to(factor)
+        with torch.no_grad():
+            values = energies.clone()
+        energy = self.potential.physical(values, self.numbers, torch.zeros_like(self.numbers), 1)
+        energy = energy * factor + (energies - values).sum()  # zero, but for gradients
         forces = (forces * (factor * self.potential.force_scale * self.nm)).to(positions.dtype)
         if forces.shape[0] > 0:
             forces = torch.zeros_like(positions).index_copy(0, self.atoms, forces)
-        return (energy * factor).squeeze(), forces
+        return energy.squeeze(), forces
 
 
 class OpenMMEnergy(OpenMMPotential):
