@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
 from jmp_md.cli.config import add_config
 from jmp_md.simulate.frames import FORMATS
 from jmp_md.simulate.md import ENSEMBLES, md
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
 NAME = "md"
-HELP = "molecular dynamics that can be killed and continued"
+HELP = "molecular dynamics that can be killed and continued; exit code 2 where a replica failed"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float32")
     parser.add_argument("--output", type=Path, help="folder of the run (default: STEM-md here)")
+    parser.add_argument(
+        "--replicas", type=int, default=1, metavar="N", help="runs in one batch, seeds of their own"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="run all structures of the file, in one batch"
+    )
     parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
     add_config(parser)
     parser.add_argument("--ensemble", choices=ENSEMBLES, help="default: %(default)s")
@@ -54,22 +65,66 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    atoms = read_structures(args.structure)[-1]
-    [(model, atoms.calc)] = calculators_for([atoms], args)
+    structures = read_structures(args.structure)
+    chosen = structures if args.all else structures[-1:]
     output = args.output or Path(f"{args.structure.stem}-md")
     options = {name: getattr(args, name) for name in md.__kwdefaults__ or {}}
     if args.time is not None:
         options["steps"] = round(1000 * args.time / args.timestep)
-    print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options['steps']} steps")
     try:
-        result = md(atoms, output, **(options | {"progress": _print_line}))
+        if args.all or args.replicas != 1:
+            return _run_many(chosen, output, args, options)
+        return _run_one(chosen[0], output, args, options)
     except KeyboardInterrupt:
         print(f"stopped; continue with --restart --output {output}")
         raise
+
+
+def _run_one(atoms: Atoms, output: Path, args: argparse.Namespace, options: dict[str, Any]) -> int:
+    [(model, atoms.calc)] = calculators_for([atoms], args)
+    print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options['steps']} steps")
+    result = md(atoms, output, **(options | {"progress": _print_line}))
     print(f"mean temperature {result.temperature:.1f} K", end="")
     print(f", drift {result.drift:+.4f} meV/atom/ps" if result.drift == result.drift else "")
     print(f"wrote {result.trajectory} and {result.log}")
     return 0
+
+
+def _run_many(
+    structures: Sequence[Atoms], output: Path, args: argparse.Namespace, options: dict[str, Any]
+) -> int:
+    from jmp_md.errors import InputError
+    from jmp_md.simulate.replicas import NOT_HERE, md_many
+
+    found = dict(calculators_for(structures, args))
+    if len(found) > 1:
+        raise InputError(
+            f"these structures need several models, {', '.join(found)}: run them one by one, or "
+            "choose one with --model"
+        )
+    [(model, calculator)] = found.items()
+    count = len(structures) * args.replicas
+    print(f"{count} replicas in one batch, model {model}, {options['steps']} steps")
+    own = {name: value for name, value in options.items() if name not in NOT_HERE}
+    results = md_many(
+        structures,
+        calculator,
+        output,
+        replicas=args.replicas,
+        steps=options["steps"],
+        restart=options["restart"],
+        progress=_print_lines,
+        **own,
+    )
+    for index, result in enumerate(results):
+        if result.error is not None:
+            print(f"replica {index} was dropped after step {result.steps}: {result.error}")
+    done = [result for result in results if result.error is None]
+    if done:
+        mean = sum(result.temperature for result in done) / len(done)
+        print(f"mean temperature {mean:.1f} K of {len(done)} replicas")
+    print(f"wrote {output}: {count} folders {results[0].log.parent.name} and so on")
+    return 0 if len(done) == count else 2
 
 
 def _print_line(line: dict[str, float]) -> None:
@@ -78,3 +133,13 @@ def _print_line(line: dict[str, float]) -> None:
         f"energy {line['total_eV']:16.6f} eV  temperature {line['temperature_K']:8.1f} K",
         flush=True,
     )
+
+
+def _print_lines(step: int, lines: Sequence[dict[str, float]]) -> None:
+    if lines:
+        mean = sum(line["temperature_K"] for line in lines) / len(lines)
+        print(
+            f"  step {step:8d}  time {lines[0]['time_fs'] / 1000:10.4f} ps  {len(lines):4d} "
+            f"replicas  mean temperature {mean:8.1f} K",
+            flush=True,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,10 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary
 
-from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.simulate import integrators
+from jmp_md.simulate.halves import halves
 
 if TYPE_CHECKING:
     from ase.md.md import MolecularDynamics
@@ -26,7 +27,7 @@ class Dynamics:
         atoms: Structure with momenta and calculator.
         integrator: ASE's object that moves them.
         rng: Source of random forces.
-        ensemble: One of :data:`jmp_md.simulate.md.ENSEMBLES`.
+        ensemble: One of :data:`jmp_md.simulate.options.ENSEMBLES`.
         centred: Whether the total momentum is zero and stays so.
         searched: Positions and cell at which a JMP model last searched neighbours. It computes
             with positions relative to those, so that they decide about the last bits of forces.
@@ -112,7 +113,6 @@ class Dynamics:
         integrator = integrators.make_integrator(
             atoms, ensemble, rng=rng, centred=centred, **options
         )
-        atoms.get_forces()
         return cls(atoms, integrator, rng, ensemble, centred, searched)
 
     def advance(self) -> None:
@@ -123,9 +123,20 @@ class Dynamics:
         if _searches(self.atoms) != before:
             self.searched = _here(self.atoms)
 
-    def set_temperature(self, temperature: float) -> None:
-        """Change the temperature, in K, of Langevin or Bussi dynamics."""
-        integrators.set_temperature(self.integrator, temperature)
+    def halves(self) -> Iterator[None]:
+        """Do a step, and yield where atoms have moved and need forces."""
+        before = _searches(self.atoms)
+        yield from halves(self.integrator)
+        self.step += 1
+        if _searches(self.atoms) != before:
+            self.searched = _here(self.atoms)
+
+    def heat(self, settings: dict[str, Any], steps: int) -> None:
+        """Set the temperature of a ramp over ``steps`` steps, where ``settings`` have one."""
+        start, end = settings["temperature"], settings["temperature_end"]
+        if end is not None:
+            temperature = start + (end - start) * self.step / steps
+            integrators.set_temperature(self.integrator, temperature)
 
     def temperature(self) -> float:
         """K, by the degrees of freedom that can move."""
@@ -154,8 +165,8 @@ def _centred(atoms: Atoms, settings: dict[str, Any]) -> bool:
 
 def _search_neighbours(atoms: Atoms) -> dict[str, np.ndarray]:
     """Make a JMP model search neighbours here and now, whatever it has computed before."""
-    if isinstance(atoms.calc, JMPCalculator):
-        old = atoms.calc.neighbours
+    old = _neighbours(atoms)
+    if old is not None:
         atoms.calc.neighbours = NeighbourCache(old.cutoff, old.skin)
         atoms.calc.neighbours.update(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
         atoms.calc.reset()
@@ -169,4 +180,10 @@ def _here(atoms: Atoms) -> dict[str, np.ndarray]:
 
 def _searches(atoms: Atoms) -> int:
     """Neighbour searches of a JMP model so far."""
-    return atoms.calc.neighbours.rebuilds if isinstance(atoms.calc, JMPCalculator) else 0
+    neighbours = _neighbours(atoms)
+    return 0 if neighbours is None else neighbours.rebuilds
+
+
+def _neighbours(atoms: Atoms) -> NeighbourCache | None:
+    """The neighbour list of a JMP model."""
+    return getattr(atoms.calc, "neighbours", None)

@@ -4,18 +4,66 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from jmp_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-FORMATS = ("extxyz", "traj")
+FORMATS = ("extxyz", "traj", "h5")
 
 # An ASE .traj file starts with a tag, then version, number of frames and where the table of frames
 # is; all else is appended. Bytes 24 to 48 and the length of the file thus say where it was.
 _ULM_HEADER = slice(24, 48)
+
+
+class FrameWriter(Protocol):
+    """A trajectory that only grows."""
+
+    path: Path
+
+    def write(self, atoms: Atoms) -> None:
+        """Append a frame: a structure that does not change any more."""
+
+    def mark(self) -> dict[str, Any]:
+        """Where the file is now, to be saved; what it holds is then safe on the disk."""
+
+    def commit(self) -> None:
+        """The last mark has been saved."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def open_frames(path: Path, mark: dict[str, Any] | None = None) -> FrameWriter:
+    """A trajectory: text, ASE's or HDF5.
+
+    Args:
+        path: File; its ending, one of :data:`FORMATS`, gives the format. Created, or taken back
+            to ``mark``.
+        mark: Where to continue; None starts the file anew.
+
+    Raises:
+        InputError: The file holds less than when the mark was made.
+    """
+    if path.suffix == ".h5":
+        from jmp_md.simulate.h5md import H5Frames
+
+        return H5Frames(path, mark)
+    return Frames(path, mark)
+
+
+def read_frames(path: Path) -> list[Atoms]:
+    """All frames of a trajectory that :func:`open_frames` wrote, also of one being written."""
+    if path.suffix == ".h5":
+        from jmp_md.simulate.h5md import read_h5md
+
+        return read_h5md(path)
+    from ase.io import read
+
+    frames: list[Atoms] = read(path, index=":")
+    return frames
 
 
 class TextFile:
@@ -86,6 +134,9 @@ class Frames:
         """Where the file is now; what it holds is then safe on the disk."""
         return _mark(self.path)
 
+    def commit(self) -> None:
+        """Nothing to do: all that was written is in the file."""
+
     def close(self) -> None:
         """Close the file."""
         (self._writer if self._text is None else self._text).close()
@@ -118,18 +169,27 @@ def cut_back(path: Path, mark: dict[str, Any]) -> None:
     Raises:
         InputError: The file holds less than it did then.
     """
-    size = path.stat().st_size if path.exists() else -1
-    if size < mark["size"]:
-        found = "is missing" if size < 0 else f"has {size} bytes"
-        raise InputError(
-            f"{path} {found}, but had {mark['size']} when the state was saved: put it back, or "
-            "start again in another folder"
-        )
+    require_size(path, mark["size"])
     with path.open("r+b") as file:
         file.truncate(mark["size"])
         if "header" in mark:
             file.seek(_ULM_HEADER.start)
             file.write(bytes.fromhex(mark["header"]))
+
+
+def require_size(path: Path, size: int) -> None:
+    """Refuse a file that has lost something.
+
+    Raises:
+        InputError: It is smaller than ``size`` bytes.
+    """
+    present = path.stat().st_size if path.exists() else -1
+    if present < size:
+        found = "is missing" if present < 0 else f"has {present} bytes"
+        raise InputError(
+            f"{path} {found}, but had {size} when the state was saved: put it back, or start "
+            "again in another folder"
+        )
 
 
 def _mark(path: Path) -> dict[str, Any]:

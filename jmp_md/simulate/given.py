@@ -49,7 +49,7 @@ class Given(Calculator):
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
         """What was given; None for what was not."""
-        value = self.results.get(name)
+        value: Any = self.results.get(name)
         return value.copy() if name == "forces" and value is not None else value
 
     def calculate(

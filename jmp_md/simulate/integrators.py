@@ -43,7 +43,7 @@ def make_integrator(
 
     Args:
         atoms: Structure with momenta and calculator; may get a constraint.
-        ensemble: One of :data:`jmp_md.simulate.md.ENSEMBLES`.
+        ensemble: One of :data:`jmp_md.simulate.options.ENSEMBLES`.
         timestep: fs.
         temperature: K.
         pressure: GPa.

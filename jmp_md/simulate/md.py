@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError, JMPError
-from jmp_md.simulate.frames import FORMATS, Frames, TextFile, snapshot
+from jmp_md.simulate.frames import read_frames
+from jmp_md.simulate.options import ENSEMBLES, check_options
+from jmp_md.simulate.recorder import COLUMNS, LOG, Recorder, drift
 from jmp_md.simulate.state import NAME as STATE
 from jmp_md.simulate.state import check_same, load_state, save_state
 from jmp_md.simulate.summary import describe, write_summary
@@ -21,20 +22,7 @@ if TYPE_CHECKING:
 
     from jmp_md.simulate.dynamics import Dynamics
 
-ENSEMBLES = ("nve", "nvt-langevin", "nvt-bussi", "nvt-nose-hoover", "npt", "npt-full")
-COLUMNS = (
-    "step",
-    "time_fs",
-    "potential_eV",
-    "kinetic_eV",
-    "total_eV",
-    "conserved_eV",
-    "temperature_K",
-    "volume_A3",
-)
-LOG = "log.csv"
-_RAMPED = ("nvt-langevin", "nvt-bussi")
-_LIGHT = 1.5  # amu: hydrogen, not deuterium
+__all__ = ["COLUMNS", "ENSEMBLES", "LOG", "MDResult", "md"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,8 @@ def md(
             constraints are left as they are.
         interval: Steps between frames.
         save_interval: Steps between states, the most that a kill costs.
-        trajectory: ``"extxyz"`` or ``"traj"``.
+        trajectory: ``"extxyz"``, ``"traj"`` or ``"h5"`` (H5MD, compressed, written whenever the
+            state is saved).
         seed: Of momenta and random forces.
         restart: Continue the run in ``output``; one that never got to a state starts anew.
         report: Write ``report.html`` at the end.
@@ -133,7 +122,9 @@ def md(
         "trajectory": trajectory,
         "seed": seed,
     }
-    _check(atoms, steps=steps, **settings)
+    if atoms.calc is None:
+        raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
+    check_options(atoms, steps=steps, **settings)
     started = time.monotonic()
     folder = Path(output)
     settings["model"] = describe(atoms.calc)
@@ -150,16 +141,15 @@ def md(
         _refuse_used(folder, trajectory)
     folder.mkdir(parents=True, exist_ok=True)
     run = Dynamics.resume(atoms, settings, *saved) if saved else Dynamics.start(atoms, settings)
-    marks = saved[1]["marks"] if saved else {}
-    frames = Frames(folder / f"trajectory.{trajectory}", marks.get("frames"))
-    log = TextFile(folder / LOG, marks.get("log"))
+    run.atoms.get_forces()
+    recorder = Recorder(folder, trajectory, timestep, saved[1]["marks"] if saved else None)
     try:
-        _propagate(run, folder, frames, log, settings, steps, progress, fresh=saved is None)
+        _propagate(run, folder, recorder, settings, steps, progress, fresh=saved is None)
     finally:
-        frames.close()
-        log.close()
+        recorder.close()
     run.atoms.set_constraint(atoms.constraints)
-    result = _result(run, frames.path, log.path)
+    figures_of_log = drift(recorder.log.path, len(atoms))
+    result = MDResult(run.atoms, recorder.frames.path, recorder.log.path, *figures_of_log)
     figures = {"temperature_K": result.temperature, "drift_meV_per_atom_ps": result.drift}
     write_summary(
         folder,
@@ -179,66 +169,13 @@ def _report(
     folder: Path, result: MDResult, about: dict[str, Any], calculator: Calculator | None
 ) -> None:
     import numpy as np
-    from ase.io import read
 
     from jmp_md.report.dynamics import write_dynamics_report
 
-    frames = read(result.trajectory, index=":")
+    frames = read_frames(result.trajectory)
     log = np.loadtxt(result.log, delimiter=",", skiprows=1, ndmin=2)
     known = {name: value for name, value in about.items() if value is not None}
     write_dynamics_report(folder, frames, log, COLUMNS, known, calculator)
-
-
-def _check(
-    atoms: Atoms,
-    *,
-    ensemble: str,
-    steps: int,
-    timestep: float,
-    temperature: float,
-    temperature_end: float | None,
-    pressure: float,
-    tdamp: float,
-    pdamp: float,
-    remove_drift: bool,
-    interval: int,
-    save_interval: int,
-    trajectory: str,
-    seed: int,
-) -> None:
-    if atoms.calc is None:
-        raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
-    for name, value, choices in (
-        ("ensemble", ensemble, ENSEMBLES),
-        ("trajectory", trajectory, FORMATS),
-    ):
-        if value not in choices:
-            raise InputError(f"{name} {value!r}: choose one of {', '.join(choices)}")
-    for name, number, unit in (
-        ("timestep", timestep, "fs"),
-        ("temperature", temperature, "K"),
-        ("temperature_end", 1.0 if temperature_end is None else temperature_end, "K"),
-        ("tdamp", tdamp, "fs"),
-        ("pdamp", pdamp, "fs"),
-        ("interval", interval, "steps"),
-        ("save_interval", save_interval, "steps"),
-    ):
-        if not 0 < number < float("inf"):
-            raise InputError(f"{name} {number!r} {unit}: must be positive")
-    if steps < 0 or seed < 0:
-        raise InputError(f"steps {steps!r} and seed {seed!r}: must be 0 or more")
-    if not abs(pressure) < float("inf"):
-        raise InputError(f"pressure {pressure!r} GPa: must be a number")
-    if temperature_end is not None and ensemble not in _RAMPED:
-        raise InputError(f"temperature_end goes with {' or '.join(_RAMPED)}, not with {ensemble}")
-    if ensemble.startswith("npt"):
-        _check_npt(atoms)
-    if timestep > 1.0 and (atoms.get_masses() < _LIGHT).any():
-        warnings.warn(
-            f"a timestep of {timestep} fs is too long for the vibrations of hydrogen: use 0.5 fs, "
-            "or heavier masses",
-            stacklevel=3,
-        )
 
 
 def _refuse_used(folder: Path, trajectory: str) -> None:
@@ -250,46 +187,31 @@ def _refuse_used(folder: Path, trajectory: str) -> None:
             )
 
 
-def _check_npt(atoms: Atoms) -> None:
-    if not atoms.pbc.all():
-        raise InputError(
-            "constant pressure needs a structure that is periodic in three directions, this one "
-            f"has pbc {atoms.pbc.tolist()}: choose an nvt ensemble"
-        )
-    if atoms.constraints:
-        raise InputError("constant pressure does not go with constraints: remove one of the two")
-
-
 def _propagate(
     run: Dynamics,
     folder: Path,
-    frames: Frames,
-    log: TextFile,
+    recorder: Recorder,
     settings: dict[str, Any],
     steps: int,
     progress: Callable[[dict[str, float]], None] | None,
     fresh: bool,
 ) -> None:
     def record() -> None:
-        line = _line(run, settings["timestep"])
-        frames.write(snapshot(run.atoms, step=run.step, time_fs=line["time_fs"]))
-        log.write(",".join(repr(line[column]) for column in COLUMNS) + "\n")
+        line = recorder.record(run)
         if progress is not None:
             progress(line)
 
     def save() -> None:
-        marks = {"frames": frames.mark(), "log": log.mark()}
-        save_state(folder, run.arrays(), {**run.facts(), "marks": marks, "settings": settings})
+        facts = {**run.facts(), "marks": recorder.marks(), "settings": settings}
+        save_state(folder, run.arrays(), facts)
+        recorder.commit()
 
-    start, end = settings["temperature"], settings["temperature_end"]
     try:
         if fresh:
-            log.write(",".join(COLUMNS) + "\n")
             record()
             save()
         while run.step < steps:
-            if end is not None:
-                run.set_temperature(start + (end - start) * run.step / steps)
+            run.heat(settings, steps)
             run.advance()
             if run.step % settings["interval"] == 0:
                 record()
@@ -299,34 +221,3 @@ def _propagate(
         raise InputError(
             f"the run stopped after step {run.step}: {error}; frames up to there are in {folder}"
         ) from error
-
-
-def _line(run: Dynamics, timestep: float) -> dict[str, float]:
-    """A line of the log, by column."""
-    atoms = run.atoms
-    potential, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
-    values = (
-        run.step,
-        round(run.step * timestep, 9),
-        potential,
-        kinetic,
-        potential + kinetic,
-        run.conserved_energy(),
-        run.temperature(),
-        float(atoms.get_volume()) if atoms.pbc.all() else float("nan"),
-    )
-    return dict(zip(COLUMNS, values, strict=True))
-
-
-def _result(run: Dynamics, trajectory: Path, log: Path) -> MDResult:
-    import numpy as np
-
-    table = np.loadtxt(log, delimiter=",", skiprows=1, ndmin=2)
-    time_ps = table[:, COLUMNS.index("time_fs")] / 1000
-    conserved = table[:, COLUMNS.index("conserved_eV")]
-    drift = float("nan")
-    if len(table) > 1 and np.isfinite(conserved).all():
-        slope = np.polyfit(time_ps, conserved, 1)[0]
-        drift = float(1000 * slope / len(run.atoms))
-    temperature = float(table[:, COLUMNS.index("temperature_K")].mean())
-    return MDResult(run.atoms, trajectory, log, temperature, drift)

@@ -1,0 +1,242 @@
+"""Many runs in one batch are the runs they would be alone; a bad one harms no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
+from ase.constraints import FixAtoms
+from factories import random_potential
+
+from jmp_md.batch import Result
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.errors import InputError
+from jmp_md.simulate.dynamics import Dynamics
+from jmp_md.simulate.frames import read_frames
+from jmp_md.simulate.halves import SPLIT
+from jmp_md.simulate.md import md
+from jmp_md.simulate.replicas import md_many
+from jmp_md.systems import BatchedSystems
+
+
+def calculator() -> JMPCalculator:
+    return JMPCalculator(random_potential(), dtype="float64", device="cpu", skin=0.05)
+
+
+def water() -> Atoms:
+    return molecule("H2O")
+
+
+def table(log: Path) -> np.ndarray:
+    return np.genfromtxt(log, delimiter=",", names=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What the runs wrote; HDF5 notes the way it was written, so that its frames are compared."""
+    found = {}
+    for path in sorted(folder.glob("replica-*/*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".h5":
+            frames = [(a.info["step"], a.positions, a.get_momenta()) for a in read_frames(path)]
+            found[name] = repr(frames).encode()
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+SETTINGS: dict[str, Any] = {
+    "timestep": 2.0,
+    "temperature": 400.0,
+    "temperature_end": None,
+    "pressure": 0.0,
+    "tdamp": 50.0,
+    "pdamp": 1000.0,
+    "remove_drift": True,
+    "seed": 3,
+}
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("ensemble", SPLIT)
+def test_a_step_in_halves_is_that_of_ase_bit_for_bit(ensemble: str, fixed: bool) -> None:
+    runs = []
+    for _ in range(2):
+        atoms = Atoms("Ar4", np.arange(12.0).reshape(4, 3))
+        atoms.calc = HarmonicCalculator(HarmonicForceField(atoms.copy(), 5 * np.eye(12)))
+        if fixed:
+            atoms.set_constraint(FixAtoms([0]))
+        runs.append(Dynamics.start(atoms, {**SETTINGS, "ensemble": ensemble}))
+    whole, divided = runs
+    for _ in range(20):
+        whole.advance()
+        assert list(divided.halves()) == [None]
+    assert np.array_equal(whole.atoms.positions, divided.atoms.positions)
+    assert np.array_equal(whole.atoms.get_momenta(), divided.atoms.get_momenta())
+    assert whole.step == divided.step == 20
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt-langevin"])
+def test_a_replica_is_the_run_with_its_seed(ensemble: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"ensemble": ensemble, "steps": 12, "interval": 4}
+    structures = [water(), molecule("CO2")]
+    results = md_many(
+        structures, calculator(), tmp_path / "all", replicas=2, seed=5, temperature=200, **options
+    )
+    assert len(results) == 4
+    for index, result in enumerate(results):
+        atoms = structures[index // 2].copy()
+        atoms.calc = calculator()
+        alone = md(
+            atoms,
+            tmp_path / str(index),
+            seed=5 + index,
+            temperature=200,
+            report=False,
+            **options,
+        )
+        assert result.atoms.positions == pytest.approx(alone.atoms.positions, abs=1e-9)
+        assert result.atoms.get_momenta() == pytest.approx(alone.atoms.get_momenta(), abs=1e-8)
+        assert table(result.log)["potential_eV"] == pytest.approx(
+            table(alone.log)["potential_eV"], abs=1e-8
+        )
+        assert result.error is None
+    assert not np.allclose(results[0].atoms.positions, results[1].atoms.positions, atol=1e-3)
+
+
+def test_energy_is_conserved_in_a_batch(tmp_path: Path) -> None:
+    results = md_many(
+        [water()],
+        calculator(),
+        tmp_path,
+        replicas=3,
+        ensemble="nve",
+        steps=60,
+        timestep=0.25,
+        interval=3,
+    )
+    for result in results:
+        log = table(result.log)
+        assert np.ptp(log["total_eV"]) < 0.02 * np.ptp(log["kinetic_eV"])
+        assert np.ptp(log["kinetic_eV"]) > 0
+
+
+@pytest.mark.parametrize("trajectory", ["extxyz", "h5"])
+def test_stopped_replicas_continue_bit_for_bit(trajectory: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"replicas": 3, "ensemble": "nve", "temperature": 600}
+    options |= {"steps": 20, "interval": 2, "save_interval": 7, "trajectory": trajectory}
+    md_many([water()], calculator(), tmp_path / "whole", **options)
+
+    def stop(step: int, lines: Any) -> None:
+        if step == 12:  # the last state is that of step 7
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        md_many([water()], calculator(), tmp_path / "parts", progress=stop, **options)
+    results = md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    steps = [frame.info["step"] for frame in read_frames(results[2].trajectory)]
+    assert steps == list(range(0, 21, 2))
+
+
+def explode(monkeypatch: pytest.MonkeyPatch, key: int, call: int) -> None:
+    """Make the forces on a system absurd from a call on."""
+    real, calls = BatchedSystems.compute, []
+
+    def absurd(systems: BatchedSystems, *args: Any, **options: Any) -> list[Result]:
+        calls.append(0)
+        results = real(systems, *args, **options)
+        if len(calls) > call and key in systems.keys:
+            i = systems.keys.index(key)
+            results[i] = replace(results[i], forces=1e6 * np.ones_like(results[i].forces))
+        return results
+
+    monkeypatch.setattr(BatchedSystems, "compute", absurd)
+
+
+@pytest.mark.parametrize("trajectory", ["extxyz", "h5"])
+def test_a_bad_replica_is_dropped_and_the_rest_finish(
+    trajectory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = water()
+    broken.positions[0, 0] = np.nan
+    structures = [water(), broken, water()]
+    options: dict[str, Any] = {"ensemble": "nve", "interval": 2, "trajectory": trajectory}
+    md_many([water()], calculator(), tmp_path / "alone", steps=8, **options)
+    explode(monkeypatch, key=1, call=3)  # the broken one never got a key
+    seen: list[int] = []
+    results = md_many(
+        structures,
+        calculator(),
+        tmp_path / "all",
+        steps=8,
+        progress=lambda step, lines: seen.append(len(lines)),
+        **options,
+    )
+    assert seen == [2, 2, 1, 1, 1]
+    assert [result.steps for result in results] == [8, 0, 4]
+    assert results[0].error is None
+    assert "not finite" in str(results[1].error)
+    assert "it exploded: its temperature is" in str(results[2].error)
+    assert [a.info["step"] for a in read_frames(results[2].trajectory)] == [0, 2]
+    alone = table(tmp_path / "alone/replica-000/log.csv")
+    assert table(results[0].log)["total_eV"] == pytest.approx(alone["total_eV"], abs=1e-9)
+    summary = json.loads((tmp_path / "all/summary.json").read_text())
+    assert set(summary["results"]["dropped"]) == {"1", "2"}
+    again = md_many(structures, calculator(), tmp_path / "all", steps=10, restart=True, **options)
+    assert [result.steps for result in again] == [10, 0, 4]
+    assert again[2].error == results[2].error
+
+
+def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"replicas": 2, "ensemble": "nvt-langevin", "temperature": 500}
+    options |= {"steps": 24, "interval": 1, "save_interval": 3, "trajectory": "h5"}
+    md_many([water()], calculator(), tmp_path / "whole", **options)
+    rng, kills = np.random.default_rng(1), 0
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            try:
+                md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.2, 0.5))
+        os.kill(child, signal.SIGKILL)
+        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+            break
+        kills += 1
+    assert kills > 1
+    results = md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+    for result in results:
+        steps = [frame.info["step"] for frame in read_frames(result.trajectory)]
+        assert steps == list(range(25))
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    model = calculator()
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="needs a JMPCalculator, not EMT"):
+        md_many([water()], EMT(), run)
+    with pytest.raises(InputError, match="ensemble 'npt' for several structures"):
+        md_many([water()], model, run, ensemble="npt")
+    with pytest.raises(InputError, match="0 structures, 1 replicas"):
+        md_many([], model, run)
+    with pytest.raises(InputError, match="md_many has no timstep"):
+        md_many([water()], model, run, timstep=1.0)
+    assert not run.exists()
+    md_many([water()], model, run, steps=1)
+    with pytest.raises(InputError, match=r"holds a run.*--restart"):
+        md_many([water()], model, run, steps=1)
+    with pytest.raises(InputError, match="replicas: 1, now 2"):
+        md_many([water()], model, run, steps=1, replicas=2, restart=True)
