@@ -28,9 +28,9 @@ def plugin_problem() -> str:
     versions = f"with torch {torch.__version__} and OpenMM {openmm.__version__}"
     try:
         import openmmtorch  # noqa: F401
-    except ModuleNotFoundError:
-        return "the package openmmtorch is not installed"
     except ImportError as error:
+        if getattr(error, "name", "") == "openmmtorch":
+            return "the package openmmtorch is not installed"
         return f"openmmtorch cannot be imported {versions}: {error}"
     for failure in openmm.Platform.getPluginLoadFailures():
         found = _FAILURE.match(failure)

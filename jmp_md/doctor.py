@@ -114,13 +114,20 @@ def _ase() -> str:
     return f"{ase.__version__}; ethanol with {MODEL}: {energy:.4f} eV, first call {took:.0f} ms"
 
 
-def _openmm() -> str:
+def _openmm() -> Check:
+    import torch  # before openmm
+
+    # isort: split
     import openmm
 
     names = [
         openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())
     ]
-    return f"{openmm.__version__}; platforms {', '.join(names)}"
+    detail, remedy = f"{openmm.__version__}; platforms {', '.join(names)}", ""
+    if torch.cuda.is_available() and "CUDA" not in names:
+        detail += "; its CUDA platform is missing, torch sees a GPU"
+        remedy = "pip install 'openmm[cuda12]', and 'openmmtorch[cuda12]' where TorchForce is used"
+    return Check("OpenMM", OK, detail, remedy)
 
 
 def _python_force() -> str:

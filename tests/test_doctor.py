@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from jmp_md import doctor
 from jmp_md.cli.main import main
@@ -35,6 +36,16 @@ def test_what_is_not_installed_is_missing_and_comes_with_a_remedy(
         assert checks[name].status == MISSING
         assert "pip install" in checks[name].remedy
         assert f"missing {name}" in report(list(checks.values()))
+
+
+def test_an_openmm_that_leaves_the_gpu_idle_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    openmm = pytest.importorskip("openmm")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(openmm.Platform, "getNumPlatforms", lambda: 1)
+    check = doctor._openmm()
+    assert check.status == OK
+    assert "platforms Reference; its CUDA platform is missing" in check.detail
+    assert "openmm[cuda12]" in check.remedy
 
 
 def test_a_plugin_that_takes_the_process_down_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
