@@ -49,6 +49,7 @@ def write_summary(
     settings: Mapping[str, Any],
     results: Mapping[str, Any],
     seconds: float,
+    name: str = NAME,
 ) -> None:
     """Write ``summary.json`` atomically.
 
@@ -59,6 +60,7 @@ def write_summary(
         settings: Options of the run.
         results: Its figures, with units in their names.
         seconds: Wall time.
+        name: Name of the file, where results are a file and not a folder.
     """
     versions = {name: version(name) for name in ("ase", "numpy", "torch")}
     summary = {
@@ -69,7 +71,7 @@ def write_summary(
         "seconds": round(seconds, 3),
         "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
     }
-    with atomic_write(folder / NAME) as temporary:
+    with atomic_write(folder / name) as temporary:
         temporary.write_text(json.dumps(summary, indent=2, default=str) + "\n")
 
 
