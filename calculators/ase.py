@@ -46,6 +46,7 @@ class JMPCalculator(Calculator):
             never, ``"auto"`` where half of the free memory would not do.
         compile: Compile the network at its first use, which takes minutes once per model and
             machine; :meth:`warmup` does so in advance.
+        trust: Whether a ``.pt2`` package may be loaded, which runs machine code it holds.
 
     Attributes:
         potential: The model.
@@ -79,6 +80,7 @@ class JMPCalculator(Calculator):
         precision: str = "full",
         memory: str = "auto",
         compile: bool = False,
+        trust: bool = False,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -100,6 +102,7 @@ class JMPCalculator(Calculator):
             precision=precision,
             memory=memory,
             compile=compile,
+            trust=trust,
         )
         self.direct = forces == "direct"
         if self.direct and self.potential.force_head is None:

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from jmp_md.batch import Result
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.checkpoints.exported import ScriptedPotential
+from jmp_md.checkpoints.exported import FixedPotential
 from jmp_md.errors import InputError
 from jmp_md.evaluation import evaluate
 from jmp_md.export.write import general_module
@@ -68,6 +68,7 @@ class Subject:
         dtype: ``"float32"`` or ``"float64"``, what simulations run in.
         seed: Of random displacements, rotations and velocities.
         steps: Steps of the dynamics.
+        compile: Whether to compile the network.
     """
 
     atoms: Atoms
@@ -75,6 +76,7 @@ class Subject:
     dtype: str
     seed: int
     steps: int
+    compile: bool = False
 
     @property
     def rng(self) -> np.random.Generator:
@@ -115,6 +117,7 @@ def check(
     device: str | torch.device | None = None,
     seed: int = 0,
     steps: int = 200,
+    compile: bool = False,
 ) -> Iterator[Outcome]:
     """Check a model on a structure; outcomes come as they are found.
 
@@ -126,6 +129,7 @@ def check(
         device: E.g. ``"cuda:1"``; None takes CUDA where there is one.
         seed: Of random displacements, rotations and velocities.
         steps: Steps of the dynamics, of 0.5 fs.
+        compile: Whether to compile the network, which can take minutes, and compare.
 
     Raises:
         InputError: A structure or option that cannot be used.
@@ -137,7 +141,7 @@ def check(
     potential = load_model(model, head=head, dtype=torch.float64, device=device)
     free = atoms.copy()
     free.set_constraint()
-    subject = Subject(free, potential, dtype, seed, steps)
+    subject = Subject(free, potential, dtype, seed, steps, compile)
     for function in CHECKS:
         yield function(subject)
 
@@ -251,7 +255,7 @@ def single_precision(s: Subject) -> Outcome:
 def bfloat16(s: Subject) -> Outcome:
     """Forces with dense layers in bfloat16 against float64; told, as it is a choice."""
     name, unit = "bf16 against float64", "meV/Å"
-    if isinstance(s.potential, ScriptedPotential):
+    if isinstance(s.potential, FixedPotential):
         return Outcome(name, None, None, unit, "an exported file has its own precision")
     device = s.potential.embedding.weight.device
     reduced = load_model(s.potential, dtype=torch.float32, device=device, precision="bf16")
@@ -263,7 +267,7 @@ def bfloat16(s: Subject) -> Outcome:
 def compiled(s: Subject) -> Outcome:
     """The model in TorchScript, as it is exported, against the one in Python."""
     name, unit = "TorchScript", "eV, eV/Å"
-    if isinstance(s.potential, ScriptedPotential):
+    if isinstance(s.potential, FixedPotential):
         return Outcome(name, None, None, unit, "the model is a TorchScript file already")
     device = s.potential.embedding.weight.device
     with torch.jit.optimized_execution(False):
@@ -276,6 +280,26 @@ def compiled(s: Subject) -> Outcome:
         )
     result = Result(float(energy), s.own.energies, forces.cpu().numpy())
     return Outcome(name, _difference(result, s.own), 1e-9, unit)
+
+
+def machine_code(s: Subject) -> Outcome:
+    """The compiled network against eager mode, both in the type that simulations run in."""
+    name, unit = "compiled", "eV, eV/Å"
+    if isinstance(s.potential, FixedPotential):
+        return Outcome(name, None, None, unit, "an exported file is not compiled")
+    if not s.compile:
+        return Outcome(name, None, None, unit, "not asked for: --compile, or compile=True")
+    dtype, device = getattr(torch, s.dtype), s.potential.embedding.weight.device
+    fast = load_model(s.potential, dtype=dtype, device=device, memory="fast", compile=True)
+    (result,), (eager,) = evaluate([s.atoms], fast), evaluate([s.atoms], s.potential, dtype=s.dtype)
+    assert fast.compiled is not None
+    if fast.compiled.failure or not fast.compiled.seconds:
+        return Outcome(
+            name, None, None, unit, fast.compiled.failure or "the structure is too small"
+        )
+    limit = {"float32": 1e-3, "float64": 1e-9}[s.dtype]
+    note = f"{s.dtype}, ready after {fast.compiled.seconds:.1f} s"
+    return Outcome(name, _difference(result, eager), limit, unit, note)
 
 
 def energy_drift(s: Subject) -> Outcome:
@@ -309,6 +333,7 @@ CHECKS: tuple[Callable[[Subject], Outcome], ...] = (
     single_precision,
     bfloat16,
     compiled,
+    machine_code,
     energy_drift,
 )
 _STRAINS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

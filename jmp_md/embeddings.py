@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from jmp_md.checkpoints.exported import ScriptedPotential
+from jmp_md.checkpoints.exported import FixedPotential
 from jmp_md.errors import InputError
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
@@ -36,7 +36,7 @@ def embed(potential: Potential, structures: Structures) -> Embeddings:
     Raises:
         InputError: An exported model, which has no embeddings to show.
     """
-    if isinstance(potential, ScriptedPotential):
+    if isinstance(potential, FixedPotential):
         raise InputError(
             f"the exported file of model {potential.header.name!r} keeps its embeddings to itself: "
             "use the model file it was exported from"

@@ -11,11 +11,12 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from jmp_md.checkpoints.exported import DTYPES, ScriptedPotential, is_exported, read_exported
+from jmp_md.checkpoints.exported import DTYPES, FixedPotential, is_exported, read_exported
 from jmp_md.checkpoints.native import SUFFIX, read_native
 from jmp_md.checkpoints.official import read_official, to_native
+from jmp_md.checkpoints.packaged import PACKAGE_SUFFIX, PackagedPotential
 from jmp_md.compiled import CompiledNetwork
-from jmp_md.errors import InputError
+from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import notify_licence
@@ -37,6 +38,7 @@ def load_model(
     precision: str = "full",
     memory: str = "auto",
     compile: bool = False,
+    trust: bool = False,
 ) -> Potential:
     """Load a model for inference, with frozen weights.
 
@@ -57,6 +59,8 @@ def load_model(
         memory: See :class:`~jmp_md.potential.Potential`.
         compile: Compile the network at its first use, for speed; see docs/performance.md. Where
             that fails, a warning says why and eager mode is used.
+        trust: Whether a ``.pt2`` package may be loaded, which holds machine code that then runs
+            with all rights of this process.
 
     Raises:
         InputError: An option that does not exist or does not fit the model.
@@ -71,10 +75,15 @@ def load_model(
         if value not in choices:
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
     place = usable_device(device)
-    if (exported := _exported(model)) is not None:
+    if (exported := _exported(model, place, trust)) is not None:
         options = (graph, cutoff, max_neighbors, references, compile or None)
         return _as_exported(exported, head, dtype, options).to(place)
     header, state = _state(model, weights)
+    if "property" in header.training:
+        raise CheckpointError(
+            f"model {header.name!r} predicts the property {header.head().name!r}, no energies: use "
+            "'jmp-md evaluate --output', or jmp_md.training.property.PropertyModel"
+        )
     if weights == "raw" and header.weights == "ema":
         raise InputError(
             f"model {header.name!r} holds EMA weights only: convert the official checkpoint with "
@@ -124,21 +133,37 @@ def _state(model: str | Path | Potential, weights: str) -> tuple[ModelHeader, di
     return read_model(model, weights)
 
 
-def _exported(model: str | Path | Potential) -> ScriptedPotential | None:
+def _exported(
+    model: str | Path | Potential, device: torch.device, trust: bool
+) -> FixedPotential | None:
     """The potential of an exported file; None for any other model."""
     if isinstance(model, Potential):
-        return model if isinstance(model, ScriptedPotential) else None
+        return model if isinstance(model, FixedPotential) else None
     path = Path(model).expanduser()
-    if not is_exported(path):
+    if path.suffix == PACKAGE_SUFFIX and path.exists():
+        exported = _packaged(path, device, trust)
+    elif is_exported(path):
+        exported = read_exported(path)
+    else:
         return None
-    exported = read_exported(path)
     notify_licence(exported.header.licence)
     return exported
 
 
+def _packaged(path: Path, device: torch.device, trust: bool) -> FixedPotential:
+    if not trust:
+        raise InputError(
+            f"{path} holds machine code, which runs as soon as it is loaded and may do anything: "
+            "if you trust where it comes from, pass trust=True or --trust"
+        )
+    if device.type != "cpu":
+        raise InputError(f"{path} is code for the CPU: use device='cpu', or the model itself")
+    return PackagedPotential(path)
+
+
 def _as_exported(
-    exported: ScriptedPotential, head: str | None, dtype: torch.dtype, options: tuple[object, ...]
-) -> ScriptedPotential:
+    exported: FixedPotential, head: str | None, dtype: torch.dtype, options: tuple[object, ...]
+) -> FixedPotential:
     """An exported potential, which is what it is: other wishes are refused."""
     info = exported.info
     exported.header.head(head)

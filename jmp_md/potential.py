@@ -73,9 +73,7 @@ class Potential(nn.Module):
         self.force_head = (
             mlp_head(c.emb_size_edge, self.head.bias) if self.head.force_scale is not None else None
         )
-        references = torch.zeros(c.num_elements + 1, dtype=torch.float64, device="cpu")
-        for number, value in self.head.references.items():
-            references[number] = value
+        references = element_references(self.head, c.num_elements)
         self.register_buffer("references", references, persistent=False)
 
     def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
@@ -228,6 +226,14 @@ class Potential(nn.Module):
             key = key.replace("force_head.", f"{prefix}.forces.layers.", 1)
             renamed[key] = value.detach().cpu().contiguous()
         return renamed
+
+
+def element_references(head: HeadInfo, num_elements: int) -> Tensor:
+    """(num_elements + 1,) float64 eV by atomic number, 0 where there is none."""
+    references = torch.zeros(num_elements + 1, dtype=torch.float64, device="cpu")
+    for number, value in head.references.items():
+        references[number] = value
+    return references
 
 
 def _rename(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:

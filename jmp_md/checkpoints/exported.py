@@ -61,20 +61,41 @@ class ExportInfo:
             raise CheckpointError(f"the description of the export is damaged: {error!r}") from error
 
 
-class ScriptedPotential(Potential):
-    """A potential whose network is the code of an exported file.
+class FixedPotential(Potential):
+    """A potential whose network is the code of an exported file, as which it was exported.
 
     Attributes:
-        module: The general form of the exported module.
         info: What the file says of itself.
     """
 
-    def __init__(self, module: torch.jit.ScriptModule, info: ExportInfo) -> None:
-        nn.Module.__init__(self)  # the network is in the module, not built from the header
+    def __init__(self, info: ExportInfo) -> None:
+        nn.Module.__init__(self)  # the network is in the file, not built from the header
         self.info = info
         self.header = info.header
         self.head = info.header.head()
         self.policy = self.head.graph
+
+    def native_state(self) -> dict[str, Tensor]:
+        """Refused: the names of the tensors belong to the version that exported the file.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"the exported file of model {self.header.name!r} cannot be turned into a model file: "
+            "use the model file it was exported from"
+        )
+
+
+class ScriptedPotential(FixedPotential):
+    """A potential from a TorchScript file.
+
+    Attributes:
+        module: The general form of the exported module.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, info: ExportInfo) -> None:
+        super().__init__(info)
         self.module = module
         self.embedding = module.embedding
         self.force_head = module.force_head if self.head.force_scale is not None else None
@@ -95,17 +116,6 @@ class ScriptedPotential(Potential):
         extra = {EXTRA_FILE: replace(self.info, form="general").to_json()}
         torch.jit.save(self.module, buffer, _extra_files=extra)
         return _from_bytes, (buffer.getvalue(), str(self.references.device))
-
-    def native_state(self) -> dict[str, Tensor]:
-        """Refused: the names of the tensors belong to the version that exported the file.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(
-            f"the exported file of model {self.header.name!r} cannot be turned into a model file: "
-            "use the model file it was exported from"
-        )
 
 
 def is_exported(path: Path) -> bool:

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         seed=args.seed,
         steps=args.steps,
+        compile=args.compile,
     ):
         print(_row(outcome), flush=True)
         failed += not outcome.passed

@@ -35,7 +35,20 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the network: faster steps, after minutes once per model and machine",
+        help="compile the network: faster steps, after minutes once per kind of model and machine",
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="load a .pt2 package, which runs machine code it holds"
+    )
+
+
+def add_tags_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that makes tags of structures count, for surfaces."""
+    parser.add_argument(
+        "--tags",
+        choices=("oc",),
+        help="read OC20's tags from the file: 0 sub-surface, 1 surface, 2 adsorbate (default: all "
+        "atoms get 2, right for molecules and bulk)",
     )
 
 
@@ -76,7 +89,13 @@ def calculators_for(
     names = [args.model or _shipped_model(atoms) for atoms in structures]
     loaded = {
         name: JMPCalculator(
-            name, head=args.head, dtype=args.dtype, device=args.device, compile=args.compile
+            name,
+            head=args.head,
+            dtype=args.dtype,
+            device=args.device,
+            compile=args.compile,
+            trust=args.trust,
+            tags=getattr(args, "tags", None),
         )
         for name in dict.fromkeys(names)
     }

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 
 NAME = "export"
-HELP = "write a model as a TorchScript file for OpenMM, C++ or Python"
+HELP = "write a model as a TorchScript file or a compiled package"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--model", required=True, help="name or file of a model")
-    parser.add_argument("--output", required=True, help="file to write, *.pt")
+    parser.add_argument("--output", required=True, help="file to write, *.pt or *.pt2")
     parser.add_argument(
-        "--format", default="torchscript", choices=("torchscript",), help="default: torchscript"
+        "--format",
+        default="torchscript",
+        choices=("torchscript", "aoti"),
+        help="aoti is a package .pt2 of machine code for JMPCalculator and C++ "
+        "(default: torchscript)",
     )
     parser.add_argument(
         "--structure",
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         weights=args.weights,
     )
     form = "positions, numbers, cell, pbc, structure (Å, eV)"
+    if args.format == "aoti":
+        form = "the edges of a graph; load it with trust=True or --trust"
     if numbers is not None:
         box = ", box vectors" if periodic else ""
         form = f"positions{box} of {len(numbers)} atoms (nm, kJ/mol)"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from jmp_md.checkpoints.exported import EXTRA_FILE, ExportInfo
+from jmp_md.checkpoints.packaged import PackagedPotential
 from jmp_md.errors import InputError
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.potential import Potential
@@ -27,6 +28,9 @@ def verify(path: Path, potential: Potential, info: ExportInfo) -> None:
     Raises:
         InputError: They differ.
     """
+    if info.form == "graph":
+        _verify_package(PackagedPotential(path), potential, info)
+        return
     module = torch.jit.load(str(path), _extra_files={EXTRA_FILE: ""})
     with torch.jit.optimized_execution(False):
         if info.form == "general":
@@ -35,14 +39,31 @@ def verify(path: Path, potential: Potential, info: ExportInfo) -> None:
             _verify_openmm(module, potential, info)
 
 
-def _verify_general(module: torch.jit.ScriptModule, potential: Potential, info: ExportInfo) -> None:
+def _verify_package(package: Potential, potential: Potential, info: ExportInfo) -> None:
+    _, _, batch = _sample_batch(potential)
+    direct = info.forces == "direct"
+    got, expected = (
+        p.predict(batch, direct=direct, stress=not direct) for p in (package, potential)
+    )
+    _compare("energy", got.energy, expected.energy, info)
+    _compare("forces", got.forces, expected.forces, info)
+    if expected.stress is not None and got.stress is not None:
+        _compare("stress", got.stress[1:], expected.stress[1:], info)
+
+
+def _sample_batch(potential: Potential) -> tuple[_Sample, _Sample, Structures]:
+    """A molecule, a crystal with a small cell, and both in a batch."""
     elements = list(potential.head.references or potential.head.elements or (1, 6, 8))
     numbers = [elements[i % len(elements)] for i in range(7)]
     molecule = _Sample(_grid(len(numbers)), numbers, np.zeros((3, 3)))
     small = _SPACING * np.array([[1.3, 0, 0], [0.5, 1.4, 0], [-0.4, 0.3, 1.6]])
     crystal = _Sample(_grid(2), [elements[0], elements[-1]], small)
     parts = [s.structure(NeighbourCache(potential.policy.cutoff, 0.0)) for s in (molecule, crystal)]
-    batch = concatenate(parts)
+    return molecule, crystal, concatenate(parts)
+
+
+def _verify_general(module: torch.jit.ScriptModule, potential: Potential, info: ExportInfo) -> None:
+    molecule, crystal, batch = _sample_batch(potential)
     direct = info.forces == "direct"
     # The same batch: shapes decide how single precision rounds. The molecule's stress is void.
     expected = potential.predict(batch, direct=direct, stress=not direct)
@@ -105,7 +126,8 @@ def _grid(n_atoms: int) -> np.ndarray:
     return _SPACING * (grid + np.random.default_rng(0).uniform(-0.2, 0.2, grid.shape))
 
 
-def _compare(name: str, got: Tensor, expected: Tensor | None, info: ExportInfo) -> None:
+def _compare(name: str, got: Tensor | None, expected: Tensor | None, info: ExportInfo) -> None:
+    assert got is not None
     assert expected is not None
     size = max(1e-3, float(expected.abs().max()))
     error = float((got.double() - expected.double()).abs().max()) / size

@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jmp_md.aoti import compile_step, package_file
 from jmp_md.checkpoints.exported import (
     DTYPES,
     EXTRA_FILE,
     ExportInfo,
+    FixedPotential,
     ScriptedPotential,
     exported_header,
 )
 from jmp_md.checkpoints.native import atomic_write
+from jmp_md.checkpoints.packaged import PACKAGE_SUFFIX
 from jmp_md.errors import InputError
 from jmp_md.export.module import ExportedPotential, OpenMMEnergy, OpenMMForces
 from jmp_md.export.verify import verify
@@ -23,7 +26,7 @@ from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
 
-_SUFFIX = ".pt"
+_SUFFIXES = {"torchscript": ".pt", "aoti": PACKAGE_SUFFIX}
 
 
 def export(
@@ -44,8 +47,10 @@ def export(
 
     Args:
         model: Name, file or potential, as for :func:`jmp_md.load.load_model`.
-        path: File to create or replace, ``*.pt``.
-        format: ``"torchscript"``.
+        path: File to create or replace, ``*.pt``, or ``*.pt2`` for a package.
+        format: ``"torchscript"``, or ``"aoti"`` for a package of machine code for processors of
+            the kind this one is: the network from the edges of a graph to energies and gradients,
+            see :func:`jmp_md.aoti.graph_inputs`. ``JMPCalculator`` finds the edges for it.
         numbers: Atomic numbers of the atoms the file is for, in order: the OpenMM form, positions
             in nm (n_atoms, 3) to kJ/mol. None for the general form, positions in Å, numbers, cell,
             pbc and structure to eV.
@@ -69,23 +74,31 @@ def export(
         CheckpointError: The model's file is damaged, or has no such head.
     """
     path = Path(path)
-    if format != "torchscript":
-        raise InputError(f"format = {format!r}: choose 'torchscript'")
+    if format not in _SUFFIXES:
+        raise InputError(f"format = {format!r}: choose {' or '.join(map(repr, _SUFFIXES))}")
     if dtype not in DTYPES:
         raise InputError(f"dtype = {dtype!r}: choose 'float32' or 'float64'")
-    if path.suffix != _SUFFIX:
-        raise InputError(f"cannot write {path}: the name of an exported file ends in {_SUFFIX}")
+    if path.suffix != _SUFFIXES[format]:
+        raise InputError(
+            f"cannot write {path}: the name of a file in format {format!r} ends in "
+            f"{_SUFFIXES[format]}"
+        )
+    if format == "aoti" and (numbers is not None or periodic):
+        raise InputError("packages are not for OpenMM: leave out numbers and periodic")
     potential = load_model(
         model, head=head, weights=weights, graph=graph, dtype=DTYPES[dtype], device="cpu"
     )
     info = ExportInfo(
         header=exported_header(potential),
-        form="general" if numbers is None else "openmm",
+        form="graph" if format == "aoti" else "general" if numbers is None else "openmm",
         forces=choose_forces(potential, forces),
         dtype=dtype,
         numbers=tuple(int(z) for z in numbers or ()),
         periodic=periodic,
     )
+    if format == "aoti":
+        _write_package(potential, path, info)
+        return info
     module = general_module(potential, info.forces)
     if numbers is not None:
         module = openmm_module(potential, info.numbers, info.forces, periodic=periodic, skin=skin)
@@ -93,6 +106,23 @@ def export(
         torch.jit.save(module, str(temporary), _extra_files={EXTRA_FILE: info.to_json()})
         verify(temporary, potential, info)
     return info
+
+
+def _write_package(potential: Potential, path: Path, info: ExportInfo) -> None:
+    if isinstance(potential, FixedPotential):
+        raise InputError(f"model {potential.header.name!r} is an exported file: use the model")
+    gradient, metadata = info.forces == "conservative", {EXTRA_FILE: info.to_json()}
+    with package_file(path) as package:
+        try:
+            compile_step(potential, gradient, package, with_weights=True, metadata=metadata)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a compiler may raise
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"PyTorch {torch.__version__} cannot compile model {info.header.name!r}: {first}"
+            ) from error
+        verify(package, potential, info)
 
 
 def choose_forces(potential: Potential, forces: str | None) -> str:
@@ -115,6 +145,8 @@ def general_module(potential: Potential, forces: str) -> torch.jit.ScriptModule:
     """The scripted module in Å and eV; that of the file, for a potential from an exported one."""
     if isinstance(potential, ScriptedPotential):
         return potential.module
+    if isinstance(potential, FixedPotential):
+        raise InputError(f"the package of model {potential.header.name!r} is no TorchScript")
     return torch.jit.script(ExportedPotential(potential, forces == "direct").eval())
 
 
