@@ -72,6 +72,20 @@ def test_errors_are_those_put_into_the_labels(
     assert f"MAE {report['force_mae_meV_per_A']:10.2f}" in printed
 
 
+def test_labels_are_drawn_against_predictions(model: Path, tmp_path: Path) -> None:
+    structures = [molecule("H2O"), molecule("CH3OH"), molecule("O2")]
+    write(tmp_path / "set.extxyz", labelled(model, 5.0, structures))
+    page = tmp_path / "report.html"
+    status, report = run(model, tmp_path / "set.extxyz", "--report", str(page))
+    assert status == 0
+    text = page.read_text()
+    assert text.count("<img") == 2
+    assert "force (eV/Å), 33 values" in text
+    assert f"{report['force_mae_meV_per_A']:.6g}" in text
+    options = ("--output", str(tmp_path / "out.csv"))
+    assert run(model, tmp_path / "set.extxyz", *options)[0] == 1
+
+
 def test_a_constant_is_told_apart_from_the_energy_error(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
+from ase.io import write
 from factories import SIZES
 from torch_geometric.data import Batch
 from training_cases import ALONE, history
 
 from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.cli.main import main
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
@@ -20,7 +27,8 @@ from jmp_md.nn.config import BackboneConfig
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import Frame, FrameList, make_frame
 from jmp_md.training.finetune_property import property_tuner
-from jmp_md.training.property import PropertyModel, property_errors, roc_auc
+from jmp_md.training.property import PropertyModel
+from jmp_md.training.property_metrics import property_errors, roc_auc
 from jmp_md.training.recipe import PropertyRecipe, from_yaml
 from jmp_md.training.sections import TargetSection
 from jmp_md.training.trainer import Trainer
@@ -124,7 +132,7 @@ def test_a_saved_model_predicts_the_same_and_is_no_potential(tmp_path: Path) -> 
     s = to_structures(batch())
     assert torch.allclose(again.predict(s), made.predict(s), rtol=1e-6)
     assert torch.allclose(made.predict(s), made(s).detach() * 2.0 + 5.0)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="predicts the property 'gap', no energies"):
         JMPCalculator(path)
 
 
@@ -145,3 +153,58 @@ def test_area_under_the_curve_counts_pairs_in_order() -> None:
     pairs = [(a > b) + 0.5 * (a == b) for a in score[positive] for b in score[~positive]]
     assert roc_auc(score, positive) == pytest.approx(np.mean(pairs))
     assert roc_auc(score, np.ones(40, dtype=bool)) == 0.5
+
+
+def evaluate(path: Path, data: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    out = data.with_suffix(".json")
+    status = main(["evaluate", "--model", str(path), "--data", str(data), "--json", str(out),
+                   "--dtype", "float64", *options])  # fmt: skip
+    return status, json.loads(out.read_text()) if out.exists() else {}
+
+
+def test_the_command_predicts_and_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = model(pooling="mean")
+    path = tmp_path / "gap.safetensors"
+    made.save(path, made.header)
+    structures = []
+    for frame in molecules(4):
+        structures.append(Atoms(frame.numbers, frame.positions, info={"gap": frame.targets["gap"]}))
+    write(tmp_path / "set.extxyz", structures)
+    predictions = tmp_path / "gap.csv"
+    options = ("--option", "targets=[gap]", "--output", str(predictions), "--batch-size", "3")
+    status, report = evaluate(path, tmp_path / "set.extxyz", *options)
+    assert status == 0
+    with predictions.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["formula"] for row in rows] == ["H2O", "CH4", "C2H2", "H2O"]
+    items = [to_structures(to_data(frame, 6.0)) for frame in molecules(4)]
+    expected = [float(made.predict(item)) for item in items]
+    found = [float(row["predicted gap"]) for row in rows]
+    assert found == pytest.approx(expected, rel=1e-6)
+    error = np.abs(np.array(expected) - [float(row["label gap"]) for row in rows])
+    assert report["mae"] == pytest.approx(error.mean(), rel=1e-6)
+    assert report["by_element"]["O"]["mae"] == pytest.approx(error[[0, 3]].mean(), rel=1e-6)
+    assert report["by_element"]["O"]["n_frames"] == 2
+    assert "4 frames, 4 with labels" in capsys.readouterr().out
+
+
+def test_predictions_need_no_labels_but_known_elements(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = model(pooling="mean")
+    head = dataclasses.replace(made.head, elements=(1, 8))
+    made.header = dataclasses.replace(made.header, heads=(head,))
+    path = tmp_path / "gap.safetensors"
+    made.save(path, made.header)
+    write(tmp_path / "set.extxyz", [molecule("H2O"), molecule("CH4")])
+    predictions = tmp_path / "gap.csv"
+    options = ("--output", str(predictions))
+    assert evaluate(path, tmp_path / "set.extxyz", *options)[0] == 1
+    assert "frame 1: model 'p' was not trained on C: it knows H, O" in capsys.readouterr().err
+    status, report = evaluate(path, tmp_path / "set.extxyz", *options, "--skip-bad")
+    assert (status, report["n_predicted"], report["n_skipped"]) == (0, 1, 1)
+    assert "mae" not in report
+    assert predictions.read_text().splitlines()[1].startswith("0,H2O,")
+    assert predictions.read_text().splitlines()[1].endswith(",")

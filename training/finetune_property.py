@@ -18,7 +18,8 @@ from jmp_md.training.data.frame import Dataset, frames
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
 from jmp_md.training.objective import Objective
-from jmp_md.training.property import PropertyModel, property_errors
+from jmp_md.training.property import PropertyModel
+from jmp_md.training.property_metrics import property_errors
 from jmp_md.training.recipe import PropertyRecipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.start import build, graph_policy, start_from

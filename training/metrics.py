@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +11,21 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
-from jmp_md.batch import Result
 from jmp_md.errors import InputError
 from jmp_md.evaluation import evaluate
 from jmp_md.potential import Potential
 from jmp_md.training.batches import labels, to_structures
 from jmp_md.training.data.frame import Dataset, Frame
+from jmp_md.training.parity import Parity
 
 MEV = 1000.0
+
+
+class Values(NamedTuple):
+    """Energies (n_frames,) in eV and forces (n_atoms, 3) in eV/Å."""
+
+    energy: np.ndarray
+    forces: np.ndarray
 
 
 class ErrorSums:
@@ -25,28 +33,37 @@ class ErrorSums:
 
     Attributes:
         n_frames: Frames added.
+        parity: Labels and predictions of some of them.
     """
 
     def __init__(self) -> None:
         self.n_frames = 0
+        self.parity = Parity()
         self._energy: list[np.ndarray] = []
         # Per atomic number: components, sum of absolute errors, sum of squares.
         self._forces = np.zeros((len(chemical_symbols), 3))
 
-    def add(self, energy: np.ndarray, forces: np.ndarray, numbers: np.ndarray) -> None:
-        """Add prediction minus label.
+    def add(
+        self, predicted: Values, label: Values, numbers: np.ndarray, constant: np.ndarray
+    ) -> None:
+        """Add predictions and labels.
 
         Args:
-            energy: (n_frames,) eV.
-            forces: (n_atoms, 3) eV/Å.
+            predicted: Predictions.
+            label: Labels; NaN where there is none.
             numbers: (n_atoms,) atomic numbers.
+            constant: (n_frames,) eV, energies of the elements, which plots leave out.
         """
-        self.n_frames += len(energy)
+        self.n_frames += len(predicted.energy)
+        energy, forces = (p - q for p, q in zip(predicted, label, strict=True))
         self._energy.append(energy[~np.isnan(energy)])
         known = ~np.isnan(forces)
         error = np.where(known, forces, 0.0)
         for column, values in enumerate((known, np.abs(error), error**2)):
             np.add.at(self._forces[:, column], numbers, values.sum(axis=1))
+        name = "energy less references (eV)"
+        self.parity.add(name, label.energy - constant, predicted.energy - constant)
+        self.parity.add("force (eV/Å)", label.forces, predicted.forces)
 
     def summary(self) -> dict[str, float]:
         """Mean absolute and root-mean-square errors, in meV and meV/Å, over frames and components.
@@ -97,18 +114,30 @@ def errors(
     potential: Potential, batches: Iterable[Data], *, direct: bool = False
 ) -> dict[str, float]:
     """Errors over batches, as :meth:`ErrorSums.summary` gives them."""
+    return batch_errors(potential, batches, direct=direct).summary()
+
+
+def batch_errors(
+    potential: Potential, batches: Iterable[Data], *, direct: bool = False
+) -> ErrorSums:
+    """Errors over batches."""
     sums = ErrorSums()
     device = potential.embedding.weight.device
     for batch in batches:
         energy, forces = labels(batch, torch.float64, device)
-        prediction = potential.predict(to_structures(batch), direct=direct)
+        structures = to_structures(batch)
+        prediction = potential.predict(structures, direct=direct)
         assert prediction.forces is not None
+        constant = torch.zeros_like(prediction.energy)
+        by_atom = potential.constant_energies(structures.to(device, torch.float64))
+        constant.index_add_(0, structures.structure.to(device), by_atom)
         sums.add(
-            (prediction.energy - energy).cpu().numpy(),
-            (prediction.forces.double() - forces).cpu().numpy(),
+            Values(prediction.energy.cpu().numpy(), prediction.forces.double().cpu().numpy()),
+            Values(energy.cpu().numpy(), forces.cpu().numpy()),
             batch.numbers.cpu().numpy(),
+            constant.cpu().numpy(),
         )
-    return sums.summary()
+    return sums
 
 
 def dataset_errors(
@@ -136,6 +165,9 @@ def dataset_errors(
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
     sums = ErrorSums()
+    references = np.zeros(len(chemical_symbols))
+    for number, energy in potential.head.references.items():
+        references[number] = energy
     for start in range(0, len(dataset), batch_size):
         frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
         results = evaluate(
@@ -149,7 +181,10 @@ def dataset_errors(
             if result.error is not None and not skip_bad:
                 raise InputError(f"frame {i}: {result.error}") from result.error
             if result.error is None:
-                sums.add(*_errors_of(frame, result), frame.numbers)
+                constant = references[frame.numbers].sum() + potential.head.energy_mean
+                assert result.forces is not None
+                predicted = Values(np.array([result.energy]), result.forces)
+                sums.add(predicted, _labels(frame), frame.numbers, np.array([constant]))
         if progress:
             progress(len(frames))
     if not sums.n_frames:
@@ -163,12 +198,9 @@ def to_atoms(frame: Frame) -> Atoms:
     return Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, tags=tags)
 
 
-def _errors_of(frame: Frame, result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction minus label, NaN without one; forces on atoms held in place are no labels."""
-    assert result.forces is not None
-    forces = np.full((len(frame), 3), np.nan)
-    if frame.forces is not None:
-        forces = result.forces - frame.forces
+def _labels(frame: Frame) -> Values:
+    """NaN where there is none; forces on atoms held in place are no labels."""
+    forces = np.full((len(frame), 3), np.nan) if frame.forces is None else frame.forces.copy()
     if frame.fixed is not None:
         forces[frame.fixed] = np.nan
-    return np.array([result.energy - (np.nan if frame.energy is None else frame.energy)]), forces
+    return Values(np.array([np.nan if frame.energy is None else frame.energy]), forces)

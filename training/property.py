@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from ase.data import atomic_masses
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
 from jmp_md.checkpoints.native import read_native, write_native
 from jmp_md.errors import CheckpointError
@@ -19,7 +16,6 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import ScaledSiLU
 from jmp_md.structures import Structures
-from jmp_md.training.batches import to_structures
 from jmp_md.training.sections import TargetSection
 
 _HEADER_KEY = "property"
@@ -116,42 +112,3 @@ def property_head(features: int, n_outputs: int, bias: bool, dropout: float) -> 
     for _ in range(4):
         layers += [nn.Linear(features, features, bias=bias), ScaledSiLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(features, n_outputs, bias=False))
-
-
-def property_errors(model: PropertyModel, batches: Iterable[Data]) -> dict[str, float]:
-    """Errors on labelled structures.
-
-    Returns:
-        ``mae`` and ``rmse`` in the unit of the target; of classes ``cross_entropy``, ``accuracy``
-        and ``roc_auc``; and ``n_frames``.
-    """
-    model.eval()
-    predicted, expected = [], []
-    for batch in batches:
-        predicted.append(model.predict(to_structures(batch)).cpu())
-        expected.append(batch.property)
-    found, wanted = torch.cat(predicted).numpy(), torch.cat(expected).numpy()
-    result: dict[str, float] = {"n_frames": len(wanted)}
-    if model.target.kind != "classes":
-        error = found - wanted
-        return result | {"mae": float(abs(error).mean()), "rmse": float((error**2).mean() ** 0.5)}
-    likelihood = np.where(wanted == 1, found, 1 - found)
-    return result | {
-        "cross_entropy": float(-np.log(likelihood.clip(1e-12)).mean()),
-        "accuracy": float(((found > 0.5) == (wanted == 1)).mean()),
-        "roc_auc": roc_auc(found, wanted == 1),
-    }
-
-
-def roc_auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive outranks a negative, ties half.
-
-    0.5 where there is only one class.
-    """
-    n_positive = int(positive.sum())
-    n_pairs = n_positive * (len(score) - n_positive)
-    if n_pairs == 0:
-        return 0.5
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]
-    return float((rank[positive].sum() - n_positive * (n_positive + 1) / 2) / n_pairs)

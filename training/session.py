@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from jmp_md.checkpoints.native import read_native, write_native
 from jmp_md.errors import InputError
-from jmp_md.potential import Potential
-from jmp_md.training.batches import PairedFrames, ordered_batches
 from jmp_md.training.data.frame import Dataset, Subset, frames
-from jmp_md.training.data.hashing import sha256_of
 from jmp_md.training.data.open import open_dataset
-from jmp_md.training.data.prepared import PreparedDataset
 from jmp_md.training.data.splits import (
     Split,
     matbench_fold,
@@ -26,11 +20,10 @@ from jmp_md.training.data.splits import (
     write_split,
 )
 from jmp_md.training.distributed import Ranks, join, leave
-from jmp_md.training.finetune import VALIDATION_BATCH, fine_tuner
+from jmp_md.training.finetune import fine_tuner
 from jmp_md.training.finetune_property import property_tuner
-from jmp_md.training.metrics import errors
+from jmp_md.training.finish import finish
 from jmp_md.training.pretrain import TaskData, pretrainer, read_reference
-from jmp_md.training.property import PropertyModel, property_errors
 from jmp_md.training.recipe import AnyRecipe, PretrainRecipe, PropertyRecipe, Recipe
 from jmp_md.training.sections import DataSection, TaskSection
 from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, Trainer
@@ -48,6 +41,7 @@ def train(
     max_minutes: float | None = None,
     workers: int = 0,
     tensorboard: bool = False,
+    wandb: bool = False,
     shard: bool = False,
 ) -> Path:
     """Run a recipe; returns the model file.
@@ -60,7 +54,7 @@ def train(
         device: Where to compute; under torchrun, ``cuda`` is one device for each process.
         max_minutes: Stop cleanly after the validation before which this time is reached.
         workers: Processes per device that make batches; 0 makes them where they are used.
-        tensorboard: Also log for TensorBoard.
+        tensorboard, wandb: Also log for TensorBoard, or Weights & Biases.
         shard: Split weights, moments and averages between the processes.
 
     Raises:
@@ -70,14 +64,15 @@ def train(
         raise InputError(f"{output} holds a run: pass --resume, or another --output")
     ranks = join(device)
     try:
-        options = {"workers": workers, "tensorboard": tensorboard, "shard": shard}
+        logs = {"tensorboard": tensorboard, "wandb": wandb}
+        options = {"workers": workers, "shard": shard, **logs}
         trainer, test = _prepare(recipe, data, output, ranks, options)
         if resume:
             trainer.resume()
         _run(trainer, max_minutes)
         model = output / MODEL_FILE
         if ranks.rank == 0:
-            _finish(model, recipe, data, test)
+            finish(trainer, data, test)
         return model
     finally:
         leave()
@@ -179,43 +174,8 @@ def _keep(path: Path, split: Split, ranks: Ranks) -> None:
         write_split(path, split)
 
 
-def _finish(model: Path, recipe: AnyRecipe, data: Path, test: Dataset | None) -> None:
-    """Add test errors and the hashes of the data to the header of the best model."""
-    header, state = read_native(model)
-    metrics = dict(header.metrics)
-    if isinstance(recipe, PretrainRecipe):
-        files = [f for t in recipe.tasks.values() for f in (t.train, t.validation)]
-    else:
-        assert isinstance(recipe, Recipe | PropertyRecipe)
-        files = [recipe.data.train, recipe.data.test]
-    hashes = {file: _hash(data / file) for file in files if file is not None}
-    if test is not None and len(test):
-        assert isinstance(recipe, Recipe | PropertyRecipe)
-        if isinstance(recipe, PropertyRecipe):
-            trained = PropertyModel.load(model)
-            cutoff = trained.head.graph.cutoff
-            paired = PairedFrames(test, cutoff, recipe.target.name, keep=False)
-            measured = property_errors(trained, ordered_batches(paired, VALIDATION_BATCH))
-        else:
-            potential = Potential.from_state(header, state).float()
-            paired = PairedFrames(test, potential.policy.cutoff, keep=False)
-            batches = ordered_batches(paired, VALIDATION_BATCH)
-            measured = errors(potential, batches, direct=potential.force_head is not None)
-            measured.pop("energy_shift_eV", None)
-        name = recipe.data.test or f"{recipe.data.train}, split {recipe.data.split}"
-        metrics.update(measured, test=name)
-    training = {**header.training, "data_sha256": hashes}
-    write_native(model, dataclasses.replace(header, metrics=metrics, training=training), state)
-
-
 def _open(folder: Path, name: str, format: str | None, options: dict[str, Any]) -> Dataset:
     path = folder / name
     if not path.exists():
         raise InputError(f"{path} does not exist: give the folder that holds {name} as --data")
     return open_dataset(path, format, **options)
-
-
-def _hash(path: Path) -> Any:
-    """Hash of a data file, or those a prepared data set keeps of its sources."""
-    dataset = open_dataset(path, "prepared") if (path / "index.json").is_file() else None
-    return dataset.source if isinstance(dataset, PreparedDataset) else sha256_of(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import platform
 import time
@@ -18,7 +17,9 @@ from jmp_md._version import __version__
 from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
 from jmp_md.training.batches import Frames, Sampler, batches
+from jmp_md.training.config import plain
 from jmp_md.training.distributed import Ranks, share
+from jmp_md.training.logs import Log, TensorBoardLog, WandbLog, write_table
 from jmp_md.training.objective import Objective
 from jmp_md.training.optimisation import Schedule
 from jmp_md.training.recipe import AnyRecipe, from_yaml, to_yaml
@@ -55,7 +56,7 @@ class Trainer:
             (to resume), ``log.csv`` and ``recipe.yaml``.
         ranks: This process among those of the run.
         workers: Processes that make batches; 0 makes them here.
-        tensorboard: Also log for TensorBoard.
+        tensorboard, wandb: Also log for TensorBoard, or Weights & Biases.
         shard: Split the training state between the processes.
     """
 
@@ -69,6 +70,7 @@ class Trainer:
         ranks: Ranks,
         workers: int = 0,
         tensorboard: bool = False,
+        wandb: bool = False,
         shard: bool = False,
     ) -> None:
         self.objective, self.recipe, self.section = objective, recipe, recipe.optimiser
@@ -86,7 +88,11 @@ class Trainer:
         )
         self.total_steps = self.section.epochs * sampler.steps_per_epoch
         self.interval = self.section.validate_every or sampler.steps_per_epoch
-        self.writer = _tensorboard(output) if tensorboard and ranks.rank == 0 else None
+        self.logs: list[Log] = []
+        if tensorboard and ranks.rank == 0:
+            self.logs.append(TensorBoardLog(output))
+        if wandb and ranks.rank == 0:
+            self.logs.append(WandbLog(output, plain(recipe)))
 
     @property
     def average(self) -> nn.Module:
@@ -150,9 +156,8 @@ class Trainer:
         if better and self.ranks.rank == 0 and averages is not None:
             self.objective.export(averages, self.output / MODEL_FILE, measured, self.about())
         self.save()
-        if self.writer is not None:
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, p.step)
+        for log in self.logs:
+            log.write(row, p.step)
 
     def _steps(self, end: int) -> float:
         """Steps up to ``end``; returns the mean loss of those that were taken, NaN without any."""
@@ -222,11 +227,7 @@ class Trainer:
         if self.ranks.rank > 0:
             return
         save_checkpoint(self.output / LAST_FILE, state)
-        with atomic_write(self.output / LOG_FILE) as path, path.open("w", newline="") as file:
-            names = dict.fromkeys(name for row in self.progress.history for name in row)
-            writer = csv.DictWriter(file, list(names))
-            writer.writeheader()
-            writer.writerows(self.progress.history)
+        write_table(self.output / LOG_FILE, self.progress.history)
 
     def resume(self) -> None:
         """Continue from ``last.ckpt``.
@@ -244,11 +245,3 @@ class Trainer:
         self.update.load_state_dict(state)
         self.schedule.load_state_dict(state.get("schedule", {}))
         self.progress = Progress(**state["progress"])
-
-
-def _tensorboard(output: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(f"--tensorboard needs the package tensorboard ({error})") from error
-    return SummaryWriter(str(output / "tensorboard"))

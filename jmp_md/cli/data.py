@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +35,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reference.set_defaults(action=_reference)
     for command in (inspect, prepare, reference):
         command.add_argument("files", nargs="+", metavar="FILE", help="files or folders, as one")
-        command.add_argument("--format", help="format, where it is not recognised")
-        command.add_argument(
-            "--option",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="option of the format, e.g. subset=dipeptides for SPICE",
-        )
+        add_format_arguments(command)
     for command in (inspect, reference):
         command.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what the files are."""
+    parser.add_argument("--format", help="format of the data, where it is not recognised")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the format, e.g. subset=dipeptides for SPICE",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     from jmp_md.training.data.statistics import inspect
 
-    found = inspect(_open(args))
+    found = inspect(open_data(args.files, args))
     _save(args.json, found)
     for name, value in found.items():
         print(f"{name + ':':18}{_words(value)}")
@@ -73,7 +79,7 @@ def _prepare(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    dataset = _open(args)
+    dataset = open_data(args.files, args)
     with tqdm(total=len(dataset), unit=" frames") as bar:
         prepared = prepare(
             dataset,
@@ -94,7 +100,7 @@ def _reference(args: argparse.Namespace) -> int:
 
     from jmp_md.training.data.statistics import linear_references, normalisation
 
-    dataset = _open(args)
+    dataset = open_data(args.files, args)
     references = linear_references(dataset)
     scales = normalisation(dataset, references)
     by_symbol = {chemical_symbols[z]: energy for z, energy in references.items()}
@@ -111,7 +117,12 @@ def _reference(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(args: argparse.Namespace) -> Dataset:
+def open_data(files: Sequence[str], args: argparse.Namespace) -> Dataset:
+    """Files or folders as one data set; ``args`` holds :func:`add_format_arguments`.
+
+    Raises:
+        InputError: One cannot be read, or an option is not written as it should be.
+    """
     import yaml
 
     from jmp_md.errors import InputError
@@ -124,7 +135,7 @@ def _open(args: argparse.Namespace) -> Dataset:
         if not separator:
             raise InputError(f"--option {option!r}: write it as KEY=VALUE")
         options[key] = yaml.safe_load(value)
-    parts = [open_dataset(file, args.format, **options) for file in args.files]
+    parts = [open_dataset(file, args.format, **options) for file in files]
     return parts[0] if len(parts) == 1 else Concatenation(parts)
 
 

@@ -1,23 +1,33 @@
-"""``jmp-md evaluate``: errors of a model on labelled data."""
+"""``jmp-md evaluate``: errors of a model on labelled data, predictions of property models."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import add_model_arguments, calculators_for
+from jmp_md.cli.data import add_format_arguments, open_data
+
+if TYPE_CHECKING:
+    from jmp_md.training.data.frame import Dataset
+    from jmp_md.training.parity import Pair
+    from jmp_md.training.property_metrics import Predictions
+
+    Measured = tuple[dict[str, Any], Mapping[str, Pair]]
 
 NAME = "evaluate"
-HELP = "energy and force errors of a model on labelled data"
+HELP = "errors of a model on labelled data; predictions of property models"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_model_arguments(parser, dtype="float32")
     parser.add_argument("--data", required=True, help="data set: file or folder, as published")
-    parser.add_argument("--format", help="format of the data, where it is not recognised")
+    add_format_arguments(parser)
     parser.add_argument(
         "--forces",
         choices=("conservative", "direct"),
@@ -31,20 +41,58 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--skip-bad", action="store_true", help="leave out frames the model cannot evaluate"
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the errors as JSON")
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT", help="also write errors and parity plots as HTML"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help="write the predictions of a property model as CSV; the data needs no labels",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from tqdm import tqdm
-
     from jmp_md.checkpoints.native import atomic_write
     from jmp_md.errors import InputError
-    from jmp_md.training.data.open import open_dataset
-    from jmp_md.training.metrics import dataset_errors, to_atoms
 
-    dataset = open_dataset(args.data, args.format)
+    dataset = open_data([args.data], args)
     if not len(dataset):
         raise InputError(f"{args.data} holds no frames")
+    path = _property_model(args.model)
+    if path is None and args.output is not None:
+        raise InputError("--output is for property models: use jmp-md singlepoint for energies")
+    measured = _potential(dataset, args) if path is None else _property(dataset, path, args)
+    report, pairs = measured
+    print("\n".join(_lines(report) if path is None else _property_lines(report)))
+    if args.json:
+        with atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    if args.report:
+        from jmp_md.training.report import write_evaluation_report
+
+        title = f"{report['model']} on {args.data}"
+        write_evaluation_report(args.report, title, report, pairs)
+    return 0
+
+
+def _property_model(name: str | None) -> Path | None:
+    """File of a property model; None for potentials."""
+    from jmp_md.checkpoints.native import SUFFIX, read_header
+    from jmp_md.models.registry import resolve
+
+    if name is None or (path := resolve(name)).suffix != SUFFIX:
+        return None
+    return path if "property" in read_header(path).training else None
+
+
+def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
+    """Errors of energies and forces."""
+    from tqdm import tqdm
+
+    from jmp_md.training.metrics import dataset_errors, to_atoms
+
     ((name, calculator),) = calculators_for([to_atoms(dataset[0])], args)
     with tqdm(total=len(dataset), unit=" frames", disable=None) as bar:
         sums = dataset_errors(
@@ -64,11 +112,80 @@ def run(args: argparse.Namespace) -> int:
         "after_shift": sums.shifted_energy(),
         "force_mae_meV_per_A_by_element": sums.force_mae_by_element(),
     }
-    print("\n".join(_lines(report)))
-    if args.json:
-        with atomic_write(args.json) as path:
-            path.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
+    return report, sums.parity.pairs()
+
+
+def _property(dataset: Dataset, path: Path, args: argparse.Namespace) -> Measured:
+    """Predictions of a property, and their errors where there are labels."""
+    import torch
+    from tqdm import tqdm
+
+    from jmp_md.load import usable_device
+    from jmp_md.training.parity import Parity
+    from jmp_md.training.property import PropertyModel
+    from jmp_md.training.property_metrics import (
+        predict_properties,
+        property_summary,
+        summary_by_element,
+    )
+
+    dtype = torch.float64 if args.dtype == "float64" else torch.float32
+    model = PropertyModel.load(path).to(usable_device(args.device), dtype)
+    with tqdm(total=len(dataset), unit=" frames", disable=None) as bar:
+        found = predict_properties(
+            model,
+            dataset,
+            batch_size=args.batch_size,
+            skip_bad=args.skip_bad,
+            progress=bar.update,
+        )
+    if args.output is not None:
+        _write_predictions(args.output, model.target.name, found)
+    kind = model.target.kind
+    parity = Parity()
+    parity.add(model.target.name, found.label, found.predicted)
+    report = {
+        "model": str(args.model),
+        "target": model.target.name,
+        "data": str(args.data),
+        "n_predicted": len(found.predicted),
+        "n_skipped": len(dataset) - len(found.predicted),
+        **property_summary(kind, found.predicted, found.label),
+        "by_element": summary_by_element(kind, found),
+    }
+    return report, parity.pairs()
+
+
+def _write_predictions(path: Path, target: str, found: Predictions) -> None:
+    """A row per structure; the label is empty where there is none."""
+    import numpy as np
+
+    from jmp_md.checkpoints.native import atomic_write
+
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("frame", "formula", f"predicted {target}", f"label {target}"))
+        columns = (found.frame, found.formula, found.predicted, found.label)
+        for frame, formula, predicted, label in zip(*columns, strict=True):
+            known = "" if np.isnan(label) else float(label)
+            writer.writerow((int(frame), formula, float(predicted), known))
+
+
+def _property_lines(report: dict[str, Any]) -> list[str]:
+    skipped = f", {report['n_skipped']} left out" if report["n_skipped"] else ""
+    lines = [
+        f"model {report['model']}, target {report['target']}",
+        f"{report['data']}: {report['n_predicted']} frames, {report['n_frames']} with labels"
+        f"{skipped}",
+    ]
+    names = [name for name in ("mae", "rmse", "cross_entropy", "accuracy", "roc_auc")
+             if name in report]  # fmt: skip
+    lines += [f"{name:14}{report[name]:12.6g}" for name in names]
+    for symbol, errors in report["by_element"].items():
+        lines.append(
+            f"  with {symbol:7}{errors[names[0]]:12.6g}  ({names[0]}, {errors['n_frames']} frames)"
+        )
+    return lines
 
 
 def _lines(report: dict[str, Any]) -> list[str]:

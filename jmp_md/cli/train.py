@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-minutes", type=float, help="stop after the epoch this time falls in")
     parser.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
+    parser.add_argument("--wandb", action="store_true", help="also log for Weights & Biases")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe key"
     )
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         max_minutes=args.max_minutes,
         workers=args.workers,
         tensorboard=args.tensorboard,
+        wandb=args.wandb,
         shard=args.shard,
     )
     if os.environ.get("RANK", "0") == "0":
@@ -74,7 +76,9 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
     words += [word for assignment in args.set for word in ("--set", assignment)]
     if args.max_minutes is not None:
         words += ["--max-minutes", str(args.max_minutes)]
-    words += [f"--{name}" for name in ("resume", "tensorboard", "shard") if getattr(args, name)]
+    words += [
+        f"--{name}" for name in ("resume", "tensorboard", "wandb", "shard") if getattr(args, name)
+    ]
     return words
 
 

@@ -1,0 +1,94 @@
+"""The end of a run: test errors and hashes in the header of the best model, and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jmp_md.checkpoints.native import read_native, write_native
+from jmp_md.potential import Potential
+from jmp_md.training.batches import PairedFrames, ordered_batches
+from jmp_md.training.data.frame import Dataset
+from jmp_md.training.data.hashing import sha256_of
+from jmp_md.training.data.open import open_dataset
+from jmp_md.training.data.prepared import PreparedDataset
+from jmp_md.training.finetune import VALIDATION_BATCH
+from jmp_md.training.metrics import ErrorSums, batch_errors
+from jmp_md.training.parity import Pair
+from jmp_md.training.pretrain import PretrainObjective
+from jmp_md.training.property import PropertyModel
+from jmp_md.training.property_metrics import predict_properties, property_summary
+from jmp_md.training.recipe import PretrainRecipe, PropertyRecipe, Recipe
+from jmp_md.training.report import REPORT_FILE, write_training_report
+from jmp_md.training.trainer import MODEL_FILE, Trainer
+
+Measured = tuple[dict[str, float], Mapping[str, Pair]]
+
+
+def finish(trainer: Trainer, data: Path, test: Dataset | None) -> None:
+    """Measure the best model of a run, complete its header and write ``report.html``.
+
+    Args:
+        trainer: Of the run.
+        data: Folder of the data.
+        test: Frames to test on; a mix of data sets has none, its plots show validation frames.
+    """
+    recipe, path = trainer.recipe, trainer.output / MODEL_FILE
+    header, state = read_native(path)
+    metrics: dict[str, Any] = dict(header.metrics)
+    pairs: Mapping[str, Pair] = {}
+    if isinstance(recipe, PretrainRecipe):
+        pairs = _validated(trainer, path)
+        files = [f for t in recipe.tasks.values() for f in (t.train, t.validation)]
+    else:
+        assert isinstance(recipe, Recipe | PropertyRecipe)
+        files = [recipe.data.train, recipe.data.test]
+        if test is not None and len(test):
+            measured, pairs = _tested(trainer, path, test)
+            name = recipe.data.test or f"{recipe.data.train}, split {recipe.data.split}"
+            metrics.update(measured, test=name)
+    hashes = {file: _hash(data / file) for file in files if file is not None}
+    training = {**header.training, "data_sha256": hashes}
+    write_native(path, dataclasses.replace(header, metrics=metrics, training=training), state)
+    history = trainer.progress.history
+    write_training_report(trainer.output / REPORT_FILE, recipe, history, metrics, pairs)
+
+
+def _tested(trainer: Trainer, path: Path, test: Dataset) -> Measured:
+    device = trainer.ranks.device
+    if isinstance(trainer.recipe, PropertyRecipe):
+        model = PropertyModel.load(path).to(device)
+        found = predict_properties(model, test, batch_size=VALIDATION_BATCH)
+        pairs = {model.target.name: Pair(found.label, found.predicted)}
+        return property_summary(model.target.kind, found.predicted, found.label), pairs
+    header, state = read_native(path)
+    potential = Potential.from_state(header, state).float().to(device)
+    sums = _errors(potential, PairedFrames(test, potential.policy.cutoff, keep=False))
+    metrics = sums.summary()
+    metrics.pop("energy_shift_eV", None)
+    return metrics, sums.parity.pairs()
+
+
+def _validated(trainer: Trainer, path: Path) -> dict[str, Pair]:
+    """Labels and predictions for the validation frames of each task."""
+    assert isinstance(trainer.objective, PretrainObjective)
+    header, state = read_native(path)
+    pairs = {}
+    for task, frames in trainer.objective.validation.items():
+        potential = Potential.from_state(header, state, task).float().to(trainer.ranks.device)
+        for kind, pair in _errors(potential, frames).parity.pairs().items():
+            pairs[f"{task} {kind}"] = pair
+    return pairs
+
+
+def _errors(potential: Potential, frames: PairedFrames) -> ErrorSums:
+    batches = ordered_batches(frames, VALIDATION_BATCH)
+    return batch_errors(potential, batches, direct=potential.force_head is not None)
+
+
+def _hash(path: Path) -> Any:
+    """Hash of a data file, or those a prepared data set keeps of its sources."""
+    dataset = open_dataset(path, "prepared") if (path / "index.json").is_file() else None
+    return dataset.source if isinstance(dataset, PreparedDataset) else sha256_of(path)

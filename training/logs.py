@@ -1,0 +1,77 @@
+"""Where the progress of a run is written: a table, and TensorBoard or Weights & Biases if asked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from jmp_md.checkpoints.native import atomic_write
+from jmp_md.errors import InputError
+
+
+class Log(Protocol):
+    """Something that takes the errors of a run as they come."""
+
+    def write(self, row: Mapping[str, float], step: int) -> None:
+        """Take one row."""
+        ...
+
+
+class TensorBoardLog:
+    """TensorBoard's event files in the folder of the run.
+
+    Raises:
+        InputError: It is not installed.
+    """
+
+    def __init__(self, output: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError(
+                f"--tensorboard needs its package ({error}): pip install tensorboard"
+            ) from error
+        self._writer: Any = SummaryWriter(str(output / "tensorboard"))
+
+    def write(self, row: Mapping[str, float], step: int) -> None:
+        """Take one row."""
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)
+
+
+class WandbLog:
+    """A run of Weights & Biases; its own settings say where it goes.
+
+    Args:
+        output: Folder of the run.
+        settings: The recipe.
+
+    Raises:
+        InputError: It is not installed.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError(f"--wandb needs its package ({error}): pip install wandb") from error
+        # The same run goes on when training is resumed.
+        identity = output.resolve().name
+        self._run: Any = wandb.init(
+            project="jmp-md", id=identity, dir=str(output), config=dict(settings), resume="allow"
+        )
+
+    def write(self, row: Mapping[str, float], step: int) -> None:
+        """Take one row."""
+        self._run.log(dict(row), step=step)
+
+
+def write_table(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write all rows as CSV, atomically."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        names = dict.fromkeys(name for row in history for name in row)
+        writer = csv.DictWriter(file, list(names))
+        writer.writeheader()
+        writer.writerows(history)
