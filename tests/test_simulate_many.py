@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -74,6 +77,45 @@ def test_constraints_hold_and_steps_end(calculator: JMPCalculator) -> None:
     assert end.steps == 2
     assert np.array_equal(end.atoms.positions[0], atoms.positions[0])
     assert not np.array_equal(end.atoms.positions[1], atoms.positions[1])
+
+
+def test_a_stopped_run_continues_and_does_nothing_twice(
+    calculator: JMPCalculator, tmp_path: Path
+) -> None:
+    structures = [*shaken("H2O", "CO2", "H2O", "CH3"), Atoms("H", [[np.nan, 0, 0]])]
+    options: dict[str, Any] = {"fmax": 0.01, "batch_size": 2, "save_interval": 1}
+    whole = relax_many(structures, calculator, **options)
+    seen: list[int] = []
+
+    def stop(index: int, end: Relaxed) -> None:
+        seen.append(index)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        relax_many(structures, calculator, output=tmp_path, progress=stop, **options)
+    again: list[int] = []
+    ends = relax_many(
+        structures,
+        calculator,
+        output=tmp_path,
+        restart=True,
+        progress=lambda index, end: again.append(index),
+        **options,
+    )
+    assert set(seen[:2]).isdisjoint(again)
+    assert set(seen) | set(again) == {0, 1, 2, 3, 4}
+    for end, alone in zip(ends[:4], whole[:4], strict=True):
+        assert end.converged
+        assert end.energy == pytest.approx(alone.energy, abs=1e-3)
+        assert end.atoms.get_forces().shape == alone.atoms.positions.shape
+    assert "not finite" in str(ends[4].error)
+    with pytest.raises(InputError, match="holds a run"):
+        relax_many(structures, calculator, output=tmp_path, **options)
+    with pytest.raises(InputError, match=r"fmax: 0.01, now 0.02"):
+        relax_many([], calculator, output=tmp_path, restart=True, fmax=0.02)
+    with pytest.raises(InputError, match=r"structure 0 of the saved run has the atoms \[8, 1, 1\]"):
+        relax_many([molecule("CO2")], calculator, output=tmp_path, restart=True, fmax=0.01)
 
 
 def test_what_cannot_be_meant_is_refused(calculator: JMPCalculator) -> None:

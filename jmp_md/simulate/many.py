@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.simulate.given import Given
+from jmp_md.simulate.many_state import ManyState, Relaxed
+from jmp_md.simulate.summary import describe
 from jmp_md.systems import BatchedSystems
 
 if TYPE_CHECKING:
@@ -20,28 +22,9 @@ if TYPE_CHECKING:
     from jmp_md.batch import Result
     from jmp_md.systems import System
 
+__all__ = ["OPTIMIZERS", "Relaxed", "relax_many"]
+
 OPTIMIZERS = ("LBFGS", "FIRE")
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """What became of one of many structures.
-
-    Attributes:
-        atoms: The structure at its end, with energy and forces where it could be computed.
-        converged: Whether ``fmax`` was reached.
-        steps: Optimizer steps taken.
-        energy: eV; NaN after an error.
-        fmax: eV/Å, the largest force left; NaN after an error.
-        error: Why the structure was dropped.
-    """
-
-    atoms: Atoms
-    converged: bool
-    steps: int
-    energy: float
-    fmax: float
-    error: InputError | None = None
 
 
 def relax_many(
@@ -52,6 +35,9 @@ def relax_many(
     optimizer: str = "LBFGS",
     steps: int = 500,
     batch_size: int = 256,
+    output: str | Path | None = None,
+    restart: bool = False,
+    save_interval: int = 20,
     progress: Callable[[int, Relaxed], None] | None = None,
 ) -> list[Relaxed]:
     """Relax structures together, each with an ASE optimizer of its own.
@@ -59,6 +45,10 @@ def relax_many(
     The optimizers are ASE's and see forces of one batch; what converges leaves the batch and the
     next structure enters. One that cannot be computed is dropped, the others go on. Constraints
     hold; cells stay as they are.
+
+    With ``output``, that folder gets ``state.npz``, from which a run that was killed continues:
+    what is done is not done again, and others go on from where they were, with an optimizer that
+    has forgotten how they came there.
 
     Args:
         structures: Any number, of any sizes; they are left as they are, and taken one by one as
@@ -68,13 +58,17 @@ def relax_many(
         optimizer: ``"LBFGS"`` or ``"FIRE"``.
         steps: Most steps for each structure.
         batch_size: Structures on their way at a time.
+        output: Folder of the state, created if need be; None keeps none.
+        restart: Continue the run in ``output``; one that has no state yet starts anew.
+        save_interval: Steps of the batch between states.
         progress: Called with the index and the end of each structure that is done.
 
     Returns:
         The end of each structure, in the order given.
 
     Raises:
-        InputError: An option that does not exist or does not fit.
+        InputError: An option that does not exist or does not fit, or a folder that holds another
+            run.
     """
     if not isinstance(calculator, JMPCalculator):
         raise InputError(
@@ -83,10 +77,10 @@ def relax_many(
         )
     if optimizer not in OPTIMIZERS:
         raise InputError(f"optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
-    if not fmax > 0 or steps < 0 or batch_size < 1:
+    if not fmax > 0 or steps < 0 or batch_size < 1 or save_interval < 1:
         raise InputError(
-            f"fmax {fmax!r} eV/Å, steps {steps!r}, batch_size {batch_size!r}: must be positive, 0 "
-            "or more, and 1 or more"
+            f"fmax {fmax!r} eV/Å, steps {steps!r}, batch_size {batch_size!r}, save_interval "
+            f"{save_interval!r}: must be positive, 0 or more, 1 or more and 1 or more"
         )
     systems = BatchedSystems(
         calculator.potential,
@@ -94,6 +88,10 @@ def relax_many(
         oc_tags=calculator.oc_tags,
         skin=calculator.neighbours.skin,
     )
+    state = None
+    if output is not None:
+        settings = {"fmax": fmax, "optimizer": optimizer, "model": describe(calculator)}
+        state = ManyState(output, settings, restart)
     waiting = enumerate(structures)
     moving: dict[int, _Walker] = {}  # by key in systems
     done: dict[int, Relaxed] = {}
@@ -106,16 +104,25 @@ def relax_many(
     def let_in() -> None:
         while len(moving) < batch_size and (entry := next(waiting, None)) is not None:
             index, given = entry
+            if state is not None and (end := state.end(index, given)) is not None:
+                done[index] = end
+                continue
+            atoms, count = (given, 0) if state is None else state.start(index, given)
             try:
-                key = systems.add(given)
+                key = systems.add(atoms)
             except InputError as error:
                 reason = error.__cause__ if isinstance(error.__cause__, InputError) else error
                 nothing = float("nan")
                 finish(index, Relaxed(given.copy(), False, 0, nothing, nothing, reason))
             else:
-                moving[key] = _Walker(index, given, systems[key], optimizer)
+                moving[key] = _Walker(index, atoms, systems[key], optimizer, count)
+
+    def save() -> None:
+        if state is not None:
+            state.save({w.index: (w.atoms, w.steps) for w in moving.values()}, done)
 
     let_in()
+    batches = 0
     while moving:
         for walker, result in zip(moving.values(), systems.compute(on_error="keep"), strict=True):
             walker.see(result)
@@ -127,13 +134,19 @@ def relax_many(
                 del moving[key]
                 finish(walker.index, walker.end(fmax))
         let_in()
+        batches += 1
+        if batches % save_interval == 0:
+            save()
+    save()
     return [done[index] for index in sorted(done)]
 
 
 class _Walker:
     """A structure on its way, with its optimizer."""
 
-    def __init__(self, index: int, given: Atoms, system: System, optimizer: str) -> None:
+    def __init__(
+        self, index: int, given: Atoms, system: System, optimizer: str, steps: int
+    ) -> None:
         import ase.optimize
 
         self.index = index
@@ -141,7 +154,7 @@ class _Walker:
         self.atoms = given.copy()
         self.atoms.calc = Given(system)
         self._optimizer: Optimizer = getattr(ase.optimize, optimizer)(self.atoms, logfile=None)
-        self.steps = 0
+        self.steps = steps
         self.error: InputError | None = None
 
     def see(self, result: Result) -> None:

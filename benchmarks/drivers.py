@@ -1,0 +1,191 @@
+"""Batched drivers against loops of ASE's, on one model.
+
+    python benchmarks/drivers.py relax                  # 256 structures, LBFGS and FIRE
+    python benchmarks/drivers.py md                     # 32 replicas, Langevin
+    python benchmarks/drivers.py neb A.xyz B.xyz        # our band and ASE's, between two minima
+
+Both ways use the same weights and precision. Times are those of this process (``--clock cpu``,
+where others work on the machine) or of the wall; the loop runs over some of the structures only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import ase.optimize
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.mep import NEB
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.simulate.many import relax_many
+from jmp_md.simulate.neb import neb
+from jmp_md.simulate.relax import relax
+from jmp_md.simulate.replicas import md_many
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+Value = TypeVar("Value")
+
+
+def timed(function: Callable[[], Value], clock: Callable[[], float]) -> tuple[Value, float]:
+    """What a function returns, and its time in s."""
+    start = clock()
+    value = function()
+    return value, clock() - start
+
+
+def shaken(molecule: Atoms, count: int, width: float) -> list[Atoms]:
+    """Copies with atoms displaced at random."""
+    copies = [molecule.copy() for _ in range(count)]
+    for seed, atoms in enumerate(copies):
+        atoms.rattle(width, seed=seed)
+    return copies
+
+
+def loop_of_relaxations(
+    structures: Sequence[Atoms], calculator: JMPCalculator, optimizer: str, fmax: float
+) -> list[tuple[float, int]]:
+    """Energies and steps of ASE's optimizer, one structure after the other."""
+    ends = []
+    for given in structures:
+        atoms = given.copy()
+        atoms.calc = calculator
+        run = getattr(ase.optimize, optimizer)(atoms, logfile=None)
+        run.run(fmax=fmax, steps=500)
+        ends.append((float(atoms.get_potential_energy()), run.nsteps))
+    return ends
+
+
+def compare_relaxations(args: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Print a line per optimizer."""
+    calculator = JMPCalculator(args.model, dtype=args.dtype)
+    structures = shaken(read(args.structures[0]), args.count, args.shake)
+    few = structures[: args.singles]
+    loop_of_relaxations(few[:1], calculator, "FIRE", 1.0)
+    print("optimizer  ASE s  batch s  faster  steps ASE/batch  converged  same minimum  worst meV")
+    for optimizer in args.optimizers:
+        alone, single = timed(
+            lambda o=optimizer: loop_of_relaxations(few, calculator, o, args.fmax), clock
+        )
+        many, batch = timed(
+            lambda o=optimizer: relax_many(structures, calculator, optimizer=o, fmax=args.fmax),
+            clock,
+        )
+        apart = np.array([abs(a[0] - b.energy) for a, b in zip(alone, many, strict=False)]) * 1e3
+        one, each = single / len(few), batch / len(structures)
+        steps = [np.mean([n for _, n in alone]), np.mean([end.steps for end in many])]
+        print(
+            f"{optimizer:9}  {one:5.3f}  {each:7.3f}  {one / each:5.1f}x  {steps[0]:6.1f}/"
+            f"{steps[1]:5.1f}  {sum(end.converged for end in many):4}/{len(many)}"
+            f"  {int((apart <= 1).sum()):4}/{len(few)}  {apart.max():.2e}",
+            flush=True,
+        )
+
+
+def compare_dynamics(args: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Print time per replica and step."""
+    calculator = JMPCalculator(args.model, dtype=args.dtype)
+    [atoms] = shaken(read(args.structures[0]), 1, 0.0)
+    options = {"temperature": 300.0, "steps": args.steps, "interval": 10, "trajectory": "h5"}
+    with tempfile.TemporaryDirectory() as folder:
+        md_many([atoms], calculator, f"{folder}/warm", steps=2)
+        _, batch = timed(
+            lambda: md_many(
+                [atoms], calculator, f"{folder}/run", replicas=args.replicas, **options
+            ),
+            clock,
+        )
+    atoms.calc = calculator
+    run = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs)
+    _, single = timed(lambda: run.run(args.steps), clock)
+    one, each = single / args.steps * 1e3, batch / args.steps / args.replicas * 1e3
+    print(f"ASE Langevin {one:.2f} ms per step, {args.replicas} replicas {each:.2f}: ", end="")
+    print(f"{one / each:.1f}x", flush=True)
+
+
+def compare_bands(args: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Print barriers and times of our band and of ASE's between the same relaxed ends."""
+    calculator = JMPCalculator(args.model, dtype="float64")
+    ends = []
+    for path in args.structures[:2]:
+        atoms = read(path)
+        atoms.calc = calculator
+        ends.append(relax(atoms, fmax=0.01).atoms)
+
+    def theirs() -> float:
+        images = [ends[0].copy() for _ in range(args.images - 1)] + [ends[1].copy()]
+        band = NEB(
+            images,
+            k=0.1,
+            climb=False,
+            method="improvedtangent",
+            remove_rotation_and_translation=True,
+            allow_shared_calculator=True,
+        )
+        band.interpolate("idpp")
+        for image in images:
+            image.calc = calculator
+        for band.climb, fmax in ((False, 5 * args.fmax), (True, args.fmax)):
+            ase.optimize.FIRE(band, logfile=None).run(fmax=fmax, steps=500)
+        energies = [image.get_potential_energy() for image in images]
+        return float(max(energies) - energies[0])
+
+    with tempfile.TemporaryDirectory() as folder:
+        result, ours_s = timed(
+            lambda: neb(
+                ends,
+                calculator,
+                folder,
+                n_images=args.images,
+                fmax=args.fmax,
+                relax_ends=False,
+                verify=False,
+                report=False,
+            ),
+            clock,
+        )
+    barrier, theirs_s = timed(theirs, clock)
+    apart = 1000 * (result.barrier - barrier)
+    print(f"barrier: ours {result.barrier:.5f} eV, ASE's {barrier:.5f} eV, {apart:+.3f} meV apart")
+    print(f"time: ours {ours_s:.1f} s in {result.steps} steps, ASE's {theirs_s:.1f} s: ", end="")
+    print(f"{theirs_s / ours_s:.1f}x", flush=True)
+
+
+def main() -> None:
+    """Print the table that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("driver", choices=("relax", "md", "neb"))
+    parser.add_argument("structures", nargs="*", default=[EXAMPLES / "ethanol.xyz"])
+    parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--optimizers", nargs="+", default=["LBFGS", "FIRE"])
+    parser.add_argument("--count", type=int, default=256, help="structures to relax in batches")
+    parser.add_argument("--singles", type=int, default=16, help="structures to relax one by one")
+    parser.add_argument("--shake", type=float, default=0.1, help="Å, standard displacement")
+    parser.add_argument("--fmax", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--replicas", type=int, default=32)
+    parser.add_argument("--images", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    versions = f"torch {torch.__version__}, ase {ase.__version__}"
+    print(f"{args.model}, {args.dtype}, {versions}, {args.threads} threads, {args.clock} time")
+    print(f"{sys.platform}, fmax {args.fmax} eV/Å")
+    compare = {"relax": compare_relaxations, "md": compare_dynamics, "neb": compare_bands}
+    compare[args.driver](args, CLOCKS[args.clock])
+
+
+if __name__ == "__main__":
+    main()
