@@ -12,58 +12,71 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from ase import Atoms
-from ase.io import read
+from methods import MODELS, make_potential
+from structures import build, shaken
 
 from jmp_md.batch import BatchPredictor
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.evaluation import evaluate
-from jmp_md.graph.policy import GraphPolicy
-from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.nn.config import preset
 from jmp_md.potential import Potential
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 COUNTS = {"ethanol": 256, "aspirin": 64}
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-def make_potential(size: str) -> Potential:
-    """Random weights of a size, with the graphs it is used with."""
-    graph = GraphPolicy.smooth() if size == "jmp-xs" else GraphPolicy.official(12.0, 30)
-    header = ModelHeader(size, preset(size), (HeadInfo(name="energy", graph=graph),))
-    torch.manual_seed(0)
-    return Potential(header).float().requires_grad_(False)
-
-
-def shaken(molecule: Atoms, count: int) -> list[Atoms]:
-    """Copies with atoms displaced by 0.05 Å."""
-    copies = [molecule.copy() for _ in range(count)]
-    for seed, atoms in enumerate(copies):
-        atoms.rattle(0.05, seed=seed)
-    return copies
-
-
-def seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Time of a call."""
-    start = clock()
-    function()
-    return clock() - start
+CLOCKS = {"ms": time.perf_counter, "cpu_ms": time.process_time}
 
 
 def measure(
-    potential: Potential, structures: list[Atoms], max_edges: int | None, args: argparse.Namespace
+    molecules: Sequence[str] = tuple(COUNTS),
+    *,
+    model: str = "jmp-xs",
+    max_edges: Sequence[int | None] = (None,),
+    rounds: int = 5,
+    singles: int = 16,
+    clock: str = "ms",
+) -> Iterator[dict[str, Any]]:
+    """One row per molecule and size of batches.
+
+    Args:
+        molecules: Names in :data:`COUNTS`.
+        model: Name in :data:`methods.MODELS`.
+        max_edges: Sizes of batches; None leaves the choice to the package.
+        rounds: Rounds of single calls and batches.
+        singles: Single calls per round.
+        clock: ``"ms"``, wall time, or ``"cpu_ms"``, time of the process.
+    """
+    potential = make_potential(model)
+    for name in molecules:
+        structures = shaken(build(name), COUNTS[name])
+        for limit in max_edges:
+            times = take_rounds(potential, structures, limit, rounds, singles, CLOCKS[clock])
+            one, many = (1e3 * statistics.median(t) for t in times)
+            yield {
+                "molecule": name,
+                "count": COUNTS[name],
+                "max_edges": limit or BatchPredictor(potential).max_edges,
+                "single_ms": one,
+                "batch_ms": many,
+                "faster": one / many,
+            }
+
+
+def take_rounds(
+    potential: Potential,
+    structures: list[Atoms],
+    max_edges: int | None,
+    rounds: int,
+    singles: int,
+    clock: Callable[[], float],
 ) -> tuple[list[float], list[float]]:
     """Seconds per structure of single calls and of batches, one of each per round."""
     calculator = JMPCalculator(potential, skin=0.0)
-    few = structures[: args.singles]
-    clock = CLOCKS[args.clock]
+    few = structures[:singles]
 
     def one_by_one() -> None:
         for atoms in few:
@@ -75,44 +88,50 @@ def measure(
     calculator.calculate(few[0], ["energy", "forces"])
     evaluate(few, potential)
     single, batch = [], []
-    for _ in range(args.rounds):
-        single.append(seconds(one_by_one, clock) / len(few))
-        batch.append(seconds(batched, clock) / len(structures))
+    for _ in range(rounds):
+        for function, count, times in (
+            (one_by_one, len(few), single),
+            (batched, len(structures), batch),
+        ):
+            began = clock()
+            function()
+            times.append((clock() - began) / count)
     return single, batch
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Lines of the table."""
+    yield f"{'batching':10} {'count':>6} {'max_edges':>9} {'single ms':>10} {'batch ms':>9} faster"
+    for r in rows:
+        yield (
+            f"{r['molecule']:10} {r['count']:6d} {r['max_edges']:9d} {r['single_ms']:10.2f} "
+            f"{r['batch_ms']:9.2f} {r['faster']:5.1f}x"
+        )
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="jmp-xs", help="jmp-xs, jmp-s or jmp-l")
+    parser.add_argument("--model", default="jmp-xs", choices=list(MODELS))
     parser.add_argument("--molecules", nargs="+", choices=list(COUNTS), default=list(COUNTS))
     parser.add_argument("--max-edges", nargs="+", type=int, default=[None])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--singles", type=int, default=16, help="single calls per round")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--clock",
-        choices=CLOCKS,
-        default="wall",
-        help="cpu: time of this process, where others run",
+        "--clock", choices=CLOCKS, default="ms", help="cpu_ms: time of this process"
     )
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    potential = make_potential(args.size)
-    about = f"torch {torch.__version__}, {args.threads} threads, {args.clock} time"
-    print(f"{args.size}, {about}, {sys.platform}")
-    print("molecule  count  max_edges  single ms  batch ms  faster")
-    for name in args.molecules:
-        structures = shaken(read(EXAMPLES / f"{name}.xyz"), COUNTS[name])
-        for max_edges in args.max_edges:
-            single, batch = measure(potential, structures, max_edges, args)
-            one, many = statistics.median(single), statistics.median(batch)
-            limit = max_edges or BatchPredictor(potential).max_edges
-            print(
-                f"{name:8}  {COUNTS[name]:5}  {limit:9}  {one * 1e3:9.2f}  {many * 1e3:8.2f}  "
-                f"{one / many:5.1f}x",
-                flush=True,
-            )
+    warnings.simplefilter("ignore")
+    print(f"{args.model}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    rows = measure(
+        args.molecules,
+        model=args.model,
+        max_edges=args.max_edges,
+        rounds=args.rounds,
+        singles=args.singles,
+        clock=args.clock,
+    )
+    print("\n".join(table(list(rows))))
 
 
 if __name__ == "__main__":

@@ -1,344 +1,207 @@
-"""Time and memory of energy + conservative forces, against the official algorithm and the floor.
+"""Time and memory of energy + conservative forces: the table, the goals and the figures.
 
-    python benchmarks/engine.py                       # the table
-    python benchmarks/engine.py --rows jmp-s:nanotube-144 --methods ours lean oracle floor
+    python benchmarks/engine.py --json engine.json --svg docs/figures
+    python benchmarks/engine.py --parts steps --rows jmp-s:catcher --methods fast oracle floor
+    python benchmarks/engine.py --peer-python OTHER/bin/python     # mace-torch is there
+    python benchmarks/engine.py --json engine.json --parts         # nothing new, the table again
 
-Each row runs in a fresh process; rows of one structure run one after the other. Methods:
+Parts:
 
-- ours: the network as the calculators use it; lean: the same with blocks recomputed;
-  bf16: the same with bfloat16 blocks.
-- oracle: the enumerating reference network of the tests, the algorithm of the official code.
-- floor: the dense layers on edges alone, forward and input gradient, at the same shapes.
-- mace: a MACE model of the size of MACE-OFF small with random weights (needs mace-torch).
+- steps: a step of every model on every structure by every method. Each method has a process of
+  its own; all methods of a row take turns.
+- split: where the time of a step goes. growth: time and memory against the number of atoms.
+  batching: many molecules at once. Each is a script of its own, too.
 
-Weights are random: they do not change what is computed. Peak memory is the growth of the resident
-set over the process with weights loaded.
+With `--json` results are kept after every row, and rows that are there are not measured again.
+The methods, in `methods.py`: fast, lean, bf16 and compiled are ways to run this network; oracle is
+the enumerating network of the tests, the algorithm of the official code; floor is the dense layers
+on edges alone; mace is a MACE of the size of MACE-OFF small. Weights are random. Peak memory is the
+growth of the resident set over the process with weights loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import resource
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import batching
+import figures
+import goals
+import growth
+import split
 import torch
-from ase import Atoms
-from ase.build import molecule, nanotube
-from ase.io import read
-from torch import Tensor
-from torch.nn.functional import linear
+from structures import build
+from turns import take_turns
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from jmp_md.checkpoints.native import atomic_write
 
-from jmp_md.graph.layout import Edges
-from jmp_md.graph.pairs import find_pairs
-from jmp_md.graph.policy import GraphPolicy
-from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.nn.config import preset
-from jmp_md.nn.layers import Dense, scaled_silu
-from jmp_md.potential import Potential
-from jmp_md.structures import Structures, single_structure
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-ROWS = (
-    "jmp-xs:ethanol",
-    "jmp-xs:aspirin",
-    "jmp-xs:water-64",
-    "jmp-xs:nanotube-200",
-    "jmp-s:aspirin",
-    "jmp-s:ammonia-16",
-    "jmp-s:nanotube-144",
-    "jmp-l:aspirin",
-    "jmp-l:nanotube-144",
-    "jmp-l:nanotube-360",
-)
-METHODS = ("ours", "lean", "bf16", "oracle", "floor", "mace")
-
-
-def structure(name: str) -> Atoms:
-    """A benchmark structure by name, or a file."""
-    kind, _, size = name.partition("-")
-    if kind == "ethanol":
-        return molecule("CH3CH2OH")
-    if kind == "aspirin":
-        return read(EXAMPLES / "aspirin.xyz")
-    if kind == "water":
-        return water(int(size))
-    if kind == "ammonia":
-        return ammonia(int(size))
-    if kind == "nanotube":
-        atoms = nanotube(5, 5, length=round(int(size) / 60)) if int(size) >= 300 else None
-        if atoms is None:
-            return nanotube(6, 6, length=round(int(size) / 24))
-        outer = nanotube(10, 10, length=round(int(size) / 60))
-        outer.positions += atoms.get_center_of_mass() - outer.get_center_of_mass()
-        return atoms + outer
-    return read(name)
-
-
-def water(molecules: int) -> Atoms:
-    """Periodic water at 1 g/cm3 on a slightly shaken lattice."""
-    per_side = round(molecules ** (1 / 3))
-    if per_side**3 != molecules:
-        raise SystemExit(f"water-{molecules}: the number must be a cube")
-    spacing = 3.104  # Å, one molecule per spacing^3 at 1 g/cm3
-    one = molecule("H2O")
-    one.cell = np.eye(3) * spacing
-    box = one.repeat(per_side)
-    box.pbc = True
-    box.rattle(0.05, seed=1)
-    return box
-
-
-def ammonia(molecules: int) -> Atoms:
-    """A cluster of ammonia on a slightly shaken lattice, not periodic."""
-    one = molecule("NH3")
-    one.cell = np.eye(3) * 3.6
-    box = one.repeat((2, 2, molecules // 4))
-    box.rattle(0.05, seed=1)
-    return Atoms(box.numbers, box.positions)
-
-
-def make_potential(size: str) -> Potential:
-    """Random weights of a size, with the graphs it is used with."""
-    graph = GraphPolicy.smooth() if size == "jmp-xs" else GraphPolicy.official(12.0, 30)
-    head = HeadInfo(name="energy", graph=graph)
-    torch.manual_seed(0)
-    return Potential(ModelHeader(size, preset(size), (head,))).float().requires_grad_(False)
-
-
-def make_structures(atoms: Atoms, potential: Potential) -> Structures:
-    """A structure with pairs as far as the graphs reach."""
-    cell, pbc = atoms.cell.array, np.array(atoms.pbc)
-    pairs = find_pairs(atoms.positions, cell, pbc, potential.policy.cutoff)
-    return single_structure(atoms.positions, atoms.numbers, cell, pairs)
-
-
-def ours(potential: Potential, s: Structures) -> Callable[[], object]:
-    return lambda: potential.predict(s)
-
-
-def lean(potential: Potential, s: Structures) -> Callable[[], object]:
-    potential.memory = "lean"
-    return ours(potential, s)
-
-
-def bf16(potential: Potential, s: Structures) -> Callable[[], object]:
-    potential.backbone.bf16 = True
-    return ours(potential, s)
-
-
-def oracle(potential: Potential, s: Structures) -> Callable[[], object]:
-    """The enumerating network on the same edges, with the official names of the weights."""
-    import oracle as reference
-    from oracle_graphs import OracleEdges
-
-    weight = potential.embedding.weight
-    s = s.to(weight.device, weight.dtype)
-    state = official_names(potential)
-    graph = potential.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
-    graphs = {
-        name: OracleEdges(e.source, e.target, _offsets(e, s), None)
-        for name, e in zip(("main", "atom_edge", "quadruplet", "atom_atom"), graph[:4], strict=True)
-    }
-
-    def run() -> object:
-        x = s.positions.detach().requires_grad_()
-        out = reference.oracle_forward(
-            state, potential.header.architecture, s.numbers, x, s.cells[0], graphs
-        )
-        energy = potential.energy_head(out["X_E"]).sum()
-        return torch.autograd.grad(energy, x)
-
-    return run
-
-
-def _offsets(edges: Edges, s: Structures) -> Tensor:
-    """Cell offsets of edges, from their vectors."""
-    if not s.cells.any():
-        return torch.zeros(len(edges.source), 3, dtype=torch.long)
-    vector = edges.unit * edges.distance.unsqueeze(1)
-    shift = s.positions[edges.target] - s.positions[edges.source] - vector
-    return (shift @ torch.linalg.pinv(s.cells[0])).round().long()
-
-
-def official_names(potential: Potential) -> dict[str, Tensor]:
-    """State dict under official names, with the copies the official layout holds."""
-    state = {}
-    for key, value in potential.state_dict().items():
-        state[key] = value
-        if ".layers." in key and "out_blocks" in key:
-            state[key.replace(".layers.", ".seq_energy_pre.")] = value
-    radial = potential.backbone.radial
-    for name in (
-        "radial_basis",
-        "radial_basis_aeaint",
-        "radial_basis_aint",
-        "cbf_basis_qint.radial_basis",
-        "sbf_basis_qint.radial_basis",
-        "cbf_basis_aeint.radial_basis",
-        "cbf_basis_eaint.radial_basis",
-        "cbf_basis_tint.radial_basis",
-    ):
-        state[f"backbone.bases.{name}.rbf.offset"] = radial.offset
-        state[f"backbone.bases.{name}.rbf.temps"] = radial.temps
-    return state
-
-
-def floor(potential: Potential, s: Structures) -> Callable[[], object]:
-    """The dense layers of the interaction blocks that act on main edges, with input gradients."""
-    weight = potential.embedding.weight
-    s = s.to(weight.device, weight.dtype)
-    graph = potential.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
-    n_edges = len(graph.main.source)
-    weights = edge_weights(potential)
-    inputs = {w.shape[1]: torch.randn(n_edges, w.shape[1]) for w in weights}
-
-    def run() -> object:
-        x = {width: t.detach().requires_grad_() for width, t in inputs.items()}
-        total = sum(scaled_silu(linear(x[w.shape[1]], w)).sum() for w in weights)
-        return torch.autograd.grad(total, list(x.values()))
-
-    return run
-
-
-def edge_weights(potential: Potential) -> list[Tensor]:
-    """Weights of the dense layers of the blocks that are applied once per main edge."""
-    emb = potential.header.architecture.emb_size_atom
-    on_atoms = (
-        "atom_emb_layers",
-        ".atom_interaction",
-        "atom_update.layers",
-        "atom_edge_interaction.dense",
-        "atom_edge_interaction.down",
-        "atom_edge_interaction.mlp_rbf",
-        "edge_atom_interaction.up",
-        "edge_atom_interaction.mlp_cbf",
-    )
-    weights = []
-    for name, module in potential.backbone.int_blocks.named_modules():
-        if not isinstance(module, Dense) or any(part in name for part in on_atoms):
-            continue
-        weight = module.linear.weight
-        weights.append(weight[:, 2 * emb :] if "concat_layer" in name else weight)
-    return weights
-
-
-def mace(potential: Potential, s: Structures, atoms: Atoms) -> Callable[[], object]:
-    """ASE steps of a MACE of MACE-OFF small's size: 96x0e, two layers, 4.5 Å, l = 3."""
-    from e3nn import o3
-    from mace.calculators import MACECalculator
-    from mace.modules import ScaleShiftMACE, interaction_classes
-
-    block = interaction_classes["RealAgnosticResidualInteractionBlock"]
-    numbers = sorted(set(atoms.numbers.tolist()))
-    model = ScaleShiftMACE(
-        r_max=4.5,
-        num_bessel=8,
-        num_polynomial_cutoff=5,
-        max_ell=3,
-        interaction_cls=block,
-        interaction_cls_first=block,
-        num_interactions=2,
-        num_elements=len(numbers),
-        hidden_irreps=o3.Irreps("96x0e"),
-        MLP_irreps=o3.Irreps("16x0e"),
-        atomic_energies=np.zeros(len(numbers)),
-        avg_num_neighbors=10.0,
-        atomic_numbers=numbers,
-        correlation=3,
-        gate=torch.nn.functional.silu,
-        atomic_inter_scale=1.0,
-        atomic_inter_shift=0.0,
-        radial_MLP=[64, 64, 64],
-    )
-    calculator = MACECalculator(models=[model.float()], device="cpu", default_dtype="float32")
-    copy = atoms.copy()
-    copy.calc = calculator
-
-    def run() -> object:
-        copy.rattle(1e-3)
-        return copy.get_forces()
-
-    return run
-
-
-def worker(row: str, method: str, repeats: int) -> dict[str, float]:
-    """Measure one row in this process."""
-    size, name = row.split(":", 1)
-    atoms = structure(name)
-    potential = make_potential(size)
-    s = make_structures(atoms, potential)
-    makers = {"ours": ours, "lean": lean, "bf16": bf16, "oracle": oracle, "floor": floor}
-    call = mace(potential, s, atoms) if method == "mace" else makers[method](potential, s)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
-    call()
-    first = time.perf_counter() - began
-    times = []
-    for _ in range(repeats if first < 5 else min(repeats, 2)):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "atoms": len(atoms),
-        "ms": 1e3 * statistics.median(times),
-        "first_ms": 1e3 * first,
-        "peak_MiB": (peak - before) / 1024,
-    }
+HERE = Path(__file__).parent
+PARTS = ("steps", "split", "growth", "batching")
+METHODS = ("fast", "lean", "bf16", "compiled", "oracle", "floor", "mace")
+# By model: what is compared. Small models have nothing to gain from less memory.
+COMPARED = {
+    "jmp-xs": ("fast", "compiled", "oracle", "floor", "mace"),
+    "jmp-xs-official": ("fast", "compiled", "oracle", "floor"),
+    "jmp-s": ("fast", "lean", "bf16", "compiled", "oracle", "floor"),
+    "jmp-l": ("fast", "lean", "bf16", "oracle", "floor"),
+}
+STRUCTURES = {
+    "jmp-xs": (
+        *("ethanol", "aspirin", "ammonia", "catcher", "tube", "nanotube"),
+        *("water-64", "water-512", "water-4096"),
+    ),
+    "jmp-xs-official": ("aspirin", "ammonia", "catcher", "tube"),
+    "jmp-s": ("aspirin", "ammonia", "catcher", "nanotube"),
+    "jmp-l": ("aspirin", "ammonia", "catcher", "nanotube"),
+}
+ROWS = tuple(f"{model}:{name}" for model, names in STRUCTURES.items() for name in names)
 
 
 def main() -> None:
+    """Measure what is asked for and show all there is."""
+    args = _arguments()
+    warnings.simplefilter("ignore")  # of energies without references: weights are random
+    results: dict[str, Any] = {"steps": {}, "split": [], "growth": [], "batching": []}
+    if args.json and args.json.exists():
+        results |= json.loads(args.json.read_text())
+    results["clock"] = args.clock
+    results["about"] = about()
+    for _ in measure(args, results):
+        if args.json:
+            with atomic_write(args.json) as temporary:
+                temporary.write_text(json.dumps(results, indent=1))
+    print("\n".join(report(results)))
+    if args.svg:
+        args.svg.mkdir(parents=True, exist_ok=True)
+        if results["steps"]:
+            figure = figures.step_times(results["steps"], args.clock)
+            figures.save(figure, args.svg / "engine-steps.svg")
+        if results["growth"]:
+            figure = figures.growth(results["growth"], args.clock)
+            figures.save(figure, args.svg / "engine-growth.svg")
+
+
+def about() -> str:
+    """Machine, versions and threads."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((li for li in info.read_text().splitlines() if "model name" in li), cpu)
+    threads = torch.get_num_threads()
+    cpu = cpu.partition(": ")[2] or cpu
+    return f"{cpu}, {threads} thread{'s' * (threads != 1)}, torch {torch.__version__}"
+
+
+def measure(args: argparse.Namespace, results: dict[str, Any]) -> Iterator[None]:
+    """Fill ``results``; yields whenever there is more."""
+    if "steps" in args.parts:
+        for row in args.rows:
+            done = results["steps"].setdefault(row, {})
+            chosen = args.methods or COMPARED[row.partition(":")[0]]
+            missing = [m for m in chosen if m not in done or args.again]
+            if missing:
+                done |= measure_row(row, missing, args)
+                results["steps"][row] = {m: done[m] for m in METHODS if m in done}
+                print("\n".join(row_lines(row, results["steps"][row], args.clock)), flush=True)
+                yield
+    if "split" in args.parts and (args.again or not results["split"]):
+        results["split"] = [split.measure("jmp-xs", name) for name in split.STRUCTURES]
+        yield
+    if "growth" in args.parts:
+        for method in ("fast", "lean"):
+            kept = [row for row in results["growth"] if row["method"] != method]
+            if args.again or len(kept) == len(results["growth"]):
+                rows = list(growth.measure(method=method, memory=args.memory))
+                results["growth"] = [*kept, *rows]
+                yield
+    if "batching" in args.parts and (args.again or not results["batching"]):
+        results["batching"] = list(batching.measure(clock=args.clock))
+        yield
+
+
+def measure_row(row: str, methods: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
+    """One model on one structure by several methods, side by side."""
+    model, name = row.split(":", 1)
+    atoms = build(name, args.structures)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "structure.extxyz"
+        atoms.write(file)
+        commands = {}
+        for method in methods:
+            own = [sys.executable, str(HERE / "methods.py"), model, method]
+            peer = [args.peer_python, str(HERE / "peer.py")]
+            command = [*(peer if method == "mace" else own), str(file)]
+            commands[method] = [*command, "--memory", str(args.memory)]
+        measured = take_turns(
+            commands, rounds=args.rounds, seconds=args.seconds, timeout=args.timeout
+        )
+    return {m: {"atoms": len(atoms)} | result.summary() for m, result in measured.items()}
+
+
+def report(results: dict[str, Any]) -> Iterator[str]:
+    """All tables."""
+    clock = results["clock"]
+    kind = "time of the process" if clock == "cpu_ms" else "wall time"
+    yield f"\n{results['about']}; medians, {kind}"
+    if results["steps"]:
+        yield f"{'row':26} {'method':9} {'atoms':>6} {'ms':>10} {'first ms':>10} {'peak MiB':>9}"
+        for row, methods in results["steps"].items():
+            yield from row_lines(row, methods, clock)
+    if results["split"]:
+        yield ""
+        yield from split.table(results["split"])
+    if results["growth"]:
+        yield ""
+        yield from growth.table(results["growth"], clock)
+    if results["batching"]:
+        yield ""
+        yield from batching.table(results["batching"])
+    yield ""
+    yield from goals.lines(results)
+
+
+def row_lines(row: str, methods: dict[str, Any], clock: str) -> Iterator[str]:
+    """Lines of the table for one row."""
+    for method, r in methods.items():
+        start = f"{row:26} {method:9} {r['atoms']:6d}"
+        if "error" in r:
+            yield f"{start} {r['error']}"
+        else:
+            yield f"{start} {r[clock]:10.1f} {r['first_ms']:10.1f} {r['peak_MiB']:9.0f}"
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="SIZE:STRUCTURE")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for one row")
-    parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--worker", nargs=2, metavar=("ROW", "METHOD"), help=argparse.SUPPRESS)
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="MODEL:STRUCTURE")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: by model")
+    parser.add_argument("--structures", type=Path, metavar="DIR", help="holds MD22 structures")
+    parser.add_argument("--peer-python", default=sys.executable, metavar="FILE")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.3, help="least length of a turn")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one turn")
+    parser.add_argument("--memory", type=float, default=8.0, help="GiB a process may take")
+    parser.add_argument(
+        "--clock",
+        default="ms",
+        choices=["ms", "cpu_ms"],
+        help="cpu_ms: time of the process, for one thread on a machine that others use",
+    )
+    parser.add_argument("--json", type=Path, help="keep results here")
+    parser.add_argument("--again", action="store_true", help="measure what is there already")
+    parser.add_argument("--svg", type=Path, metavar="DIR", help="draw figures here")
     args = parser.parse_args()
-    if args.worker:
-        print(json.dumps(worker(*args.worker, args.repeats)))
-        return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
-    print(f"{'row':24} {'method':8} {'atoms':>6} {'ms':>10} {'first ms':>10} {'peak MiB':>9}")
-    results = {}
     for row in args.rows:
-        for method in args.methods:
-            command = [sys.executable, __file__, "--worker", row, method]
-            command += ["--repeats", str(args.repeats)]
-            try:
-                done = subprocess.run(
-                    command,
-                    capture_output=True,
-                    text=True,
-                    timeout=args.timeout,
-                    check=True,
-                    # For e3nn, which the peer imports: it loads its own constants by pickle.
-                    env={**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
-                )
-                result = json.loads(done.stdout.splitlines()[-1])
-                line = f"{result['atoms']:6d} {result['ms']:10.1f} {result['first_ms']:10.1f} "
-                line += f"{result['peak_MiB']:9.0f}"
-            except subprocess.TimeoutExpired:
-                result, line = {"error": "timeout"}, f"over {args.timeout:.0f} s"
-            except subprocess.CalledProcessError as error:
-                reason = (error.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]
-                result, line = {"error": reason}, reason
-            results[f"{row}/{method}"] = result
-            print(f"{row:24} {method:8} {line}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        if row.partition(":")[0] not in COMPARED:
+            parser.error(f"row {row!r}: write MODEL:STRUCTURE with one of {', '.join(COMPARED)}")
+    return args
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Figures of the benchmarks: small SVG files that come out the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from jmp_md.checkpoints.native import atomic_write
+
+_MARKS = {
+    "fast": ("tab:blue", "o"),
+    "lean": ("tab:cyan", "v"),
+    "bf16": ("tab:green", "^"),
+    "compiled": ("tab:purple", "D"),
+    "oracle": ("tab:red", "s"),
+    "floor": ("black", "|"),
+    "mace": ("tab:orange", "P"),
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write an SVG without dates, with text as text."""
+    style = {"svg.hashsalt": "jmp-md", "svg.fonttype": "none", "path.simplify_threshold": 0.5}
+    with mpl.rc_context(style), atomic_write(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def step_times(rows: Mapping[str, Mapping[str, Any]], clock: str) -> Figure:
+    """Time of a step by every method, one line per row.
+
+    Args:
+        rows: By row, then by method, what was measured.
+        clock: ``"ms"`` or ``"cpu_ms"``.
+    """
+    figure = Figure(figsize=(7.0, 0.9 + 0.26 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    shown: set[str] = set()
+    for y, results in enumerate(rows.values()):
+        for method, result in results.items():
+            if clock in result:
+                color, mark = _MARKS[method]
+                label = method if method not in shown else None
+                axes.plot(result[clock], y, mark, color=color, ms=6, mew=1.5, label=label)
+                shown.add(method)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize="small")
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="ms per step")
+    axes.grid(axis="x", lw=0.4)
+    figure.legend(ncols=len(shown), fontsize="small", frameon=False, loc="outside upper center")
+    return figure
+
+
+def growth(rows: Sequence[Mapping[str, Any]], clock: str) -> Figure:
+    """Time and memory per atom against the number of atoms."""
+    figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+    for axes, key, label, scale in zip(
+        figure.subplots(1, 2),
+        (clock, "peak_MiB"),
+        ("ms per atom", "MiB per atom, at the peak"),
+        (1.0, 1.0),
+        strict=True,
+    ):
+        done = [row for row in rows if key in row]
+        atoms = np.array([row["atoms"] for row in done])
+        axes.plot(atoms, scale * np.array([row[key] for row in done]) / atoms, "o-")
+        axes.set(xscale="log", xlabel="atoms of water", ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.grid(lw=0.4)
+    return figure
+
+
+def path_scan(distance: np.ndarray, curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Energy, force and jump along the path of an atom.
+
+    Args:
+        distance: (n + 1,) Å.
+        curves: By graphs: ``energy`` (n + 1,) eV, ``force`` (n + 1,) eV/Å and ``jump`` (n,) eV.
+    """
+    figure = Figure(figsize=(7.0, 6.0), layout="constrained")
+    energy, force, jump = figure.subplots(3, 1, sharex=True)
+    middle = 0.5 * (distance[1:] + distance[:-1])
+    for name, curve in curves.items():
+        energy.plot(distance, 1e3 * (curve["energy"] - curve["energy"][0]), lw=1.2, label=name)
+        force.plot(distance, curve["force"], lw=1.2, label=name)
+        jump.plot(middle, 1e3 * np.abs(curve["jump"]) + 1e-9, lw=1.0, label=name)
+    energy.set(ylabel="energy (meV)")
+    force.set(ylabel="force (eV/Å)")
+    jump.set(xlabel="displacement of one atom (Å)", ylabel="|jump| (meV)", yscale="log")
+    energy.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def drift(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Total energy in NVE: by graphs, time in ps and change in meV per atom."""
+    figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (time, energy) in curves.items():
+        stride = max(len(time) // 500, 1)
+        axes.plot(time[::stride], energy[::stride], lw=1.0, label=name)
+    axes.set(xlabel="time (ps)", ylabel="total energy (meV/atom)")
+    axes.legend(fontsize="small", frameon=False)
+    return figure
