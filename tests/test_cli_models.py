@@ -65,6 +65,20 @@ def test_added_model_is_listed_described_and_found(
     assert "molecule C2H6O only" in capsys.readouterr().out
 
 
+def test_a_model_of_many_heads_and_elements_takes_one_short_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = [HeadInfo(name, GraphPolicy.smooth(), elements=tuple(range(1, 90))) for name in "ab"]
+    header = ModelHeader("m", preset("jmp-xs"), tuple(heads), "MIT")
+    write_native(tmp_path / "m.safetensors", header, {"w": torch.ones(3)})
+    assert main(["models", "add", "many", str(tmp_path / "m.safetensors")]) == 0
+    assert main(["models"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    row = next(line for line in rows if line.startswith("many "))
+    assert "89 elements" in row
+    assert "by head, see its card" in row
+
+
 def test_adding_twice_needs_force(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["models", "add", "mine", str(model_file)]
     assert main(command) == 0

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NAME = "models"
 HELP = "list models; add one, print its card or its path"
+MOST_ELEMENTS = 12  # that a row of the list names
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,9 @@ def _print_list() -> None:
     def row(entry: ModelEntry) -> tuple[str, str, str, str, str, str]:
         size = f"{entry.size / 1e6:.1f} MB" if entry.size is not None else "unknown"
         where = str(entry.path) if entry.where == "cached" else entry.where
-        elements = symbols(entry.elements) + (f" (only {entry.domain})" if entry.domain else "")
+        many = len(entry.elements) > MOST_ELEMENTS
+        elements = f"{len(entry.elements)} elements" if many else symbols(entry.elements)
+        elements += f" (only {entry.domain})" if entry.domain else ""
         error = "unusable" if entry.problem else _test_error(entry)
         return entry.name, size, entry.licence, elements, error, where
 
@@ -71,6 +74,8 @@ def _print_list() -> None:
 
 def _test_error(entry: ModelEntry) -> str:
     """Mean absolute force error in meV/Å, the one figure that compares models of a data set."""
+    if entry.header and len(entry.header.heads) > 1:
+        return "by head, see its card"
     metrics = entry.header.metrics if entry.header else {}
     error = metrics.get("force_mae_meV_per_A")
     return f"F {error:.1f} meV/Å" if isinstance(error, int | float) else "not recorded"
