@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read, write
+from ase.units import GPa
 from factories import write_model
 
 from jmp_md.cli.main import main
@@ -89,6 +91,38 @@ def test_a_relaxed_cell_has_no_stress() -> None:
     assert relax(atoms, fmax=1e-4).steps == 0  # symmetry: no forces, the cell stays
 
 
+def test_a_pressed_cell_has_that_pressure_and_a_mask_holds_the_rest() -> None:
+    atoms = bulk("Cu", a=3.59, cubic=True)
+    atoms.calc = EMT()
+    pressed = relax(atoms, relax_cell=True, pressure=5.0, fmax=1e-4)
+    assert -pressed.atoms.get_stress()[:3] / GPa == pytest.approx(np.full(3, 5.0), abs=0.01)
+    long = relax(atoms, relax_cell=True, cell_mask=(0, 0, 1, 0, 0, 0), pressure=5.0, fmax=1e-4)
+    lengths = long.atoms.cell.lengths()
+    assert lengths[:2].tolist() == atoms.cell.lengths()[:2].tolist()
+    assert lengths[2] < pressed.atoms.cell.lengths()[2]
+    assert -long.atoms.get_stress()[2] / GPa == pytest.approx(5.0, abs=0.01)
+
+
+def test_symmetry_is_kept_where_it_is_asked_for() -> None:
+    spglib = pytest.importorskip("spglib")
+
+    def group(atoms: Atoms) -> int:
+        cell = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
+        return int(spglib.get_symmetry_dataset(cell, symprec=1e-5).number)
+
+    atoms = bulk("Cu", "hcp", a=2.6, c=4.1)
+    atoms.positions[1] += [0.002, 0.001, -0.003]  # a sloppy file
+    atoms.calc = EMT()
+    assert group(atoms) < 194
+    kept = relax(atoms, relax_cell=True, keep_symmetry=True, fmax=1e-4)
+    assert kept.converged
+    assert group(kept.atoms) == 194
+    assert kept.atoms.constraints == []
+    atoms.set_constraint(FixAtoms([0]))
+    with pytest.raises(InputError, match="1 constraints: leave out keep_symmetry"):
+        relax(atoms, keep_symmetry=True)
+
+
 def test_too_few_steps_do_not_converge() -> None:
     result = relax(stretched(), steps=1)
     assert not result.converged
@@ -102,12 +136,23 @@ def test_too_few_steps_do_not_converge() -> None:
         ({"fmax": 0.0}, r"fmax 0.0 eV/Å: must be positive"),
         ({"fmax": float("nan")}, r"fmax nan eV/Å: must be positive"),
         ({"steps": -1}, r"steps -1: must be 0 or more"),
+        ({"pressure": 1.0}, r"pressure 1.0 GPa are for a cell that is relaxed"),
+        ({"cell_mask": (1, 1, 1, 0, 0, 0)}, "cell_mask .* add relax_cell"),
+        ({"keep_symmetry": True}, "symmetry can be kept in crystals"),
         ({"relax_cell": True}, r"pbc \[False, False, False\]: leave out relax_cell"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         relax(stretched(), **options)
+
+
+def test_a_mask_has_six_numbers() -> None:
+    atoms = bulk("Cu")
+    atoms.calc = EMT()
+    for mask in ((1, 1, 1), (2, 0, 0, 0, 0, 0)):
+        with pytest.raises(InputError, match="give 0 or 1 for each of xx, yy"):
+            relax(atoms, relax_cell=True, cell_mask=mask)
 
 
 def test_a_structure_without_calculator_is_refused() -> None:
@@ -154,6 +199,85 @@ def test_the_command_relaxes_cells(here: Path, capsys: pytest.CaptureFixture[str
     assert main([*args, "--fmax", "1e-6"]) == 2
     assert read("si-relaxed.extxyz").cell.volume != pytest.approx(bulk("Si").cell.volume)
     assert read("si-relaxed.extxyz").get_stress().shape == (6,)
+
+
+def test_the_command_knows_pressure_mask_and_symmetry(here: Path) -> None:
+    pytest.importorskip("spglib")
+    path = write_model(here, graph=GraphPolicy.smooth(3.0, 3.0, 2.0, 3.0))
+    write("si.cif", bulk("Si", cubic=True))
+    args = ["relax", "si.cif", "--model", str(path), "--relax-cell", "--steps", "2"]
+    args += ["--fmax", "1e-6", "--pressure", "3"]
+    assert main([*args, "--keep-symmetry"]) == 2
+    lengths = read("si-relaxed.extxyz").cell.lengths()
+    assert lengths == pytest.approx(np.full(3, lengths[0]))
+    assert lengths[0] < 5.43
+    assert main([*args, "--cell-mask", "1", "0", "0", "0", "0", "0"]) == 2
+    lengths = read("si-relaxed.extxyz").cell.lengths()
+    assert lengths[1:] == pytest.approx(np.full(2, 5.43))
+    assert lengths[0] < 5.43
+    summary = json.loads(Path("si-relaxed.summary.json").read_text())
+    assert summary["settings"]["cell_mask"] == [1, 0, 0, 0, 0, 0]
+    assert summary["results"]["structures"][0]["converged"] is False
+
+
+@pytest.mark.parametrize("name", ["fixed.extxyz", "fixed.vasp", "fixed.traj"])
+def test_constraints_in_the_file_hold(here: Path, model: str, name: str) -> None:
+    atoms = molecule("H2O", vacuum=4.0, pbc=True)
+    atoms.positions[1] += [0.0, 0.2, 0.1]
+    atoms.set_constraint(FixAtoms([0, 1]))
+    columns = {"columns": ["symbols", "positions", "move_mask"]} if name.endswith("xyz") else {}
+    write(name, atoms, **columns)
+    assert main(["relax", name, "--model", model, "--steps", "3", "--fmax", "1e-6"]) == 2
+    given, relaxed = read(name), read("fixed-relaxed.extxyz")
+    moved = np.linalg.norm(relaxed.positions - given.positions, axis=1) > 1e-6
+    assert moved.tolist() == [False, False, True]
+
+
+def test_structures_of_several_files_relax_together(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structures = [molecule("H2O"), molecule("N2"), molecule("OH"), molecule("H2O")]
+    structures[3].rattle(0.05, seed=1)
+    write("a.xyz", structures[:2])
+    write("b.xyz", structures[2:])
+    command = ["relax", "a.xyz", "b.xyz", "--model", model, "--fmax", "0.002"]
+    assert main([*command, "--batch-size", "8"]) == 2  # N2 is not for this model
+    out = capsys.readouterr().out
+    assert "structure 2 of 4: dropped: atom 0 (N)" in out
+    assert "wrote a-relaxed.extxyz: 3 of 4 structures" in out
+    together = read("a-relaxed.extxyz", index=":")
+    assert [len(atoms) for atoms in together] == [3, 2, 3]
+    rows = json.loads(Path("a-relaxed.summary.json").read_text())["results"]["structures"]
+    assert [row["converged"] for row in rows] == [True, False, True, True]
+    assert "atom 0 (N)" in rows[1]["error"]
+    for atoms in together:
+        assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.002
+    assert rows[3]["energy_eV"] == pytest.approx(together[2].get_potential_energy(), abs=1e-6)
+    assert main([*command, "--batch-size", "8", "--relax-cell"]) == 1
+    assert "--relax-cell cannot be had for structures that relax" in capsys.readouterr().err
+    assert main([*command, "--batch-size", "8", "--optimizer", "BFGS"]) == 1
+    assert "optimizer 'BFGS': choose one of LBFGS, FIRE" in capsys.readouterr().err
+
+
+def test_tags_are_read_where_they_count(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atoms = read(water(here / "water.xyz"))
+    atoms.set_tags([0, 1, 7])
+    write("tags.traj", atoms)
+    assert main(["relax", "tags.traj", "--model", model, "--steps", "0", "--fmax", "9"]) == 0
+    assert main(["relax", "tags.traj", "--model", model, "--tags", "oc"]) == 1
+    assert "atom 2 has tag 7" in capsys.readouterr().err
+
+
+def test_options_come_from_a_file(here: Path, model: str) -> None:
+    water(here / "water.xyz")
+    Path("run.yaml").write_text(f"model: {model}\nsteps: 1\nfmax: 0.0001\noptimizer: FIRE\n")
+    assert main(["relax", "water.xyz", "--config", "run.yaml", "--steps", "2"]) == 2
+    summary = json.loads(Path("water-relaxed.summary.json").read_text())
+    assert summary["settings"]["optimizer"] == "FIRE"
+    assert summary["results"]["structures"][0]["steps"] == 2
+    assert len(next(iter(summary["model"].values()))["sha256"]) == 64
 
 
 def test_without_a_name_the_shipped_model_that_covers_the_elements_is_used(

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_tags_argument,
+    calculators_for,
+    read_structures,
+)
 from jmp_md.cli.config import add_config
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
+    add_tags_argument(parser)
     parser.add_argument("--output", type=Path, help="folder (default: STEM-descriptors here)")
     add_config(parser)
     parser.add_argument(

@@ -1,87 +1,229 @@
-"""``jmp-md relax``: relax the structures of a file."""
+"""``jmp-md relax``: relax the structures of files, one after another or together."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import (
     add_model_arguments,
+    add_tags_argument,
     calculators_for,
     check_output,
     frozen,
     read_structures,
     write_structures,
 )
-from jmp_md.simulate.relax import OPTIMIZERS, RelaxResult, relax
+from jmp_md.cli.config import add_config
+from jmp_md.simulate.relax import OPTIMIZERS, relax
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.many import Relaxed
+    from jmp_md.simulate.relax import RelaxResult
+
+    Models = Sequence[tuple[str, JMPCalculator]]
+    Ends = dict[int, RelaxResult | Relaxed]
+
 NAME = "relax"
 HELP = "relax structures; exit code 2 where one did not converge"
+_ALONE = ("relax_cell", "keep_symmetry", "trajectory", "log")  # not for many together
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments, with the defaults of :func:`jmp_md.simulate.relax.relax`."""
-    parser.add_argument("structure", type=Path, help="file of one or more structures")
+    parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
+    add_tags_argument(parser)
+    add_config(parser)
     parser.add_argument("--fmax", type=float, help="eV/Å to stop at (default: %(default)s)")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="default: %(default)s")
+    parser.add_argument(
+        "--optimizer", choices=OPTIMIZERS, help="default: BFGS, and LBFGS for many together"
+    )
     parser.add_argument("--relax-cell", action="store_true", help="relax the cell too")
+    parser.add_argument(
+        "--cell-mask",
+        type=int,
+        nargs=6,
+        metavar=("XX", "YY", "ZZ", "YZ", "XZ", "XY"),
+        help="1 for strains that relax, 0 for those that stay",
+    )
+    parser.add_argument(
+        "--pressure", type=float, help="GPa on a cell that is relaxed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--keep-symmetry", action="store_true", help="make the symmetry exact, and keep it"
+    )
     parser.add_argument("--steps", type=int, help="most steps to take (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="relax so many structures together on one model, faster (default: one after another)",
+    )
     parser.add_argument(
         "--output", type=Path, help="result, any format of ASE (default: STEM-relaxed.extxyz here)"
     )
     parser.add_argument("--trajectory", type=Path, help="ASE trajectory of all steps, .traj")
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="continue a stopped run, from --trajectory, or with --batch-size from its state",
+    )
     parser.add_argument("--log", type=Path, help="log of ASE's optimizer")
-    parser.set_defaults(**(relax.__kwdefaults__ or {}))
+    parser.set_defaults(**((relax.__kwdefaults__ or {}) | {"optimizer": None}))
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    structures = read_structures(args.structure)
-    output = args.output or Path(f"{args.structure.stem}-relaxed.extxyz")
-    check_output(output, args.structure, len(structures))
+    started = time.monotonic()
+    structures = [atoms for path in args.structures for atoms in read_structures(path)]
+    output = _output(args)
+    for path in args.structures:
+        check_output(output, path, len(structures))
+    _check_together(args)
     models = calculators_for(structures, args)
-    done: list[Atoms] = []
-    converged = True
+    ends: Ends = {}
     try:
-        for i, (atoms, (model, calculator)) in enumerate(zip(structures, models, strict=True)):
-            formula = atoms.get_chemical_formula(mode="hill")
-            print(f"structure {i + 1} of {len(structures)}: {formula}, model {model}")
-            atoms.calc = calculator
-            several = len(structures) > 1
-            result = relax(
-                atoms,
-                fmax=args.fmax,
-                optimizer=args.optimizer,
-                relax_cell=args.relax_cell,
-                steps=args.steps,
-                trajectory=_numbered(args.trajectory, i) if several else args.trajectory,
-                log=_numbered(args.log, i) if several else args.log,
-                progress=_print_step,
-            )
-            print(_summary(result))
-            done.append(frozen(result.atoms))
-            converged = converged and result.converged
+        (_together if args.batch_size > 1 else _one_by_one)(structures, models, args, ends)
     finally:  # an error or an interrupt does not cost what is done
-        if done:
-            write_structures(output, done)
-            print(f"wrote {output}: {len(done)} of {len(structures)} structures")
-    return 0 if converged else 2
+        good = [i for i in sorted(ends) if getattr(ends[i], "error", None) is None]
+        if good:
+            write_structures(output, [frozen(ends[i].atoms) for i in good])
+            print(f"wrote {output}: {len(good)} of {len(structures)} structures")
+    _summarise(output, structures, models, args, ends, time.monotonic() - started)
+    return 0 if all(end.converged for end in ends.values()) else 2
+
+
+def _check_together(args: argparse.Namespace) -> None:
+    from jmp_md.errors import InputError
+
+    if args.batch_size < 1:
+        raise InputError(f"batch-size {args.batch_size}: must be 1 or more")
+    given = [f"--{name.replace('_', '-')}" for name in _ALONE if getattr(args, name)]
+    if args.batch_size > 1 and given:
+        raise InputError(
+            f"{', '.join(given)} cannot be had for structures that relax together: leave out "
+            "--batch-size"
+        )
+
+
+def _one_by_one(
+    structures: Sequence[Atoms], models: Models, args: argparse.Namespace, ends: Ends
+) -> None:
+    """Fill ``ends`` in order."""
+    names = ("fmax", "relax_cell", "cell_mask", "pressure", "keep_symmetry", "steps")
+    options = {name: getattr(args, name) for name in names}
+    several = len(structures) > 1
+    for i, (atoms, (model, calculator)) in enumerate(zip(structures, models, strict=True)):
+        formula = atoms.get_chemical_formula(mode="hill")
+        print(f"structure {i + 1} of {len(structures)}: {formula}, model {model}")
+        atoms.calc = calculator
+        result = relax(
+            atoms,
+            **options,
+            optimizer=args.optimizer or "BFGS",
+            trajectory=_numbered(args.trajectory, i) if several else args.trajectory,
+            restart=args.restart,
+            log=_numbered(args.log, i) if several else args.log,
+            progress=_print_step,
+        )
+        print(_line(result))
+        result.atoms.calc = frozen(result.atoms).calc  # the model goes on to the next structure
+        ends[i] = result
+
+
+def _together(
+    structures: Sequence[Atoms], models: Models, args: argparse.Namespace, ends: Ends
+) -> None:
+    """Fill ``ends`` as structures are done, those of each model in batches."""
+    from jmp_md.simulate.many import relax_many
+
+    for model, calculator in dict(models).items():
+        mine = [i for i, (name, _) in enumerate(models) if name == model]
+        print(f"{len(mine)} structures, model {model}, {args.batch_size} at a time")
+
+        def note(k: int, end: Relaxed, mine: Sequence[int] = mine) -> None:
+            ends[mine[k]] = end
+            about = f"  dropped: {end.error}" if end.error is not None else _line(end)
+            print(f"structure {mine[k] + 1} of {len(structures)}: {about.strip()}", flush=True)
+
+        relax_many(
+            [structures[i] for i in mine],
+            calculator,
+            fmax=args.fmax,
+            optimizer=args.optimizer or "LBFGS",
+            steps=args.steps,
+            batch_size=args.batch_size,
+            output=_state(args) / Path(model).name,
+            restart=args.restart,
+            progress=note,
+        )
+
+
+def _output(args: argparse.Namespace) -> Path:
+    return args.output or Path(f"{args.structures[0].stem}-relaxed.extxyz")
+
+
+def _state(args: argparse.Namespace) -> Path:
+    """Folder of what a batch needs to be continued."""
+    return _output(args).with_suffix(".state")
+
+
+def _summarise(
+    output: Path,
+    structures: Sequence[Atoms],
+    models: Models,
+    args: argparse.Namespace,
+    ends: Ends,
+    seconds: float,
+) -> None:
+    """Write ``OUTPUT.summary.json``, beside the result."""
+    from jmp_md.simulate.summary import describe, write_summary
+
+    names = {"batch_size", "optimizer", *(relax.__kwdefaults__ or {})} - {"progress"}
+    rows: list[dict[str, Any]] = []
+    for i, atoms in enumerate(structures):
+        end = ends[i]
+        rows.append(
+            {
+                "formula": atoms.get_chemical_formula(mode="hill"),
+                "model": models[i][0],
+                "converged": end.converged,
+                "steps": end.steps,
+                "energy_eV": end.energy,
+                "fmax_eV_per_A": end.fmax,
+                "error": getattr(end, "error", None),
+            }
+        )
+    write_summary(
+        output.parent,
+        NAME,
+        model={name: describe(calculator) for name, calculator in dict(models).items()},
+        settings={name: getattr(args, name) for name in sorted(names)},
+        results={"structures": rows},
+        seconds=seconds,
+        name=f"{output.stem}.summary.json",
+    )
 
 
 def _print_step(step: int, energy: float, fmax: float) -> None:
     print(f"  step {step:4d}  energy {energy:16.6f} eV  fmax {fmax:10.5f} eV/Å", flush=True)
 
 
-def _summary(result: RelaxResult) -> str:
-    how = "converged" if result.converged else "NOT converged"
+def _line(end: RelaxResult | Relaxed) -> str:
+    how = "converged" if end.converged else "NOT converged"
+    change = getattr(end, "energy_change", None)
+    shift = "" if change is None else f" ({change:+.6f} eV)"
     return (
-        f"  {how} after {result.steps} steps: energy {result.energy:.6f} eV "
-        f"({result.energy_change:+.6f} eV), fmax {result.fmax:.5f} eV/Å"
+        f"  {how} after {end.steps} steps: energy {end.energy:.6f} eV{shift}, "
+        f"fmax {end.fmax:.5f} eV/Å"
     )
 
 

@@ -8,7 +8,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_tags_argument,
+    calculators_for,
+    read_structures,
+)
 from jmp_md.cli.config import add_config
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
+    add_tags_argument(parser)
     parser.add_argument("--stress", action="store_true", help="also stress, of periodic structures")
     parser.add_argument(
         "--output",

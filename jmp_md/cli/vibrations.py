@@ -8,20 +8,26 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_tags_argument,
+    calculators_for,
+    read_structures,
+)
 from jmp_md.cli.config import add_config
 
 if TYPE_CHECKING:
     from jmp_md.simulate.vibrations import Vibrations
 
 NAME = "vibrations"
-HELP = "vibrational frequencies, and thermochemistry as an ideal gas"
+HELP = "vibrational frequencies, and thermochemistry as an ideal gas; exit code 2 if not relaxed"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float64")
+    add_tags_argument(parser)
     parser.add_argument("--output", type=Path, help="folder (default: STEM-vibrations here)")
     add_config(parser)
     parser.add_argument(
@@ -45,17 +51,23 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     atoms = read_structures(args.structure)[-1]
     [(model, calculator)] = calculators_for([atoms], args)
+    output = args.output or Path(f"{args.structure.stem}-vibrations")
+    output.mkdir(parents=True, exist_ok=True)
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}")
+    converged = True
     if args.relax:
         atoms.calc = calculator
         result = relax(atoms, fmax=args.fmax)
-        print(f"relaxed in {result.steps} steps to fmax {result.fmax:.5f} eV/Å")
+        converged = result.converged
+        how = "relaxed" if converged else "NOT relaxed"
+        print(f"{how} in {result.steps} steps to fmax {result.fmax:.5f} eV/Å")
         atoms = result.atoms
     modes = vibrations(atoms, calculator, delta=args.delta)
     for frequency in modes.frequencies:
         print(f"  {frequency:10.2f} cm⁻¹" + (" (imaginary)" if frequency < 0 else ""))
     results: dict[str, Any] = {
         "energy_eV": modes.energy,
+        "relaxed": converged,
         "fmax_eV_per_A": modes.fmax,
         "frequencies_per_cm": modes.frequencies.tolist(),
     }
@@ -72,8 +84,6 @@ def run(args: argparse.Namespace) -> int:
             f"at {gas.temperature} K and {gas.pressure} bar: enthalpy {gas.enthalpy:.4f} eV, "
             f"entropy {gas.entropy * 1000:.4f} meV/K, Gibbs energy {gas.gibbs_energy:.4f} eV"
         )
-    output = args.output or Path(f"{args.structure.stem}-vibrations")
-    output.mkdir(parents=True, exist_ok=True)
     _write_modes(modes, output / "modes.extxyz")
     names = ("relax", "fmax", "delta")
     write_summary(
@@ -85,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         seconds=time.monotonic() - started,
     )
     print(f"wrote {output / 'modes.extxyz'} and {output / 'summary.json'}")
-    return 0
+    return 0 if converged else 2
 
 
 def _write_modes(modes: Vibrations, path: Path) -> None:
