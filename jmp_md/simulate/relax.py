@@ -47,6 +47,7 @@ def relax(
     keep_symmetry: bool = False,
     steps: int = 500,
     trajectory: str | Path | None = None,
+    restart: bool = False,
     log: str | Path | None = None,
     progress: Callable[[int, float, float], None] | None = None,
 ) -> RelaxResult:
@@ -66,6 +67,8 @@ def relax(
         keep_symmetry: Make the structure as symmetric as it is to 0.01 Å, and keep it so.
         steps: Most steps to take.
         trajectory: ASE trajectory of all steps.
+        restart: Go on from the last step in ``trajectory``, where there is one, with an optimizer
+            that has forgotten how it came there; ``steps`` counts from the start.
         log: Text file ASE's optimizer appends its log to.
         progress: Called with step, energy in eV and largest force in eV/Å, from step 0 on.
 
@@ -80,6 +83,8 @@ def relax(
         raise InputError(f"fmax {fmax!r} eV/Å: must be positive, 0.01 is usual")
     if steps < 0:
         raise InputError(f"steps {steps!r}: must be 0 or more")
+    if restart and trajectory is None:
+        raise InputError("restart goes on from a trajectory: give one (--trajectory)")
     _check_cell_options(atoms, relax_cell, cell_mask, pressure)
 
     import ase.optimize
@@ -87,26 +92,37 @@ def relax(
     from ase.filters import FrechetCellFilter
     from ase.units import GPa
 
+    from jmp_md.simulate.steps_file import StepsFile
+
     relaxed = _symmetric(atoms) if keep_symmetry else atoms.copy()
     relaxed.calc = atoms.calc
+    file = None if trajectory is None else StepsFile(trajectory, restart)
+    done = 0 if file is None else file.done
+    first = None if file is None else file.restore(relaxed)
     moving = relaxed
     if relax_cell:
         moving = FrechetCellFilter(relaxed, mask=cell_mask, scalar_pressure=pressure * GPa)
-    initial = float(relaxed.get_potential_energy())
+    initial = float(relaxed.get_potential_energy()) if first is None else first
 
     def state() -> tuple[float, float]:
         forces = moving.get_forces()
         return float(relaxed.get_potential_energy()), float(np.linalg.norm(forces, axis=1).max())
 
-    run = getattr(ase.optimize, optimizer)(moving, logfile=log, trajectory=trajectory)
+    run = getattr(ase.optimize, optimizer)(moving, logfile=log)
     with run:
+        if file is not None:
+            run.attach(lambda: file.write(relaxed))
         if progress is not None:
             report = progress  # narrowed for the closure
-            run.attach(lambda: report(run.nsteps, *state()))
-        converged = bool(run.run(fmax=fmax, steps=steps))
+            run.attach(lambda: report(done + run.nsteps, *state()))
+        try:
+            converged = bool(run.run(fmax=fmax, steps=max(steps - done, 0)))
+        finally:
+            if file is not None:
+                file.close()
     energy, largest = state()
     relaxed.set_constraint(atoms.constraints)  # without that of symmetry
-    return RelaxResult(relaxed, converged, run.nsteps, energy, energy - initial, largest)
+    return RelaxResult(relaxed, converged, done + run.nsteps, energy, energy - initial, largest)
 
 
 def _check_cell_options(
