@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from jmp_md.calculators.openmm_mixed import (
     remove_internal_terms,
 )
 from jmp_md.calculators.openmm_python import has_python_force, python_force
+from jmp_md.calculators.openmm_topology import Particles, topology_from_ase
 from jmp_md.calculators.openmm_torch import torch_force
 from jmp_md.checkpoints.exported import DTYPES
 from jmp_md.errors import InputError
@@ -34,6 +34,13 @@ except ImportError as error:
         "OpenMM is not installed: 'pip install jmp-md[openmm]'; 'jmp-md doctor' checks it"
     ) from error
 
+__all__ = [
+    "add_jmp_force",
+    "create_mixed_system",
+    "create_system",
+    "jmp_force",
+    "topology_from_ase",
+]
 _BACKENDS = ("auto", "python", "torch")
 
 
@@ -84,7 +91,7 @@ def jmp_force(
     for name, value, choices in (("backend", backend, _BACKENDS), ("dtype", dtype, tuple(DTYPES))):
         if value not in choices:
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
-    particles = _Particles.of(topology_or_numbers)
+    particles = Particles.of(topology_or_numbers)
     chosen = particles.choose(atoms)
     subset = len(chosen) < len(particles.numbers) or bool((np.diff(chosen) < 0).any())
     if backend == "auto":
@@ -114,6 +121,29 @@ def jmp_force(
     return force
 
 
+def create_system(
+    topology: app.Topology, model: str | Path | Potential, **options: object
+) -> openmm.System:
+    """A system with the atoms and the box of a topology, and a JMP potential for all atoms.
+
+    Args:
+        topology: What elements there are; particles without one, such as virtual sites, have no
+            mass and take no part.
+        model: As for :func:`jmp_force`.
+        options: Others of :func:`jmp_force`.
+
+    Raises:
+        InputError: As for :func:`add_jmp_force`.
+    """
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass if atom.element is not None else 0.0)
+    if topology.getPeriodicBoxVectors() is not None:
+        system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    add_jmp_force(system, topology, model, **options)  # type: ignore[arg-type]
+    return system
+
+
 def add_jmp_force(
     system: openmm.System,
     topology: app.Topology,
@@ -139,7 +169,7 @@ def add_jmp_force(
         InputError: As for :func:`jmp_force`, or a topology of another system, or a chosen particle
             that is a virtual site.
     """
-    chosen = _Particles.of(topology).choose(atoms)
+    chosen = Particles.of(topology).choose(atoms)
     check_subset(system, topology, chosen.tolist())
     boxed = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
     options = {"periodic": boxed, **options}
@@ -176,7 +206,7 @@ def create_mixed_system(
         InputError: As for :func:`jmp_force`, or a bond or constraint that leaves the subset, or a
             force that cannot be split.
     """
-    chosen = _Particles.of(topology).choose(atoms)
+    chosen = Particles.of(topology).choose(atoms)
     check_subset(system, topology, chosen.tolist(), molecules=True)
     mixed = remove_internal_terms(system, topology, chosen.tolist(), interpolate=interpolate)
     options = {"periodic": system.usesPeriodicBoundaryConditions(), **options}
@@ -184,48 +214,6 @@ def create_mixed_system(
         options["parameter"] = INTERPOLATE
     mixed.addForce(jmp_force(model, topology, atoms=atoms, **options))  # type: ignore[arg-type]
     return mixed
-
-
-@dataclass(frozen=True)
-class _Particles:
-    """Particles of a system: atomic numbers (0 for those that are no atoms), and their names."""
-
-    numbers: np.ndarray
-    names: list[str]
-    periodic: bool
-
-    @classmethod
-    def of(cls, source: app.Topology | Sequence[int]) -> _Particles:
-        if isinstance(source, app.Topology):
-            atoms = list(source.atoms())
-            numbers = [a.element.atomic_number if a.element is not None else 0 for a in atoms]
-            names = [f"{a.name} of {a.residue.name} {a.residue.id}" for a in atoms]
-            return cls(np.array(numbers), names, source.getPeriodicBoxVectors() is not None)
-        try:
-            numbers = [int(z) for z in source]
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"neither an openmm.app.Topology nor atomic numbers: {type(source).__name__}; "
-                "give e.g. pdb.topology, or atoms.numbers of ASE"
-            ) from error
-        return cls(np.array(numbers), [f"Z = {z}" for z in numbers], False)
-
-    def choose(self, atoms: Sequence[int] | None) -> np.ndarray:
-        """Indices of the particles a potential acts among."""
-        if atoms is None:
-            return np.flatnonzero(self.numbers > 0)
-        chosen = np.array([int(i) for i in atoms], dtype=np.int64)
-        if len(set(chosen.tolist())) < len(chosen):
-            raise InputError("atoms: an index occurs twice")
-        for i in chosen.tolist():
-            if not 0 <= i < len(self.numbers):
-                raise InputError(f"atoms: there is no particle {i} among {len(self.numbers)}")
-            if self.numbers[i] == 0:
-                raise InputError(
-                    f"particle {i} ({self.names[i]}) has no element, as virtual sites and Drude "
-                    "particles: leave it out of atoms"
-                )
-        return chosen
 
 
 def _check_numbers(numbers: np.ndarray, potential: Potential) -> None:

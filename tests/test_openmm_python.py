@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from factories import random_potential, write_model
 
 openmm = pytest.importorskip("openmm")
@@ -34,7 +34,9 @@ from jmp_md import InputError, JMPCalculator  # noqa: E402
 from jmp_md.calculators.openmm import (  # noqa: E402
     add_jmp_force,
     create_mixed_system,
+    create_system,
     jmp_force,
+    topology_from_ase,
 )
 from jmp_md.export import export  # noqa: E402
 from jmp_md.graph.policy import GraphPolicy  # noqa: E402
@@ -72,6 +74,40 @@ def test_openmm_and_ase_get_the_same_numbers(
     atoms.calc = JMPCalculator(model, dtype=dtype, device="cpu", forces=forces)
     assert energy_of(context) == pytest.approx(atoms.get_potential_energy() * KJ, rel=tolerance)
     assert relative(forces_of(context), atoms.get_forces() * KJ * 10) < tolerance
+
+
+def test_a_system_is_made_of_a_topology_and_a_model() -> None:
+    for atoms in (molecule("H2O") + Atoms("X"), crystal()):
+        model = small_potential()
+        system = create_system(topology_of(atoms), model, **EXACT)
+        masses = [system.getParticleMass(k)._value for k in range(len(atoms))]
+        assert masses == pytest.approx(np.where(atoms.numbers > 0, atoms.get_masses(), 0), rel=1e-3)
+        real = atoms[atoms.numbers > 0]
+        real.calc = JMPCalculator(model, dtype="float64", device="cpu")
+        expected = real.get_potential_energy() * KJ
+        assert energy_of(context_of(system, atoms.positions)) == pytest.approx(expected, rel=1e-11)
+
+
+def test_structures_of_ase_become_topologies_with_bonds_and_box() -> None:
+    atoms = molecule("CH3CH2OH")
+    topology = topology_from_ase(atoms)
+    bonds = {tuple(sorted((a.name, b.name))) for a, b in topology.bonds()}
+    assert len(bonds) == 8
+    assert {("C1", "C2"), ("C2", "O3"), ("H4", "O3")} <= bonds
+    atoms = crystal()
+    context = context_of(
+        create_system(topology_from_ase(atoms), small_potential(), **EXACT), atoms.positions
+    )
+    atoms.calc = JMPCalculator(small_potential(), dtype="float64", device="cpu")
+    assert energy_of(context) == pytest.approx(atoms.get_potential_energy() * KJ, rel=1e-11)
+    atoms.pbc = [True, True, False]
+    with pytest.raises(InputError, match="three directions, or none"):
+        topology_from_ase(atoms)
+    skew = bulk("Si")
+    with pytest.raises(InputError, match=r"parallel to x. Turn it: atoms.set_cell\("):
+        topology_from_ase(skew)
+    skew.set_cell(skew.cell.standard_form()[0], scale_atoms=True)
+    create_system(topology_from_ase(skew), small_potential(), **EXACT)
 
 
 def test_an_exported_file_is_a_model_too_and_survives_serialisation(tmp_path: Path) -> None:

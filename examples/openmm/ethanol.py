@@ -1,11 +1,13 @@
 """Ethanol with a JMP model alone: minimise, then NVE and Langevin dynamics."""
 
 import argparse
+from pathlib import Path
 
 import openmm
+from ase.io import read
 from openmm import app, unit
 
-from jmp_md.calculators.openmm import add_jmp_force
+from jmp_md.calculators.openmm import create_system, topology_from_ase
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
@@ -13,30 +15,13 @@ parser.add_argument("--backend", default="auto", choices=("auto", "python", "tor
 parser.add_argument("--steps", type=int, default=2000)
 args = parser.parse_args()
 
-ETHANOL = (  # element, position in nm
-    ("C", (0.1168, -0.0400, 0.0000)),
-    ("C", (0.0000, 0.0559, 0.0000)),
-    ("O", (-0.1190, -0.0228, 0.0000)),
-    ("H", (-0.1946, 0.0378, 0.0000)),
-    ("H", (0.0038, 0.1204, 0.0891)),
-    ("H", (0.0038, 0.1204, -0.0891)),
-    ("H", (0.2116, 0.0145, 0.0000)),
-    ("H", (0.1129, -0.1037, 0.0886)),
-    ("H", (0.1129, -0.1037, -0.0886)),
-)
-topology = app.Topology()
-residue = topology.addResidue("EOH", topology.addChain())
-for symbol, _ in ETHANOL:
-    topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
-positions = [openmm.Vec3(*place) for _, place in ETHANOL] * unit.nanometer
+atoms = read(Path(__file__).parents[1] / "ethanol.xyz")
+topology = topology_from_ase(atoms)
 
 
 def run(name: str, integrator: openmm.Integrator, start: unit.Quantity) -> unit.Quantity:
     """Minimise, run, print energies, and return the last positions."""
-    system = openmm.System()
-    for atom in topology.atoms():
-        system.addParticle(atom.element.mass)
-    add_jmp_force(system, topology, args.model, backend=args.backend)
+    system = create_system(topology, args.model, backend=args.backend)
     simulation = app.Simulation(topology, system, integrator)
     simulation.context.setPositions(start)
     simulation.minimizeEnergy(maxIterations=20)
@@ -51,5 +36,5 @@ def run(name: str, integrator: openmm.Integrator, start: unit.Quantity) -> unit.
     return state.getPositions()
 
 
-last = run("NVE", openmm.VerletIntegrator(0.0005), positions)
+last = run("NVE", openmm.VerletIntegrator(0.0005), atoms.positions * unit.angstrom)
 run("Langevin", openmm.LangevinMiddleIntegrator(300, 1, 0.0005), last)

@@ -9,7 +9,7 @@ import openmm
 from ase.io import read
 from openmm import app
 
-from jmp_md.calculators.openmm import jmp_force
+from jmp_md.calculators.openmm import create_system, topology_from_ase
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
@@ -17,13 +17,8 @@ parser.add_argument("--steps", type=int, default=200)
 args = parser.parse_args()
 
 atoms = read(Path(__file__).parents[1] / "ethanol.xyz")
-topology = app.Topology()
-residue = topology.addResidue("EOH", topology.addChain())
-system = openmm.System()
-for symbol, mass in zip(atoms.symbols, atoms.get_masses(), strict=True):
-    topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
-    system.addParticle(mass)
-system.addForce(jmp_force(args.model, topology))
+topology = topology_from_ase(atoms)
+system = create_system(topology, args.model)
 
 
 def simulation() -> app.Simulation:
