@@ -69,6 +69,9 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
         ("b.xyz", "0", "CH4O"),
     ]
     assert "atom 0 (N): head 'test'" in rows[1]["error"]
+    summary = json.loads(Path("table.summary.json").read_text())
+    assert summary["results"] == {"n_structures": 3, "n_failed": 1}
+    assert summary["model"][model]["dtype"] == "float32"
     assert main([*command, "--output", "all.json"]) == 2
     entries = json.loads(Path("all.json").read_text())
     assert float(rows[0]["energy_eV"]) == entries[0]["energy_eV"]
@@ -131,6 +134,9 @@ def test_vibrations_are_listed_and_written(
         listed["frequencies_per_cm"][-1]
     )
     assert modes[0].arrays["mode"].shape == (3, 3)
+    assert main(["vibrations", "water.xyz", "--model", model, "--steps", "0"]) == 2
+    assert "NOT relaxed in 0 steps" in capsys.readouterr().out
+    assert not json.loads(Path("water-vibrations/summary.json").read_text())["results"]["relaxed"]
     refused = ["vibrations", "water.xyz", "--model", model, "--thermo", "--no-relax"]
     assert main([*refused, "--temperature", "0"]) == 1
     assert "temperature 0.0 K" in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +269,16 @@ def test_a_command_that_cannot_work_exits_1_and_says_why(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_the_example_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(write_model(here, graph=SMALL))
+    example = Path(__file__).parents[1] / "examples" / "silicon_phonons.py"
+    monkeypatch.setattr(sys, "argv", [str(example), model])
+    runpy.run_path(str(example), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "lattice constant" in out
+    assert "2 of 2 supercells" in out
+    assert Path("silicon-phonons/report.html").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.batch import Result
+    from jmp_md.calculators.ase import JMPCalculator
+
+    Models = list[tuple[str, JMPCalculator]]
 
 NAME = "singlepoint"
 HELP = "energies and forces of structures; exit code 2 where one cannot be computed"
@@ -54,31 +58,50 @@ def run(args: argparse.Namespace) -> int:
             structures.append(atoms)
             formula = atoms.get_chemical_formula(mode="hill")
             rows.append({"file": str(path), "index": i, "formula": formula})
-    results = _compute(structures, args)
+    started = time.monotonic()
+    models = calculators_for(structures, args)
+    results = _compute(structures, models, args.stress)
     for row, result in zip(rows, results, strict=True):
         row |= _figures(result)
     _write(args.output, structures, results, rows)
     failed = sum(result.error is not None for result in results)
     if args.output is not None:
+        _summarise(args, models, len(results), failed, time.monotonic() - started)
         print(f"wrote {args.output}: {len(results) - failed} of {len(results)} structures")
     return 2 if failed else 0
 
 
-def _compute(structures: list[Atoms], args: argparse.Namespace) -> list[Result]:
+def _compute(structures: list[Atoms], models: Models, stress: bool) -> list[Result]:
     """Results in order; structures that share a model go through it together."""
     from jmp_md.simulate.singlepoint import singlepoint
 
     groups: dict[str, list[int]] = {}
-    models = calculators_for(structures, args)
     for i, (name, _) in enumerate(models):
         groups.setdefault(name, []).append(i)
     results: dict[int, Result] = {}
     for members in groups.values():
         calculator = models[members[0]][1]
         chosen = [structures[i] for i in members]
-        found = singlepoint(chosen, calculator, stress=args.stress, on_error="keep")
+        found = singlepoint(chosen, calculator, stress=stress, on_error="keep")
         results.update(zip(members, found, strict=True))
     return [results[i] for i in range(len(structures))]
+
+
+def _summarise(
+    args: argparse.Namespace, models: Models, count: int, failed: int, seconds: float
+) -> None:
+    """Write ``OUTPUT.summary.json``, beside the result."""
+    from jmp_md.simulate.summary import describe, write_summary
+
+    write_summary(
+        args.output.parent,
+        NAME,
+        model={name: describe(calculator) for name, calculator in dict(models).items()},
+        settings={"stress": args.stress, "tags": args.tags},
+        results={"n_structures": count, "n_failed": failed},
+        seconds=seconds,
+        name=f"{args.output.stem}.summary.json",
+    )
 
 
 def _figures(result: Result) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--relax", action=argparse.BooleanOptionalAction, default=True, help="relax first, to fmax"
     )
     parser.add_argument("--fmax", type=float, default=1e-3, help="eV/Å (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="most steps to relax, %(default)s")
     parser.add_argument("--delta", type=float, default=0.01, help="Å displaced, %(default)s")
     parser.add_argument("--thermo", action="store_true", help="also thermochemistry")
     parser.add_argument("--temperature", type=float, default=298.15, help="K, %(default)s")
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     converged = True
     if args.relax:
         atoms.calc = calculator
-        result = relax(atoms, fmax=args.fmax)
+        result = relax(atoms, fmax=args.fmax, steps=args.steps)
         converged = result.converged
         how = "relaxed" if converged else "NOT relaxed"
         print(f"{how} in {result.steps} steps to fmax {result.fmax:.5f} eV/Å")
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             f"entropy {gas.entropy * 1000:.4f} meV/K, Gibbs energy {gas.gibbs_energy:.4f} eV"
         )
     _write_modes(modes, output / "modes.extxyz")
-    names = ("relax", "fmax", "delta")
+    names = ("relax", "fmax", "steps", "delta")
     write_summary(
         output,
         "vibrations",
