@@ -37,7 +37,7 @@ def step_times(rows: Mapping[str, Mapping[str, Any]], clock: str) -> Figure:
         rows: By row, then by method, what was measured.
         clock: ``"ms"`` or ``"cpu_ms"``.
     """
-    figure = Figure(figsize=(7.0, 0.9 + 0.26 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(7.0, 1.1 + 0.26 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     shown: set[str] = set()
     for y, results in enumerate(rows.values()):
@@ -48,7 +48,7 @@ def step_times(rows: Mapping[str, Mapping[str, Any]], clock: str) -> Figure:
                 axes.plot(result[clock], y, mark, color=color, ms=6, mew=1.5, label=label)
                 shown.add(method)
     axes.set_yticks(range(len(rows)), list(rows), fontsize="small")
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set(xscale="log", xlabel="ms per step")
     axes.grid(axis="x", lw=0.4)
     figure.legend(ncols=len(shown), fontsize="small", frameon=False, loc="outside upper center")
@@ -56,21 +56,21 @@ def step_times(rows: Mapping[str, Mapping[str, Any]], clock: str) -> Figure:
 
 
 def growth(rows: Sequence[Mapping[str, Any]], clock: str) -> Figure:
-    """Time and memory per atom against the number of atoms."""
+    """Time and memory per atom against the number of atoms, one line per method."""
     figure = Figure(figsize=(7.0, 2.8), layout="constrained")
-    for axes, key, label, scale in zip(
-        figure.subplots(1, 2),
-        (clock, "peak_MiB"),
-        ("ms per atom", "MiB per atom, at the peak"),
-        (1.0, 1.0),
-        strict=True,
-    ):
-        done = [row for row in rows if key in row]
-        atoms = np.array([row["atoms"] for row in done])
-        axes.plot(atoms, scale * np.array([row[key] for row in done]) / atoms, "o-")
+    labels = {clock: "ms per atom", "peak_MiB": "MiB per atom, at the peak"}
+    for axes, (key, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            done = [row for row in rows if row["method"] == method and key in row]
+            atoms = np.array([row["atoms"] for row in done])
+            color, mark = _MARKS[method]
+            per_atom = np.array([row[key] for row in done]) / atoms
+            axes.plot(atoms, per_atom, f"{mark}-", color=color, label=method)
         axes.set(xscale="log", xlabel="atoms of water", ylabel=label)
+        axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
         axes.grid(lw=0.4)
+        axes.legend(fontsize="small", frameon=False)
     return figure
 
 

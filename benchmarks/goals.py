@@ -75,12 +75,13 @@ def _peak(row: str) -> Callable[[Results], float]:
 
 
 def _growth(key: str) -> Callable[[Results], float]:
-    """Deviation from linear growth in percent; KeyError where the largest size is missing."""
+    """Percent from linear growth, of the first method that fits at the largest size."""
 
     def measured(results: Results) -> float:
         clock = results["clock"]
-        rows = [row for row in results["growth"] if row["method"] == "lean"]
-        next(row[clock] for row in rows if row["atoms"] >= _WATER_ATOMS)
+        largest = [r for r in results["growth"] if r["atoms"] >= _WATER_ATOMS and clock in r]
+        method = next(row["method"] for row in largest)
+        rows = [row for row in results["growth"] if row["method"] == method]
         return 100 * growth.deviation(rows, key or clock)
 
     return measured
