@@ -58,7 +58,8 @@ def make_trainer(row: str, method: str, data: Path, output: Path) -> Trainer:
     changes = ["model.molecule=aspirin", "model.base=null", f"model.preset={size}",
                "data.train=rmd17_aspirin_train_01.npz", f"optimiser.batch_size={batch_size}",
                f"optimiser.recompute={str(method == 'lean').lower()}",
-               f"optimiser.precision={'bf16' if method == 'bf16' else 'float32'}"]  # fmt: skip
+               f"optimiser.precision={'bf16' if method == 'bf16' else 'float32'}",
+               f"model.forces={'direct' if method == 'direct' else 'conservative'}"]  # fmt: skip
     recipe = load_recipe(find_recipe("rmd17-xs" if size == "jmp-xs" else "rmd17"), changes)
     assert isinstance(recipe, Recipe)
     frames = open_dataset(data / recipe.data.train)
