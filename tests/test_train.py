@@ -19,8 +19,9 @@ from torch_geometric.data import Batch
 from training_cases import ALONE, history, tiny_recipe, tiny_trainer, well
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.checkpoints.native import read_header
+from jmp_md.checkpoints.native import read_header, read_native, write_native
 from jmp_md.errors import InputError
+from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn import backbone
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList, make_frame
@@ -324,6 +325,27 @@ def test_a_base_gives_backbone_sizes_and_licence(tmp_path: Path, forces: str) ->
     assert header.licence == about["licence"]
     assert header.data.startswith("OC20; then")
     assert header.heads[0].level_of_theory == "unknown"
+
+
+def test_a_base_gives_its_graphs_where_the_recipe_has_none(tmp_path: Path) -> None:
+    frames = FrameList(well(4))
+    policies = {"a": GraphPolicy.smooth(main=4.5), "b": GraphPolicy.official(5.0, 20)}
+    base = write_model(tmp_path, graph=policies["a"])
+    options = (f"model.base={base}", "model.sizes={}")
+    trainer = fine_tuner(tiny_recipe(*options, "model.graph={}"), frames, frames, tmp_path, ALONE)
+    assert trainer.objective.model.policy == policies["a"]
+    smooth = tiny_recipe(*options, "model.graph={kind: smooth}")
+    trainer = fine_tuner(smooth, frames, frames, tmp_path, ALONE)
+    assert trainer.objective.model.policy == GraphPolicy.smooth()
+    header, state = read_native(base)
+    heads = tuple(
+        dataclasses.replace(header.heads[0], name=name, graph=policy)
+        for name, policy in policies.items()
+    )
+    state |= {k.replace(".test.", f".{n}."): v for k, v in state.items() for n in policies}
+    write_native(base, dataclasses.replace(header, heads=heads), state)
+    with pytest.raises(InputError, match="the heads a, b of the base have different graphs"):
+        fine_tuner(tiny_recipe(*options, "model.graph={}"), frames, frames, tmp_path, ALONE)
 
 
 def test_official_checkpoints_are_bases(tmp_path: Path, shared: Path) -> None:

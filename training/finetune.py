@@ -151,7 +151,7 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
     mean, references = _energy_zero(train, everything)
     head = HeadInfo(
         name=section.head,
-        graph=graph_policy(section.graph),
+        graph=graph_policy(section.graph, start),
         energy_scale=rms,
         energy_mean=mean,
         references=references,

@@ -86,7 +86,7 @@ def property_tuner(
         InputError: A frame lacks the target, or classes are not 0 and 1.
     """
     start = start_from(recipe.model)
-    policy = graph_policy(recipe.model.graph)
+    policy = graph_policy(recipe.model.graph, start)
     paired = PairedFrames(train, policy.cutoff, recipe.target.name)
     mean, std = _normalisation(recipe, train)
     head = HeadInfo(

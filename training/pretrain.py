@@ -31,7 +31,7 @@ from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import PretrainRecipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.sections import MixSection
-from jmp_md.training.start import build, graph_policy, start_from
+from jmp_md.training.start import Start, build, graph_policy, start_from
 from jmp_md.training.trainer import Trainer
 
 SAMPLE = 16  # frames of each task that scale factors are fitted to
@@ -199,7 +199,7 @@ def pretrainer(
     start = start_from(recipe.model)
     heads, scales, weights = [], {}, {}
     for name, data in tasks.items():
-        head, scales[name], weights[name] = _head(recipe, name, data)
+        head, scales[name], weights[name] = _head(recipe, start, name, data)
         heads.append(head)
     header = start.header(recipe.model, heads=tuple(heads))
     model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
@@ -227,16 +227,19 @@ def pretrainer(
     return Trainer(objective, recipe, MixedFrames(paired), sampler, output, ranks, **options)
 
 
-def _head(recipe: PretrainRecipe, name: str, data: TaskData) -> tuple[HeadInfo, Scales, float]:
+def _head(
+    recipe: PretrainRecipe, start: Start, name: str, data: TaskData
+) -> tuple[HeadInfo, Scales, float]:
     """The head of a task, the scales of its labels and its lambda_F."""
     task = recipe.tasks[name]
     some = [data.train[k] for k in range(min(SAMPLE, len(data.train)))]
     if not any(f.energy is not None for f in some) or not any(f.forces is not None for f in some):
         raise InputError(f"task {name!r}: pre-training needs energies and forces, one is missing")
     references, scales = data.reference or fit_reference(data.train)
+    graph = recipe.model.graph if task.graph is None else task.graph
     head = HeadInfo(
         name=name,
-        graph=graph_policy(task.graph if task.graph is not None else recipe.model.graph),
+        graph=graph_policy(graph, start),
         energy_scale=scales.energy,
         references=references,
         force_scale=scales.forces if recipe.model.forces == "direct" else None,

@@ -19,7 +19,8 @@ class ModelSection:
         base: Checkpoint to start from (name or path) in place of a new network; its averaged
             weights are taken, and its sizes.
         graph: Options of :meth:`GraphPolicy.smooth`, or of the official graph: ``{kind: official,
-            cutoff: 7.0, max_neighbors: 100}``.
+            cutoff: 7.0, max_neighbors: 100}``. Empty for those of the base, or the smooth ones of
+            a new network.
         forces: ``conservative``, the gradient of the energy, or ``direct``, a head of their own.
         head: Name of the head.
         molecule: Put for ``{molecule}`` wherever the recipe says so; ``{base}`` stands for the

@@ -30,12 +30,14 @@ class Start:
         weights: Of embedding and backbone; empty for a new network.
         licence: Licence of what is trained.
         data: What it was or will be trained on, in words.
+        graphs: Those the base was trained with, by head; empty for a new network.
     """
 
     architecture: BackboneConfig
     weights: dict[str, Tensor]
     licence: str
     data: str
+    graphs: dict[str, GraphPolicy] = dataclasses.field(default_factory=dict)
 
     def header(self, section: ModelSection, **fields: Any) -> ModelHeader:
         """Header of the model to be trained."""
@@ -89,15 +91,27 @@ def start_from(section: ModelSection) -> Start:
     licence = header.licence if non_commercial(header.licence) else section.licence
     data = f"{header.data}; then {section.data}"
     sizes = dataclasses.replace(header.architecture, direct_forces=direct)
-    return Start(sizes, weights, licence, data)
+    graphs = {head.name: head.graph for head in header.heads}
+    return Start(sizes, weights, licence, data, graphs)
 
 
-def graph_policy(options: dict[str, Any]) -> GraphPolicy:
-    """Graphs from the options of a recipe; smooth unless ``kind`` says official.
+def graph_policy(options: dict[str, Any], start: Start) -> GraphPolicy:
+    """Graphs from the options of a recipe.
+
+    Without any, those of the base, whose weights were trained on them; smooth ones for a new
+    network, and wherever there are options of which ``kind`` does not say official.
 
     Raises:
-        InputError: An option that this kind does not have.
+        InputError: An option that this kind does not have, or none and a base whose heads differ.
     """
+    if not options and start.graphs:
+        graphs = set(start.graphs.values())
+        if len(graphs) > 1:
+            raise InputError(
+                f"the heads {', '.join(start.graphs)} of the base have different graphs: choose "
+                "with model.graph, e.g. {kind: smooth}"
+            )
+        return graphs.pop()
     options = dict(options)
     kind = options.pop("kind", "smooth")
     if kind not in ("smooth", "official"):

@@ -11,6 +11,8 @@ from ase.data import atomic_numbers
 
 from jmp_md.errors import InputError
 
+_NUMBERS = {symbol: number for symbol, number in atomic_numbers.items() if number > 0}
+
 
 class SdfEntry(NamedTuple):
     """A record of an SDF file: its title line, and where its bytes begin and end."""
@@ -69,18 +71,39 @@ def parse_molblock(lines: Sequence[str], where: str) -> tuple[np.ndarray, np.nda
     except ValueError:
         raise InputError(f"{where}: {lines[3]!r} is not the counts of a V2000 molfile") from None
     atoms = lines[4 : 4 + n]
-    numbers, positions = [], []
-    for line in atoms:
-        symbol = line[31:34].strip()
-        element = atomic_numbers.get("H" if symbol in ("D", "T") else symbol, 0)
-        try:
-            place = [float(line[start : start + 10]) for start in (0, 10, 20)]
-        except ValueError:
-            element = 0
-        if element == 0:
-            raise InputError(f"{where}: {line!r} is not an atom of a V2000 molfile")
-        numbers.append(element)
-        positions.append(place)
+    symbols = ["H" if (s := line[31:34].strip()) in ("D", "T") else s for line in atoms]
+    numbers, positions = read_atoms(atoms, symbols, (0, 10, 20), 10, where, "V2000")
     if len(atoms) < n:
         raise InputError(f"{where}: cut short, {len(atoms)} of {n} atoms")
-    return np.array(numbers, dtype=np.int64), np.array(positions, dtype=np.float64)
+    return numbers, positions
+
+
+def read_atoms(
+    lines: Sequence[str],
+    symbols: Sequence[str],
+    columns: Sequence[int],
+    width: int,
+    where: str,
+    form: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atomic numbers (n,) and positions (n, 3) in Å from lines of fixed columns.
+
+    Args:
+        lines: A line per atom.
+        symbols: Its element.
+        columns: Where its coordinates begin.
+        width: How wide each is.
+        where: File and record, for messages.
+        form: The format, likewise.
+
+    Raises:
+        InputError: No element, or no coordinates.
+    """
+    numbers, positions = [], []
+    for line, symbol in zip(lines, symbols, strict=True):
+        try:
+            positions.append([float(line[start : start + width]) for start in columns])
+            numbers.append(_NUMBERS[symbol])
+        except (KeyError, ValueError):
+            raise InputError(f"{where}: {line!r} is not an atom in {form} format") from None
+    return np.array(numbers, dtype=np.int64), np.array(positions, dtype=np.float64).reshape(-1, 3)

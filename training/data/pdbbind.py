@@ -12,11 +12,10 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_numbers
 
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Frame, make_frame, wrap_index
-from jmp_md.training.data.molfile import parse_molblock
+from jmp_md.training.data.molfile import parse_molblock, read_atoms
 
 TARGET = "-logKd/Ki"
 INDEX_PATTERNS = ("INDEX_*_data.*", "index/INDEX_*_data.*", "*.csv")
@@ -91,24 +90,15 @@ def parse_pdb(lines: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: There is no atom, or a line that does not parse.
     """
-    numbers, positions = [], []
+    atoms = []
     for line in lines:
         if line.startswith("ENDMDL"):
             break
-        if not line.startswith(("ATOM", "HETATM")) or line[16:17] not in (" ", "A", "1"):
-            continue
-        element = atomic_numbers.get(_element(line), 0)
-        try:
-            place = [float(line[start : start + 8]) for start in (30, 38, 46)]
-        except ValueError:
-            element = 0
-        if element == 0:
-            raise InputError(f"{where}: {line!r} is not an atom in pdb format")
-        numbers.append(element)
-        positions.append(place)
-    if not numbers:
+        if line.startswith(("ATOM", "HETATM")) and line[16:17] in (" ", "A", "1"):
+            atoms.append(line)
+    if not atoms:
         raise InputError(f"{where}: holds no atom")
-    return np.array(numbers, dtype=np.int64), np.array(positions, dtype=np.float64)
+    return read_atoms(atoms, [_element(a) for a in atoms], (30, 38, 46), 8, where, "pdb")
 
 
 def _element(line: str) -> str:

@@ -1,21 +1,15 @@
 """Prepared data sets: frames of any source in memory-mapped shards, read at random.
 
-A prepared data set is a folder. Each shard is a safetensors file of arrays, the atoms of its frames
-one after the other: `offsets` (m + 1) says where the atoms of each frame begin; `numbers`,
-`positions` (Å), `forces` (eV/Å), `tags`, `fixed` are per atom; `energy` (eV), `cell` (Å), `pbc`,
-`stress` (eV/Å³), `system` and `target.<name>` per frame. What a frame lacks is NaN. `index.json`,
-written last, lists the shards and the hashes of the source.
-
-A shard is mapped when it is first read and costs address space only, so that opening 120 million
-frames takes milliseconds, and reading one takes two pages or three of the disk.
+A prepared data set is a folder of shards (:mod:`jmp_md.training.data.shards`). `index.json`,
+written last, lists them and the hashes of the source. A shard is mapped when it is first read and
+costs address space only, so that opening 120 million frames takes milliseconds, and reading one
+takes two pages or three of the disk.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,15 +21,12 @@ from safetensors.numpy import save_file
 from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Dataset, Frame, wrap_index
+from jmp_md.training.data.shards import Shard, frames_to_arrays
 
 FORMAT = "jmp-md prepared 1"
 INDEX_FILE, SOURCE_FILE = "index.json", "source.json"
 SHARD_SIZE = 100_000
 MAX_OPEN = 800  # shards mapped at a time: each takes a file descriptor, of which 1,024 are usual
-TARGET = "target."
-_DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
-
-
 _Work = tuple[Dataset, int, float | None, bool]
 
 
@@ -56,98 +47,30 @@ class PreparedDataset:
             raise InputError(f"{folder}: format {index.get('format')!r}, expected {FORMAT!r}")
         self.source: dict[str, str] = index["source"]["files"]
         self._ends = np.cumsum([shard["n_frames"] for shard in index["shards"]], dtype=np.int64)
-        self._shards: dict[int, _Shard] = {}
+        self._shards: dict[int, Shard] = {}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Frame:
-        return self._place(index, _Shard.frame)
+        return self._place(index, Shard.frame)
 
     def n_atoms(self, index: int) -> int:
         """Atoms of a frame, without reading the frame."""
-        return self._place(index, _Shard.n_atoms)
+        return self._place(index, Shard.n_atoms)
 
-    def _place(self, index: int, read: Callable[[_Shard, int], Any]) -> Any:
+    def _place(self, index: int, read: Callable[[Shard, int], Any]) -> Any:
         index = wrap_index(index, len(self))
         number = int(np.searchsorted(self._ends, index, side="right"))
         if number not in self._shards:
             if len(self._shards) >= MAX_OPEN:
                 self._shards.pop(next(iter(self._shards)))
-            self._shards[number] = _Shard(self.folder / _shard_name(number))
+            self._shards[number] = Shard(self.folder / _shard_name(number))
         start = int(self._ends[number - 1]) if number else 0
         return read(self._shards[number], index - start)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}}
-
-
-class _Shard:
-    """The arrays of one shard, mapped.
-
-    Raises:
-        InputError: The file is missing or truncated.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size))
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable shard ({error}); prepare it again") from error
-        header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
-        if 8 + size + max(ends, default=0) != len(data):
-            raise InputError(f"{path}: truncated; delete it and prepare the data again")
-        self._arrays: dict[str, np.ndarray] = {}
-        for name, entry in header.items():
-            shape = entry["shape"]
-            flat: np.ndarray = np.frombuffer(
-                data, _DTYPES[entry["dtype"]], math.prod(shape), 8 + size + entry["data_offsets"][0]
-            )
-            self._arrays[name] = flat.reshape(shape)
-        self._systems: list[str] = json.loads(self._arrays.pop("system_names").tobytes())
-        self._targets = [name for name in self._arrays if name.startswith(TARGET)]
-
-    def __len__(self) -> int:
-        return len(self._arrays["offsets"]) - 1
-
-    def n_atoms(self, row: int) -> int:
-        start, end = self._arrays["offsets"][row : row + 2]
-        return int(end - start)
-
-    def frame(self, row: int) -> Frame:
-        start, end = self._arrays["offsets"][row : row + 2]
-        atoms = slice(int(start), int(end))
-        energy = float(self._arrays["energy"][row])
-        bits = int(self._arrays["pbc"][row])
-        values = ((name, float(self._arrays[name][row])) for name in self._targets)
-        fixed = self._optional("fixed", atoms, np.bool_)
-        return Frame(
-            numbers=self._arrays["numbers"][atoms].astype(np.int64),
-            positions=self._arrays["positions"][atoms].astype(np.float64),
-            energy=None if math.isnan(energy) else energy,
-            forces=self._optional("forces", atoms, np.float64),
-            cell=self._optional("cell", row, np.float64),
-            pbc=(bool(bits & 1), bool(bits & 2), bool(bits & 4)),
-            tags=self._optional("tags", atoms, np.int64),
-            fixed=fixed if fixed is not None and fixed.any() else None,
-            stress=self._optional("stress", row, np.float64),
-            system=self._systems[int(self._arrays["system"][row])],
-            targets={
-                name.removeprefix(TARGET): value for name, value in values if not math.isnan(value)
-            },
-        )
-
-    def _optional(self, name: str, place: int | slice, dtype: Any) -> np.ndarray | None:
-        """Part of an array as a copy; None where the shard or the frame has no such values."""
-        if name not in self._arrays:
-            return None
-        part = self._arrays[name][place].astype(dtype)
-        return None if part.dtype == np.float64 and np.isnan(part).all() else part
 
 
 def prepare(
@@ -238,52 +161,16 @@ def _write_shard(work: _Work, job: tuple[Path, int]) -> int:
     if not path.exists():
         chosen = range(start, min(start + shard_size, len(dataset)))
         frames = [f for f in map(dataset.__getitem__, chosen) if not _exceeds(f, max_force)]
-        arrays = _arrays(frames, np.float64 if double else np.float32)
+        arrays = frames_to_arrays(frames, np.float64 if double else np.float32)
         with atomic_write(path) as temporary:
             save_file(arrays, temporary)
-    return len(_Shard(path))
+    return len(Shard(path))
 
 
 def _exceeds(frame: Frame, max_force: float | None) -> bool:
     if max_force is None or frame.forces is None:
         return False
     return bool(np.linalg.norm(frame.forces, axis=1).max() > max_force)
-
-
-def _arrays(frames: Sequence[Frame], dtype: Any) -> dict[str, np.ndarray]:
-    """The arrays of a shard; optional ones only where a frame has such values."""
-    sizes = np.array([len(frame) for frame in frames], dtype=np.int64)
-    systems = {name: k for k, name in enumerate(dict.fromkeys(f.system for f in frames))}
-    arrays = {
-        "offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        "numbers": _joined([f.numbers for f in frames], np.uint8, ()),
-        "positions": _joined([f.positions for f in frames], dtype, (3,)),
-        "energy": np.array([np.nan if f.energy is None else f.energy for f in frames]),
-        "pbc": np.array([sum(1 << k for k in range(3) if f.pbc[k]) for f in frames], np.uint8),
-        "system": np.array([systems[f.system] for f in frames], dtype=np.int32),
-        "system_names": np.frombuffer(json.dumps(list(systems)).encode(), np.uint8),
-    }
-    for name, missing, kind, shape, per_atom in (
-        ("forces", np.nan, dtype, (3,), True),
-        ("tags", 2, np.uint8, (), True),
-        ("fixed", 0, np.uint8, (), True),
-        ("cell", np.nan, np.float64, (3, 3), False),
-        ("stress", np.nan, np.float64, (3, 3), False),
-    ):
-        values = [getattr(frame, name) for frame in frames]
-        if any(value is not None for value in values):
-            filled = [
-                np.full((len(f), *shape) if per_atom else shape, missing) if v is None else v
-                for f, v in zip(frames, values, strict=True)
-            ]
-            arrays[name] = _joined(filled, kind, shape) if per_atom else np.array(filled, kind)
-    for target in dict.fromkeys(name for f in frames for name in f.targets):
-        arrays[TARGET + target] = np.array([f.targets.get(target, np.nan) for f in frames])
-    return arrays
-
-
-def _joined(parts: list[np.ndarray], dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    return np.concatenate([np.empty((0, *shape)), *parts]).astype(dtype)
 
 
 def _shard_name(number: int) -> str:
