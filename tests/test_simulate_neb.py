@@ -68,6 +68,18 @@ def test_the_climbing_image_finds_the_saddle(tmp_path: Path) -> None:
     assert (tmp_path / "transition_state.extxyz").exists()
 
 
+@pytest.mark.parametrize("climb", [False, True])
+def test_a_string_finds_the_same_path(climb: bool, tmp_path: Path) -> None:
+    ends = hop()
+    result = neb(ends, EMT(), tmp_path, n_images=5, fmax=0.02, method="string", climb=climb)
+    assert result.converged
+    assert result.barrier == pytest.approx(saddle_energy() - result.energies[0], abs=2e-3)
+    places = np.array([image.positions[-1] for image in result.images])
+    apart = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    if not climb:
+        assert np.ptp(apart) < 0.01 * apart.mean()
+
+
 def test_the_path_is_drawn(tmp_path: Path) -> None:
     neb(hop(), EMT(), tmp_path, n_images=3, steps=0, relax_ends=False)
     assert "path length" in (tmp_path / "path.svg").read_text()
@@ -169,6 +181,7 @@ def changed(images: list[Atoms], **changes: Any) -> list[Atoms]:
         ([*hop()[:1], molecule("H2O")], {}, "structure 1 has other atoms than the first"),
         (changed(hop(), pbc=False), {}, "structure 1 has another cell or pbc"),
         (hop(), {"optimizer": "Newton"}, "optimizer 'Newton': choose one of FIRE"),
+        (hop(), {"method": "chain"}, "method 'chain': choose one of neb, string"),
         (hop(), {"interpolation": "cubic"}, "interpolation 'cubic': choose one of idpp"),
         (hop(), {"fmax": 0.0}, r"fmax 0.0 eV/Å: must be positive"),
         (hop(), {"n_images": 2}, "n_images 2, steps 500: at least 3 and 0"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
 from jmp_md.cli.config import add_config
-from jmp_md.simulate.neb import IMAGINARY, INTERPOLATIONS, OPTIMIZERS, PATH, neb
+from jmp_md.simulate.first_path import INTERPOLATIONS, METHODS, OPTIMIZERS
+from jmp_md.simulate.neb import IMAGINARY, PATH, neb
 
 NAME = "neb"
 HELP = "minimum energy path and barrier; exit code 2 where it did not converge"
@@ -28,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fmax", type=float, help="eV/Å to stop at (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="most steps to take (default: %(default)s)")
     parser.add_argument("--spring", type=float, help="eV/Å² between images (default: %(default)s)")
+    parser.add_argument("--method", choices=METHODS, help="default: %(default)s")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="default: %(default)s")
     parser.add_argument("--interpolation", choices=INTERPOLATIONS, help="default: %(default)s")
     for option, text in (

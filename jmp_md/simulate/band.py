@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.mep import NEB
+from ase.mep.neb import ImprovedTangentMethod
 
 from jmp_md.simulate.singlepoint import singlepoint
 
@@ -21,13 +22,17 @@ class Band(NEB):
         images: The whole path; calculators of the images are replaced.
         calculator: What computes them.
         spring: eV/Å², between images.
+        method: ``"neb"``, or ``"string"`` for images spread evenly along a spline, without springs
+            (E, Ren and Vanden-Eijnden, J. Chem. Phys. 126, 164103 (2007)).
     """
 
-    def __init__(self, images: list[Atoms], calculator: Calculator, spring: float) -> None:
+    def __init__(
+        self, images: list[Atoms], calculator: Calculator, spring: float, method: str = "neb"
+    ) -> None:
         super().__init__(
             images,
             k=spring,
-            method="improvedtangent",
+            method="string" if method == "string" else "improvedtangent",
             remove_rotation_and_translation=is_free(images[0]),
         )
         self._calculator = calculator
@@ -39,7 +44,9 @@ class Band(NEB):
             image.calc = _Together(self)
 
     def set_climbing(self, climb: bool) -> None:
-        """Let the highest image climb, or stop it."""
+        """Let the highest image climb, or stop it; on a string it would be moved back."""
+        if climb:
+            self.method, self.neb_method = "improvedtangent", ImprovedTangentMethod(self)
         self.climb = climb
         self._known = None
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.relax import relax
+from jmp_md.simulate.first_path import check_path, first_path, restored_path
 from jmp_md.simulate.state import NAME as STATE
 from jmp_md.simulate.state import check_same, load_state, save_state
 from jmp_md.simulate.summary import describe, write_summary
@@ -23,14 +21,11 @@ if TYPE_CHECKING:
 
     from jmp_md.simulate.band import Band
 
-INTERPOLATIONS = ("idpp", "linear")
-OPTIMIZERS = ("FIRE", "BFGS", "MDMin")
 PATH, SADDLE = "path.extxyz", "transition_state.extxyz"
 IMAGINARY = 20.0  # cm⁻¹ from which on an imaginary frequency counts
 # The image at the top climbs once the band is within this factor of fmax: earlier it may be at the
 # wrong place (Henkelman, Uberuaga and Jónsson, J. Chem. Phys. 113, 9901 (2000)).
 _CLIMB_AT = 5.0
-_SAME = 0.05  # Å
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,7 @@ def neb(
     steps: int = 500,
     climb: bool = True,
     spring: float = 0.1,
+    method: str = "neb",
     optimizer: str = "FIRE",
     interpolation: str = "idpp",
     relax_ends: bool = True,
@@ -92,6 +88,8 @@ def neb(
         steps: Most steps to take.
         climb: Drive the highest image to the saddle point.
         spring: eV/Å², between images.
+        method: ``"neb"``, or ``"string"``: images that are spread evenly along a spline in place of
+            springs, until one of them climbs.
         optimizer: ``"FIRE"``, ``"BFGS"`` or ``"MDMin"``.
         interpolation: First path between two ends: ``"idpp"`` (image-dependent pair potential)
             or ``"linear"``.
@@ -110,11 +108,12 @@ def neb(
         "fmax": fmax,
         "climb": climb,
         "spring": spring,
+        "method": method,
         "optimizer": optimizer,
         "interpolation": interpolation,
         "relax_ends": relax_ends,
     }
-    _check(images, steps, settings)
+    check_path(images, steps, settings)
     started = time.monotonic()
     folder = Path(output)
     settings["model"] = describe(calculator)
@@ -126,7 +125,11 @@ def neb(
             f"{folder} holds a run: continue it with restart (--restart), or choose another output"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path = _prepare(images, calculator, settings) if saved is None else _restore(images, saved[0])
+    path = (
+        first_path(images, calculator, settings)
+        if saved is None
+        else restored_path(images, saved[0])
+    )
     done = 0 if saved is None else int(saved[1]["step"])
     result = _optimize(path, calculator, folder, settings, (done, steps), progress)
     if verify:
@@ -160,95 +163,6 @@ def neb(
     return result
 
 
-def _check(images: Sequence[Atoms], steps: int, settings: dict[str, Any]) -> None:
-    import numpy as np
-
-    if len(images) < 2:
-        raise InputError(f"{len(images)} structure: a path needs its two ends, or three and more")
-    first = images[0]
-    for i, image in enumerate(images):
-        if not np.array_equal(image.numbers, first.numbers):
-            raise InputError(
-                f"structure {i} has other atoms than the first, or in another order: bring them "
-                "into the order of the first"
-            )
-        if not np.array_equal(image.pbc, first.pbc) or not np.allclose(
-            image.cell.array, first.cell.array, atol=1e-6
-        ):
-            raise InputError(f"structure {i} has another cell or pbc: a band needs one for all")
-    for name, choices in (("optimizer", OPTIMIZERS), ("interpolation", INTERPOLATIONS)):
-        if settings[name] not in choices:
-            raise InputError(f"{name} {settings[name]!r}: choose one of {', '.join(choices)}")
-    for name, unit in (("fmax", "eV/Å"), ("spring", "eV/Å²")):
-        if not settings[name] > 0:
-            raise InputError(f"{name} {settings[name]!r} {unit}: must be positive")
-    if settings["n_images"] < 3 or steps < 0:
-        raise InputError(
-            f"n_images {settings['n_images']!r}, steps {steps!r}: at least 3 and 0, 9 and 500 are "
-            "usual"
-        )
-
-
-def _prepare(
-    given: Sequence[Atoms], calculator: Calculator, settings: dict[str, Any]
-) -> list[Atoms]:
-    """The first path, its ends relaxed."""
-    ends = [given[0].copy(), given[-1].copy()]
-    if settings["relax_ends"]:
-        for i, end in enumerate(ends):
-            end.calc = calculator
-            relaxed = relax(end, fmax=settings["fmax"] / 5)
-            if not relaxed.converged:
-                warnings.warn(
-                    f"end {i + 1} has a force of {relaxed.fmax:.3f} eV/Å left after "
-                    f"{relaxed.steps} steps: relax it before",
-                    stacklevel=3,
-                )
-            ends[i] = relaxed.atoms
-            ends[i].calc = None
-    middle = given[1:-1] or [given[0]] * (settings["n_images"] - 2)
-    path = [ends[0], *(image.copy() for image in middle), ends[1]]
-    _place(path, interpolate=len(given) == 2, method=settings["interpolation"])
-    return path
-
-
-def _place(path: list[Atoms], interpolate: bool, method: str) -> None:
-    """Turn images upon each other and, where asked for, put them on a path between the ends."""
-    import numpy as np
-    from ase.build import minimize_rotation_and_translation
-    from ase.geometry import find_mic
-    from ase.mep import NEB
-
-    from jmp_md.simulate.band import is_free
-
-    if is_free(path[0]):
-        for before, after in pairwise(path):
-            minimize_rotation_and_translation(before, after)
-    moved, _ = find_mic(path[-1].positions - path[0].positions, path[0].cell, path[0].pbc)
-    if np.linalg.norm(moved, axis=1).max() < _SAME:
-        raise InputError(
-            f"both ends are the same structure, to {_SAME} Å for each atom: check them, and the "
-            "order of their atoms; relax_ends moves them to the nearest minima"
-        )
-    if interpolate:
-        band = NEB(path, method="improvedtangent")
-        band.interpolate(method, mic=bool(path[0].pbc.any()), apply_constraint=True)
-
-
-def _restore(given: Sequence[Atoms], arrays: dict[str, np.ndarray]) -> list[Atoms]:
-    import numpy as np
-
-    if not np.array_equal(arrays["numbers"], given[0].numbers):
-        raise InputError(
-            f"the saved run is of other atoms, {arrays['numbers'].tolist()}: give the structures "
-            "it was started with, or choose another output"
-        )
-    path = [given[0].copy() for _ in arrays["positions"]]
-    for image, positions in zip(path, arrays["positions"], strict=True):
-        image.positions = positions
-    return path
-
-
 def _optimize(
     path: list[Atoms],
     calculator: Calculator,
@@ -263,7 +177,7 @@ def _optimize(
 
     from jmp_md.simulate.band import Band
 
-    band = Band(path, calculator, settings["spring"])
+    band = Band(path, calculator, settings["spring"], settings["method"])
     done, most = count
     reported: set[int] = set()
 
