@@ -83,13 +83,14 @@ def embedding_map(planes: Mapping[str, np.ndarray], groups: Sequence[str], label
     kinds, counts = np.unique(names, return_counts=True)
     common = kinds[np.argsort(-counts, kind="stable")]
     shown = common[:10] if len(common) <= 10 else common[:9]
-    rest = ~np.isin(names, shown)
+    rest, many = ~np.isin(names, shown), len(names) > 300
     panels = figure.subplots(1, len(planes), squeeze=False)[0]
     for axes, (title, points) in zip(panels, planes.items(), strict=True):
         for name in shown:
-            axes.plot(*points[names == name].T, ".", ms=5, label=name)
+            axes.plot(*points[names == name].T, ".", ms=4, label=name, rasterized=many)
         if rest.any():
-            axes.plot(*points[rest].T, ".", ms=4, color="lightgray", label="others", zorder=0)
+            style = {"color": "lightgray", "label": "others", "zorder": 0}
+            axes.plot(*points[rest].T, ".", ms=3, rasterized=many, **style)
         axes.set(title=title, xlabel=f"{label} 1", ylabel=f"{label} 2")
     handles, texts = panels[0].get_legend_handles_labels()
     figure.legend(handles, texts, fontsize="small", frameon=False, loc="outside right center")
