@@ -26,6 +26,7 @@ _COMMANDS = (
     "check",
     "relax",
     "singlepoint",
+    "screen",
     "md",
     "neb",
     "vibrations",

@@ -1,0 +1,106 @@
+"""A queue of work does every structure once, whoever does it and however often it is stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.io import read, write
+from factories import write_model
+
+from jmp_md.cli.main import main
+from jmp_md.errors import InputError
+from jmp_md.simulate.screen import screen
+
+
+def waters(count: int) -> list[Atoms]:
+    structures = [molecule("H2O") for _ in range(count)]
+    for i, atoms in enumerate(structures):
+        atoms.rattle(0.1, seed=i)
+    return structures
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(write_model(tmp_path, head={"elements": (1, 8)}))
+
+
+def energies(structures: list[Atoms]) -> list[float]:
+    return [atoms.get_potential_energy() for atoms in structures]
+
+
+def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
+    structures = waters(5)
+    options: dict[str, Any] = {"task": "singlepoint", "chunk": 2, "device": "cpu"}
+    whole = screen(structures, model, tmp_path / "whole", **options)
+    assert [atoms.info["index"] for atoms in whole] == list(range(5))
+
+    def stop(done: int, count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        screen(structures, model, tmp_path / "parts", progress=stop, **options)
+    again: list[tuple[int, int]] = []
+    found = screen(
+        structures,
+        model,
+        tmp_path / "parts",
+        restart=True,
+        progress=lambda *counts: again.append(counts),
+        **options,
+    )
+    assert again == [(2, 3), (3, 3)]
+    assert energies(found) == energies(whole)
+    assert energies(read(tmp_path / "parts/results.extxyz", index=":")) == energies(whole)
+    with pytest.raises(InputError, match="holds a queue"):
+        screen(structures, model, tmp_path / "parts", **options)
+    with pytest.raises(InputError, match="structures: 5, now 4"):
+        screen(structures[:4], model, tmp_path / "parts", restart=True, **options)
+
+
+def test_relaxations_are_queued_from_the_command_line(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = molecule("H2O")
+    broken.positions[1] = broken.positions[0]
+    write("all.xyz", [*waters(2), broken])
+    command = ["screen", "all.xyz", "--chunk", "2", "--fmax", "0.05"]
+    assert main([*command, "--model", model]) == 2
+    assert "3 structures, 1 failed, 0 not converged" in capsys.readouterr().out
+    found = read("all-screen/results.extxyz", index=":")
+    assert [bool(atoms.info["converged"]) for atoms in found] == [True, True, False]
+    assert "Å apart" in found[2].info["error"]
+    assert np.linalg.norm(found[0].get_forces(), axis=1).max() <= 0.05
+    assert main(command) == 1
+    assert "give the model" in capsys.readouterr().err
+
+
+def test_ray_does_the_same_work(model: str, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    structures = waters(5)
+    options: dict[str, Any] = {"task": "singlepoint", "chunk": 1, "device": "cpu"}
+    alone = screen(structures, model, tmp_path / "alone", **options)
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        shared = screen(structures, model, tmp_path / "shared", ray="local", **options)
+    finally:
+        ray.shutdown()
+    assert energies(shared) == pytest.approx(energies(alone), abs=1e-9)
+    assert [atoms.info["index"] for atoms in shared] == list(range(5))
+
+
+def test_work_that_cannot_be_meant_is_refused(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="task 'md': choose one of relax"):
+        screen(waters(1), model, tmp_path / "run", task="md")
+    with pytest.raises(InputError, match="chunk 0, 1 structures"):
+        screen(waters(1), model, tmp_path / "run", chunk=0)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'jmp-md\[ray\]'"):
+        screen(waters(1), model, tmp_path / "run", ray="local")
