@@ -167,6 +167,16 @@ SAMPLES: dict[str, tuple[Any, list[str]]] = {
 }  # fmt: skip
 
 
+def test_a_folder_of_that_name_does_not_hide_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "organic").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("organic") == FOLDER / "organic.yaml"
+    (tmp_path / "rmd17").write_text(RECIPE)
+    assert find_recipe("rmd17") == Path("rmd17")
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_recipes_run_two_steps_on_a_sample(tmp_path: Path, name: str) -> None:
     """The packaged recipe, on data in the published layout, with a network small enough."""

@@ -85,4 +85,4 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
 def find_recipe(recipe: str) -> Path:
     """File of a recipe: the one given, or one in the package where there is no such file."""
     packaged = Path(__file__).parents[1] / "training" / "recipes" / f"{recipe}.yaml"
-    return packaged if packaged.is_file() and not Path(recipe).exists() else Path(recipe)
+    return packaged if packaged.is_file() and not Path(recipe).is_file() else Path(recipe)
