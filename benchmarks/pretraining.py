@@ -5,8 +5,8 @@
     python benchmarks/pretraining.py compare --frames 950 --molecules ethanol --data RMD17 \
         --output runs/full
     python benchmarks/pretraining.py ablation --steps 120 --data PRETRAIN --output runs/ablation
-    python benchmarks/pretraining.py organic runs/jmp-xs --data PRETRAIN --output organic
-    jmp-md train organic --data organic
+    python benchmarks/pretraining.py organic runs/jmp-xs --data PRETRAIN --output data
+    jmp-md train organic --data data
     python benchmarks/pretraining.py dynamics --model jmp-xs-organic --ps 20
 
 - tasks: errors of a pre-trained model on the systems it held out, against the trivial predictor.
