@@ -62,6 +62,7 @@ def test_errors_are_those_put_into_the_labels(
     by_element = report["force_mae_meV_per_A_by_element"]
     assert by_element["O"] == pytest.approx(10.0, abs=1e-3)
     assert {by_element[s] < 1e-3 for s in ("H", "C", "Mg")} == {True}
+    assert report["force_rmse_meV_per_A_by_element"]["O"] == pytest.approx(10.0, abs=1e-3)
     oxygens, atoms = 1 + 1 + 1 + 2, 3 + 6 + 2 + 2
     assert report["force_mae_meV_per_A"] == pytest.approx(10.0 * oxygens / atoms, abs=1e-3)
     rmse = 10.0 * np.sqrt(oxygens / atoms)

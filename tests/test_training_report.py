@@ -34,6 +34,13 @@ def test_a_run_ends_with_a_report(tmp_path: Path) -> None:
     assert text.count("<img") == 6  # two parity plots, loss, two units of errors, rate
 
 
+def test_a_run_without_a_finite_error_says_so(tmp_path: Path) -> None:
+    write_npz(tmp_path / "train.npz", well(20))
+    options = ["optimiser.epochs=1", "optimiser.learning_rate=1.0e+30"]
+    with pytest.raises(InputError, match=r"no validation gave a finite force_mae_meV_per_A.*log"):
+        train(from_yaml(RECIPE, "test", options), tmp_path, tmp_path / "run")
+
+
 def test_the_report_of_a_mix_shows_every_task(tmp_path: Path) -> None:
     write_npz(tmp_path / "water.npz", well(24))
     write_npz(tmp_path / "methanol.npz", well(24, "CH3OH", seed=1))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jmp_md.checkpoints.native import read_native, write_native
+from jmp_md.errors import InputError
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames, ordered_batches
 from jmp_md.training.data.frame import Dataset
@@ -22,7 +23,7 @@ from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import predict_properties, property_summary
 from jmp_md.training.recipe import PretrainRecipe, PropertyRecipe, Recipe
 from jmp_md.training.report import REPORT_FILE, write_training_report
-from jmp_md.training.trainer import MODEL_FILE, Trainer
+from jmp_md.training.trainer import LOG_FILE, MODEL_FILE, Trainer
 
 Measured = tuple[dict[str, float], Mapping[str, Pair]]
 
@@ -34,8 +35,16 @@ def finish(trainer: Trainer, data: Path, test: Dataset | None) -> None:
         trainer: Of the run.
         data: Folder of the data.
         test: Frames to test on; a mix of data sets has none, its plots show validation frames.
+
+    Raises:
+        InputError: The run gave no model.
     """
     recipe, path = trainer.recipe, trainer.output / MODEL_FILE
+    if not path.exists():
+        raise InputError(
+            f"no validation gave a finite {trainer.objective.monitor}, so that there is no model: "
+            f"look at {trainer.output / LOG_FILE}, and lower optimiser.learning_rate"
+        )
     header, state = read_native(path)
     metrics: dict[str, Any] = dict(header.metrics)
     pairs: Mapping[str, Pair] = {}

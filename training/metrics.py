@@ -55,10 +55,10 @@ class ErrorSums:
             constant: (n_frames,) eV, energies of the elements, which plots leave out.
         """
         self.n_frames += len(predicted.energy)
-        energy, forces = (p - q for p, q in zip(predicted, label, strict=True))
-        self._energy.append(energy[~np.isnan(energy)])
-        known = ~np.isnan(forces)
-        error = np.where(known, forces, 0.0)
+        known = ~np.isnan(label.energy)
+        self._energy.append((predicted.energy - label.energy)[known])
+        known = ~np.isnan(label.forces)
+        error = np.where(known, predicted.forces - label.forces, 0.0)
         for column, values in enumerate((known, np.abs(error), error**2)):
             np.add.at(self._forces[:, column], numbers, values.sum(axis=1))
         name = "energy less references (eV)"
@@ -98,11 +98,14 @@ class ErrorSums:
             "energy_rmse_meV": float(np.sqrt(np.square(energy).mean())) * MEV,
         }
 
-    def force_mae_by_element(self) -> dict[str, float]:
-        """Mean absolute error of force components, in meV/Å, by chemical symbol."""
+    def force_errors_by_element(self) -> dict[str, dict[str, float]]:
+        """``mae`` and ``rmse`` of force components, in meV/Å, by chemical symbol."""
         return {
-            chemical_symbols[z]: float(absolute / count) * MEV
-            for z, (count, absolute, _) in enumerate(self._forces)
+            chemical_symbols[z]: {
+                "mae": float(absolute / count) * MEV,
+                "rmse": float(np.sqrt(square / count)) * MEV,
+            }
+            for z, (count, absolute, square) in enumerate(self._forces)
             if count
         }
 

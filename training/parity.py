@@ -23,14 +23,14 @@ class Parity:
         self._pairs: dict[str, list[Pair]] = {}
 
     def add(self, kind: str, label: np.ndarray, predicted: np.ndarray) -> None:
-        """Add values of any equal shape; labels that are NaN are left out.
+        """Add values of any equal shape; what is not finite is left out.
 
         Args:
             kind: What they are, with the unit, e.g. ``force (eV/Å)``.
             label: Labels.
             predicted: Predictions.
         """
-        known = ~np.isnan(label)
+        known = np.isfinite(label) & np.isfinite(predicted)
         pairs = self._pairs.setdefault(kind, [])
         room = self.LIMIT - sum(len(pair.label) for pair in pairs)
         if room > 0 and known.any():

@@ -89,9 +89,8 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
             bar.set_postfix_str(
                 f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {monitor} {row[monitor]:.4g}"
             )
-            bar.update(int(row["step"]) - bar.n)
 
-        trainer.run(max_minutes, report)
+        trainer.run(max_minutes, report, bar.update)
 
 
 def _prepare(

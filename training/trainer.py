@@ -99,8 +99,18 @@ class Trainer:
         """The averaged weights."""
         return self.update.average
 
-    def run(self, max_minutes: float | None = None, report: Report | None = None) -> Progress:
+    def run(
+        self,
+        max_minutes: float | None = None,
+        report: Report | None = None,
+        stepped: Callable[[], object] | None = None,
+    ) -> Progress:
         """Train until the recipe says to stop, or stop cleanly when time is up.
+
+        Args:
+            max_minutes: Stop after the validation before which this time is reached.
+            report: Called with each row of the log, on the first process.
+            stepped: Called after every step.
 
         Raises:
             InputError: Too many batches were not finite, or the disk is full.
@@ -113,7 +123,7 @@ class Trainer:
         while not self._finished():
             start = time.monotonic()
             end = min(self.total_steps, (self.progress.step // self.interval + 1) * self.interval)
-            loss = self._steps(end)
+            loss = self._steps(end, stepped)
             self.progress.epoch = end // self.sampler.steps_per_epoch
             averages = self.update.averages()
             measured: dict[str, float] = {}
@@ -140,6 +150,11 @@ class Trainer:
     def _record(self, loss: float, measured: dict[str, float], averages: nn.Module | None) -> None:
         """Keep the model if it is the best, then everything needed to go on."""
         p = self.progress
+        if self.objective.monitor not in measured:
+            raise InputError(
+                f"the validation frames lack the labels for {self.objective.monitor}, which "
+                "chooses the best model"
+            )
         metric = measured[self.objective.monitor]
         row = {
             "epoch": p.epoch,
@@ -159,7 +174,7 @@ class Trainer:
         for log in self.logs:
             log.write(row, p.step)
 
-    def _steps(self, end: int) -> float:
+    def _steps(self, end: int, stepped: Callable[[], object] | None) -> float:
         """Steps up to ``end``; returns the mean loss of those that were taken, NaN without any."""
         # One by one: sharing a batch looks up sizes, which takes hours for all of millions.
         mine = (self._share(step) for step in range(self.progress.step, end))
@@ -172,6 +187,8 @@ class Trainer:
                 total, count = total + value, count + 1
             elif not self.update.scale.overflowed:
                 self._skip(batch)
+            if stepped:
+                stepped()
         return total / count if count else float("nan")
 
     def _share(self, step: int) -> list[Any]:

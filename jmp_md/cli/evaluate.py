@@ -103,6 +103,7 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
             skip_bad=args.skip_bad,
             progress=bar.update,
         )
+    by_element = sums.force_errors_by_element()
     report = {
         "model": name,
         "head": calculator.potential.head.name,
@@ -110,7 +111,8 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
         "n_skipped": len(dataset) - sums.n_frames,
         **sums.summary(),
         "after_shift": sums.shifted_energy(),
-        "force_mae_meV_per_A_by_element": sums.force_mae_by_element(),
+        "force_mae_meV_per_A_by_element": {s: e["mae"] for s, e in by_element.items()},
+        "force_rmse_meV_per_A_by_element": {s: e["rmse"] for s, e in by_element.items()},
     }
     return report, sums.parity.pairs()
 
@@ -207,8 +209,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             _row("forces", report["force_mae_meV_per_A"], report["force_rmse_meV_per_A"], "meV/Å")
         )
-        for symbol, error in report["force_mae_meV_per_A_by_element"].items():
-            lines.append(f"  {symbol:8}  MAE {error:10.2f} meV/Å")
+        rmse = report["force_rmse_meV_per_A_by_element"]
+        for symbol, mae in report["force_mae_meV_per_A_by_element"].items():
+            lines.append(_row(f"  {symbol}", mae, rmse[symbol], "meV/Å"))
     else:
         lines.append("forces      no labels")
     return lines
