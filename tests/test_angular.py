@@ -14,10 +14,11 @@ from torch import Tensor
 from jmp_md.nn.angular import (
     azimuth_series,
     cosine_coefficients,
+    dihedral_coefficients,
     orthogonal_frame,
     power_coefficients,
-    powers,
     smoothstep,
+    weighted_powers,
 )
 
 S = 7
@@ -41,7 +42,7 @@ def random_units(n: int, seed: int = 0) -> Tensor:
 
 def test_power_coefficients_are_those_of_legendre_polynomials() -> None:
     z = np.linspace(-1, 1, 41)
-    series = power_coefficients(S).numpy() @ powers(torch.from_numpy(z), S).numpy()
+    series = power_coefficients(S).numpy() @ (z ** np.arange(S)[:, None])
     np.testing.assert_allclose(series, harmonics(z), atol=1e-14)
     degree = power_coefficients(S)[-1].numpy() / math.sqrt((2 * S - 1) / (4 * math.pi))
     np.testing.assert_allclose(degree, legendre.leg2poly(np.eye(S)[-1]), atol=1e-14)
@@ -63,8 +64,9 @@ def test_cosine_series_without_its_cosines_is_the_value_at_a_right_angle() -> No
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 def test_powers_are_powers(count: int) -> None:
     z = torch.linspace(-1.0, 1.0, 9, dtype=torch.float64).view(3, 3)
-    expected = torch.stack([z**p for p in range(count)], dim=1)
-    torch.testing.assert_close(powers(z, count), expected, rtol=1e-14, atol=0)
+    weight = torch.linspace(0.5, 2.0, 9, dtype=torch.float64).view(3, 3)
+    expected = torch.stack([weight * z**p for p in range(count)], dim=1)
+    torch.testing.assert_close(weighted_powers(z, weight, count), expected, rtol=1e-14, atol=0)
 
 
 def test_one_angular_function_is_a_constant() -> None:
@@ -122,10 +124,8 @@ def in_plane(axis: Tensor, units: Tensor) -> Tensor:
 
 def dihedral_series(axis: Tensor, c: Tensor, d: Tensor, smooth: bool) -> Tensor:
     """Y_l(cos theta) (S, n, n) of the dihedrals between all c and d, by azimuths."""
-    series = cosine_coefficients(S)
     out, inp = (azimuth_series(in_plane(axis, u), S, INLINE_SIN2, smooth) for u in (c, d))
-    read_out = torch.cat([series[:, :S], series[:, 1:]], dim=1)  # cosines, sines, constant
-    return torch.einsum("lm,mc,md->lcd", read_out, out, inp)
+    return torch.einsum("lr,rc,rd->lcd", dihedral_coefficients(S), out, inp)
 
 
 def dihedral_cosines(axis: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -192,11 +192,12 @@ def test_derivatives_of_azimuths_are_finite_on_and_near_the_axis(
     (second,) = torch.autograd.grad(first.sum() + first.square().sum(), x)
     assert bool(series.isfinite().all() and first.isfinite().all() and second.isfinite().all())
     assert not bool(first[:, 0].any())
-    assert bool((series[-1] == 1).all())
+    assert bool((series[1] == 1).all())
 
 
 def test_undefined_azimuths_leave_only_the_constant() -> None:
     x = torch.tensor([[0.0, 5e-8, 5e-7], [0.0, 5e-8, 5e-7]], dtype=torch.float64)
     series = azimuth_series(x, S, INLINE_SIN2, smooth=False)
-    assert not bool(series[:-1, :2].any())
+    assert not bool(series[0, :2].any())
+    assert not bool(series[2:, :2].any())
     assert series[0, 2] == 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.nn.layers import ScaleFactor
+from jmp_md.nn.layers import Scaled, ScaleFactor
 from jmp_md.structures import concatenate, single_structure
 from jmp_md.training.scale_factors import fit_scale_factors
 
@@ -66,7 +66,11 @@ def test_factors_are_ratios_of_enumerated_variances() -> None:
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watch(name: str, module: nn.Module) -> None:
-        module.register_forward_hook(lambda _m, inputs, _o: seen.update({name: inputs}))
+        def hook(_m: nn.Module, inputs: tuple[Scaled, Scaled], _o: Scaled) -> None:
+            after, before = (x.value * x.gain for x in inputs)
+            seen[name] = after / factors[name], before
+
+        module.register_forward_hook(hook)
 
     for name, module in potential.backbone.named_modules():
         if isinstance(module, ScaleFactor):

@@ -1,7 +1,8 @@
 """Fitting of the scale factors of a new network (spec section 6).
 
 Each factor restores the variance its operation changed: sqrt(var(before) / var(after)). Factors
-are fitted in forward order, earlier ones applied, which one forward pass over a large batch does.
+are fitted in forward order, earlier ones applied, which one forward pass over a large batch does:
+all start at one, so that what a layer gives is not scaled yet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jmp_md.graph.layout import Graph, source_slots, to_slots
-from jmp_md.nn.layers import ScaleFactor
+from jmp_md.nn.layers import Scaled, ScaleFactor
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
 from jmp_md.training.property import PropertyModel
@@ -31,6 +32,7 @@ def fit_scale_factors(
     hooks = []
     for name, module in potential.backbone.named_modules():
         if isinstance(module, ScaleFactor):
+            module.scale_factor.fill_(1.0)
             hooks.append(module.register_forward_hook(_fit(name, uses, fitted)))
     try:
         potential.backbone(potential.embedding(s.numbers - 1), graph)
@@ -45,7 +47,7 @@ def _fit(
 ) -> Callable[[nn.Module, tuple[Tensor, Tensor], Tensor], Tensor]:
     rows_after, rows_before = uses.get(".".join(name.split(".")[-2:]), (None, None))
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
+    def hook(module: nn.Module, inputs: tuple[Scaled, Scaled], output: Scaled) -> Scaled:
         after, before = inputs
         v_after, v_before = _variance(after, rows_after), _variance(before, rows_before)
         # An interaction that no structure of the batch has teaches nothing: leave it at one.
@@ -53,14 +55,14 @@ def _fit(
         assert isinstance(module, ScaleFactor)
         module.scale_factor.fill_(factor)
         fitted[name] = factor
-        return after * factor
+        return Scaled(after.value * factor, after.gain)
 
     return hook
 
 
-def _variance(x: Tensor, weight: Tensor | None) -> float:
+def _variance(scaled: Scaled, weight: Tensor | None) -> float:
     """Variance over rows averaged over features; a row may count several times."""
-    x = x.reshape(-1, x.shape[-1]).double()
+    x = scaled.value.reshape(-1, scaled.value.shape[-1]).double() * scaled.gain
     w = x.new_ones(len(x), 1) if weight is None else weight.reshape(-1, 1).to(x)
     n = w.sum().clamp(min=1)
     mean = (w * x).sum(dim=0) / n

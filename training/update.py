@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
+from jmp_md.nn.layers import Scaled
 from jmp_md.potential import Potential
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.gradients import LossScale, clip_gradients, reconciled, scale_shared_gradients
@@ -211,8 +212,9 @@ class Update:
 def add_dropout(backbone: GemNetOC, probability: float) -> None:
     """Let training zero features of what atoms receive from their edges in each block."""
 
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        return functional.dropout(output, probability, module.training)
+    def hook(module: nn.Module, inputs: Any, output: Scaled) -> Scaled:
+        value = functional.dropout(output.value, probability, module.training)
+        return Scaled(value, output.gain)
 
     for name, module in backbone.named_modules():
         if name.endswith(".atom_update"):

@@ -69,13 +69,17 @@ class Graph(NamedTuple):
 
 def to_slots(x: Tensor, edges: Edges, n_atoms: int) -> Tensor:
     """Spread flat edge features over padded slots: (n_edges, ...) -> (n_atoms, slots, ...)."""
-    padded = x.new_zeros([n_atoms * edges.slots] + list(x.shape[1:]))
-    padded = padded.index_copy(0, edges.slot, x)
-    return padded.view([n_atoms, edges.slots] + list(x.shape[1:]))
+    shape = [n_atoms, edges.slots] + list(x.shape[1:])
+    if x.shape[0] != n_atoms * edges.slots:  # else every slot is in use, in order
+        padded = x.new_zeros([n_atoms * edges.slots] + list(x.shape[1:]))
+        x = padded.index_copy_(0, edges.slot, x)
+    return x.view(shape)
 
 
 def from_slots(x: Tensor, edges: Edges) -> Tensor:
     """Pick the slots in use: (n_atoms * slots, ...) -> (n_edges, ...)."""
+    if edges.slot.shape[0] == x.shape[0]:
+        return x
     return x.index_select(0, edges.slot)
 
 

@@ -39,17 +39,26 @@ def cosine_coefficients(num_spherical: int) -> Tensor:
     return torch.from_numpy(rows * norm[:, None])
 
 
+def dihedral_coefficients(num_spherical: int) -> Tensor:
+    """D with Y_l(cos(a - b)) = sum_r D[l, r] f_r(a) f_r(b), f the rows of :func:`azimuth_series`.
+
+    Shape (num_spherical, 2 * num_spherical), float64.
+    """
+    series = cosine_coefficients(num_spherical)
+    constant, of_m = series[:, -1:], [series[:, m : m + 1] for m in range(num_spherical)]
+    rest = [column for column in of_m[1:] for _ in ("cos", "sin")]
+    return torch.cat([of_m[0], constant, *rest], dim=1)
+
+
 def _normalisation(num_spherical: int) -> np.ndarray:
     return np.sqrt((2 * np.arange(num_spherical) + 1) / (4 * math.pi))
 
 
-def powers(z: Tensor, count: int) -> Tensor:
-    """z^0 .. z^(count-1) stacked before the last dimension: (..., n) -> (..., count, n)."""
-    terms = [torch.ones_like(z)]
-    if count > 1:
-        terms.append(z)
-    for p in range(2, count):
-        terms.append(terms[p // 2] * terms[p - p // 2])
+def weighted_powers(z: Tensor, weight: Tensor, count: int) -> Tensor:
+    """weight * z^p, p = 0 .. count-1, before the last dimension: (..., n) -> (..., count, n)."""
+    terms = [weight]
+    for _ in range(1, count):
+        terms.append(terms[-1] * z)
     return torch.stack(terms, dim=-2)
 
 
@@ -69,30 +78,35 @@ def orthogonal_frame(axis: Tensor) -> Tensor:
 
 
 def azimuth_series(in_plane: Tensor, count: int, inline_sin2: float, smooth: bool) -> Tensor:
-    """s cos(m alpha), m = 0 .. count-1, then s sin(m alpha), m = 1 .. count-1, then 1.
+    """s, 1, then +-s cos(m alpha), +-s sin(m alpha) for m = 1 .. count-1, in pairs of rows.
 
     ``in_plane`` (..., 2, n) are the components of unit vectors in the plane orthogonal to an
-    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n).
+    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n). Signs, + + - - + + by m,
+    spare the recursion an operation; only products of two series are of use, where they cancel.
 
     s is 1 except near the axis, where alpha loses meaning. Official rule: s = 0 below a
     threshold of sin^2(phi). Smooth rule: s rises from 0 to 1 over sin^2(phi) in
     [0, ``inline_sin2``] with two continuous derivatives (spec section 8.3).
     """
-    x, y = in_plane.unbind(-2)
-    sin2 = x * x + y * y
+    sin2 = in_plane.square().sum(dim=-2, keepdim=True)
     # Below this, rounding decides the direction; 1e-7 in float64 is the spec's rule for sin(phi).
     threshold = 1e-14 if in_plane.dtype == torch.float64 else 1e-8
     defined = sin2 > threshold
-    inverse = torch.where(defined, sin2, torch.ones_like(sin2)).rsqrt()
+    direction = in_plane * torch.where(defined, sin2, torch.ones_like(sin2)).rsqrt()
     s = defined.to(in_plane.dtype)
     if smooth:
-        s = s * smoothstep(sin2 / inline_sin2)
-    cos, sin = x * inverse, y * inverse
-    cosines, sines = [s], [torch.zeros_like(s)]
-    for _ in range(1, count):
-        cosines.append(cosines[-1] * cos - sines[-1] * sin)
-        sines.append(cosines[-2] * sin + sines[-1] * cos)
-    return torch.stack(cosines + sines[1:] + [torch.ones_like(s)], dim=-2)
+        s = s * smoothstep(sin2 * (1.0 / inline_sin2))
+    pairs = [torch.cat([s, torch.ones_like(s)], dim=-2)]
+    if count > 1:
+        # Chebyshev: f(m + 1) = 2 cos(alpha) f(m) - f(m - 1), from f(0) = (s, 0).
+        pairs.append(s * direction)
+        twice = 2.0 * direction.narrow(-2, 0, 1)
+        before = torch.cat([s, torch.zeros_like(s)], dim=-2)
+        for m in range(2, count):
+            sign = -1.0 if m % 2 == 0 else 1.0
+            pairs.append(torch.addcmul(before, twice, pairs[-1], value=sign))
+            before = pairs[-2]
+    return torch.cat(pairs, dim=-2)
 
 
 def smoothstep(t: Tensor) -> Tensor:

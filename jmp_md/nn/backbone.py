@@ -5,6 +5,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from jmp_md.graph.layout import Graph, sum_to_target
@@ -21,10 +22,19 @@ from jmp_md.nn.interactions import (
 )
 from jmp_md.nn.layers import (
     Dense,
+    Derived,
+    Layers,
     RadialBasis,
     ResidualLayer,
+    Scaled,
     ScaleFactor,
+    joined,
+    merge,
+    plus,
     residual_stack,
+    sigma,
+    times,
+    unscaled,
 )
 
 
@@ -45,24 +55,54 @@ class InteractionBlock(nn.Module):
         self.atom_update = AtomUpdate(c, c.num_atom)
         self.concat_layer = EdgeEmbedding(c.emb_size_atom, c.emb_size_edge, c.emb_size_edge)
         self.residual_m = residual_stack(c.emb_size_edge, c.num_concat)
+        self._on_edges = Derived()
 
     def forward(
-        self, h: Tensor, m: Tensor, bases: BasisProjections, graph: Graph
+        self, h_in: Tensor, m_in: Tensor, bases: BasisProjections, graph: Graph
     ) -> tuple[Tensor, Tensor]:
-        n_atoms = h.shape[0]
-        x = self.dense_ca(m)
-        x = x + self.trip_interaction(m, bases, graph, n_atoms)
-        x = x + self.quad_interaction(m, bases, graph, n_atoms)
-        x = (x + self.atom_edge_interaction(h, bases, graph, n_atoms)) * 0.5
-        h_new = h + self.edge_atom_interaction(m, bases, graph, n_atoms)
-        h = (h_new + self.atom_interaction(h, bases, graph, n_atoms)) / math.sqrt(3.0)
+        h, m, n_atoms = Scaled(h_in, 1.0), Scaled(m_in, 1.0), h_in.shape[0]
+        skip, m_t, m_q, m_ea = self._dense_on_edges(m)
+        e2e = self.trip_interaction(m_t, bases, graph, n_atoms)
+        quad = self.quad_interaction(m_q, bases, graph, n_atoms)
+        a2e = self.atom_edge_interaction(h, bases, graph, n_atoms)
+        x = times(plus(skip, symmetric(plus(plus(e2e, quad), a2e), graph)), 0.5)
+        e2a = self.edge_atom_interaction(m_ea, bases, graph, n_atoms)
+        a2a = self.atom_interaction(h, bases, graph, n_atoms)
+        h = times(plus(h, plus(e2a, a2a)), 1.0 / math.sqrt(3.0))
 
-        m = (m + self.layers_before_skip(x)) / math.sqrt(2.0)
+        m = merge(m, self.layers_before_skip(x))
         m = self.layers_after_skip(m)
         h = self.atom_emb_layers(h)
-        h = (h + self.atom_update(m, bases.rad_h, graph, n_atoms)) / math.sqrt(2.0)
-        m_new = self.residual_m(self.concat_layer(h, m, graph.main))
-        return h, (m + m_new) / math.sqrt(2.0)
+        h = merge(h, self.atom_update(m, bases.rad_h, graph, n_atoms))
+        m = merge(m, self.residual_m(self.concat_layer(h, m, graph.main)))
+        return unscaled(h), unscaled(m)
+
+    def _dense_on_edges(self, m: Scaled) -> tuple[Scaled, Scaled, Scaled, Scaled]:
+        """``dense_ca`` and the first layers of three passes, which all act on m, in one product."""
+        weights = [
+            self.dense_ca.linear.weight,
+            self.trip_interaction.dense_ba.linear.weight,
+            self.quad_interaction.dense_db.linear.weight,
+            self.edge_atom_interaction.dense_ba.linear.weight,
+        ]
+        if torch.jit.is_scripting():
+            weight = joined(weights, m.gain)
+        else:
+            weight = self._on_edges(joined, weights, m.gain)
+        x = sigma(functional.linear(m.value, weight))
+        parts = x.value.chunk(4, dim=1)
+        return (
+            Scaled(parts[0], x.gain),
+            Scaled(parts[1], x.gain),
+            Scaled(parts[2], x.gain),
+            Scaled(parts[3], x.gain),
+        )
+
+
+def symmetric(up: Scaled, graph: Graph) -> Scaled:
+    """(y_ca + y_ac of the reverse edge) / sqrt(2), from both side by side."""
+    ca, ac = up.value.chunk(2, dim=1)
+    return Scaled(ca + ac.index_select(0, graph.swap), up.gain / math.sqrt(2.0))
 
 
 class OutputBlock(nn.Module):
@@ -85,14 +125,16 @@ class OutputBlock(nn.Module):
     def forward(
         self, h: Tensor, m: Tensor, bases: BasisProjections, graph: Graph
     ) -> tuple[Tensor, Tensor]:
-        z = sum_to_target(m * self.dense_rbf(bases.rad_o), graph.main, h.shape[0]) / graph.kept
-        z = (self.layers(self.scale_sum(z, m)) + h) / math.sqrt(2.0)
-        z = self.seq_energy2(z)
-        f = m
+        filtered = m * self.dense_rbf.times(self.scale_sum.scale_factor, bases.rad_o)
+        z = Scaled(sum_to_target(filtered, graph.main, h.shape[0]), 1.0 / graph.kept)
+        z = self.layers(self.scale_sum(z, Scaled(m, 1.0)))
+        z = self.seq_energy2(merge(z, Scaled(h, 1.0)))
+        f = Scaled(m, 1.0)
         if self.direct_forces:
-            f = self.seq_forces(m)
-            f = self.scale_rbf_F(f * self.dense_rbf_F(bases.rad_f), f)
-        return z, f
+            f = self.seq_forces(f)
+            filter_ = self.dense_rbf_F.times(self.scale_rbf_F.scale_factor, bases.rad_f)
+            f = self.scale_rbf_F(Scaled(f.value * filter_, f.gain), f)
+        return unscaled(z), unscaled(f)
 
 
 class GlobalOutput(nn.Module):
@@ -100,12 +142,12 @@ class GlobalOutput(nn.Module):
 
     def __init__(self, n_blocks: int, features: int, depth: int) -> None:
         super().__init__()
-        self.out_mlp = nn.Sequential(
+        self.out_mlp = Layers(
             Dense(n_blocks * features, features), *[ResidualLayer(features) for _ in range(depth)]
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        return self.out_mlp(torch.cat(features, dim=1))
+        return unscaled(self.out_mlp(Scaled(torch.cat(features, dim=1), 1.0)))
 
 
 class GemNetOC(nn.Module):
@@ -154,17 +196,10 @@ class GemNetOC(nn.Module):
             X_E (n_atoms, emb_size_atom) and X_F (n_main_edges, emb_size_edge); X_F is empty
             without direct forces.
         """
-        radial = RadialFeatures(
-            self.radial(graph.main.distance),
-            self.radial(graph.atom_edge.distance),
-            self.radial(graph.quadruplet.distance),
-            self.radial(graph.atom_atom.distance),
-        )
         if torch.jit.is_scripting() or not self.recompute:
-            bases = self.bases(radial, graph, h.shape[0])
+            m, bases = self._bases(h, graph)
         else:
-            bases = checkpoint(self.bases, radial, graph, h.shape[0], use_reentrant=False)
-        m = self.bases.edge_emb(h, radial.main, graph.main)
+            m, bases = checkpoint(self._bases, h, graph, use_reentrant=False)
         if torch.jit.is_scripting() or not (self.bf16 or self.fp16):
             energy_features, force_features = self._propagate(h, m, bases, graph)
         else:
@@ -177,6 +212,15 @@ class GemNetOC(nn.Module):
         if self.direct_forces:
             x_f = self.out_mlp_F(force_features)
         return self.out_mlp_E(energy_features), x_f
+
+    def _bases(self, h: Tensor, graph: Graph) -> tuple[Tensor, BasisProjections]:
+        """First embeddings of main edges, and what all blocks share."""
+        graphs = [graph.main, graph.atom_edge, graph.quadruplet, graph.atom_atom]
+        basis = self.radial(torch.cat([edges.distance for edges in graphs]))
+        parts = basis.split([edges.distance.shape[0] for edges in graphs])
+        radial = RadialFeatures(parts[0], parts[1], parts[2], parts[3])
+        m = self.bases.edge_emb(Scaled(h, 1.0), Scaled(radial.main, 1.0), graph.main)
+        return unscaled(m), self.bases(radial, graph, h.shape[0])
 
     def _propagate(
         self, h: Tensor, m: Tensor, bases: BasisProjections, graph: Graph

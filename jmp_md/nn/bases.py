@@ -17,17 +17,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
 from jmp_md.nn.angular import (
     azimuth_series,
     cosine_coefficients,
+    dihedral_coefficients,
     orthogonal_frame,
     power_coefficients,
-    powers,
+    weighted_powers,
 )
 from jmp_md.nn.config import BackboneConfig
-from jmp_md.nn.layers import Dense, he_orthogonal_, scaled_silu
+from jmp_md.nn.layers import Dense, Derived, Scaled, he_orthogonal_, sigma
 
 
 class BasisProjections(NamedTuple):
@@ -45,7 +47,7 @@ class BasisProjections(NamedTuple):
         atom_atom_sources: (n * kaa,) source atom of each slot.
         triplet: (n * kq, k, emb_cbf) radial-angular filter g of d -> b -> a.
         quad_sources: (n * kq,) atom b of each quadruplet slot.
-        quad_in: (n * kq, 2S, k) azimuth series of d about b -> a.
+        quad_in: (n * kq, 2S, k) azimuth series of d about b -> a, edge-weighted.
         quad_out: (n, k * emb_sbf, 2S * kq) coefficients of c about b -> a.
         quad_closing: (n * k, emb_sbf, kq) coefficients of the terms d == c, to be taken away.
     """
@@ -94,7 +96,7 @@ class BasisWeight(nn.Module):
 
 
 class EdgeEmbedding(nn.Module):
-    """m_ca = sigma(W [h_c, h_a, phi(d_ca)]), evaluated by columns of W.
+    """m_ca = sigma(W [h_c, h_a, x_ca]), evaluated by columns of W.
 
     The columns of atoms act on n_atoms rows, not n_edges, before they are gathered.
     """
@@ -103,27 +105,47 @@ class EdgeEmbedding(nn.Module):
         super().__init__()
         self.emb_atom = emb_atom
         self.dense = Dense(2 * emb_atom + n_edge_features, out_features)
+        self._on_atoms, self._on_edges = Derived(), Derived()
 
-    def forward(self, h: Tensor, edge_features: Tensor, edges: Edges) -> Tensor:
-        weight = self.dense.linear.weight
-        from_source = h @ weight[:, : self.emb_atom].t()
-        from_target = h @ weight[:, self.emb_atom : 2 * self.emb_atom].t()
-        total = edge_features @ weight[:, 2 * self.emb_atom :].t()
-        total = total + from_source.index_select(0, edges.source)
-        return scaled_silu(total + from_target.index_select(0, edges.target))
+    def forward(self, h: Scaled, x: Scaled, edges: Edges) -> Scaled:
+        weight = [self.dense.linear.weight]
+        if torch.jit.is_scripting():
+            on_atoms = self._atom_columns(weight, h.gain)
+            on_edges = self._edge_columns(weight, x.gain)
+        else:
+            on_atoms = self._on_atoms(self._atom_columns, weight, h.gain)
+            on_edges = self._on_edges(self._edge_columns, weight, x.gain)
+        from_source, from_target = functional.linear(h.value, on_atoms).chunk(2, dim=1)
+        from_atoms = from_source.index_select(0, edges.source)
+        from_atoms = from_atoms + from_target.index_select(0, edges.target)
+        return sigma(torch.addmm(from_atoms, x.value, on_edges))
+
+    def _atom_columns(self, weight: list[Tensor], gain: float) -> Tensor:
+        """gain times the columns of sources, above those of targets: (2 * out, emb_atom)."""
+        n = self.emb_atom
+        return torch.cat([weight[0][:, :n], weight[0][:, n : 2 * n]]) * gain
+
+    def _edge_columns(self, weight: list[Tensor], gain: float) -> Tensor:
+        """gain times the columns of edges, transposed: (n_edge_features, out)."""
+        return weight[0][:, 2 * self.emb_atom :].t() * gain
 
 
 class Bases(nn.Module):
     """Projections of the bases (spec section 3) and the coefficients made from them."""
 
     power_series: Tensor
-    cosine_series: Tensor
+    dihedral_series: Tensor
+    closing_series: Tensor
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         c = config
         self.num_spherical = c.num_spherical
-        self.emb_cbf, self.emb_sbf = c.emb_size_cbf, c.emb_size_sbf
+        self.emb_rbf, self.emb_cbf, self.emb_sbf = (
+            c.emb_size_rbf,
+            c.emb_size_cbf,
+            c.emb_size_sbf,
+        )
         self.mlp_rbf_tint = Dense(c.num_radial, c.emb_size_rbf, activation=False)
         self.mlp_rbf_qint = Dense(c.num_radial, c.emb_size_rbf, activation=False)
         self.mlp_rbf_aeint = Dense(c.num_radial, c.emb_size_rbf, activation=False)
@@ -139,148 +161,186 @@ class Bases(nn.Module):
         self.mlp_sbf_qint = BasisWeight(c.num_radial, c.num_spherical**2, c.emb_size_sbf)
         self.edge_emb = EdgeEmbedding(c.emb_size_atom, c.num_radial, c.emb_size_edge)
         # Constants of mathematics: kept in float64, cast on use, never saved.
-        self.register_buffer("power_series", power_coefficients(c.num_spherical), persistent=False)
+        powers, cosines = power_coefficients(c.num_spherical), cosine_coefficients(c.num_spherical)
+        closing = torch.stack([cosines[:, :-1].sum(dim=1), cosines[:, -1]], dim=1)
+        self.register_buffer("power_series", powers, persistent=False)
         self.register_buffer(
-            "cosine_series", cosine_coefficients(c.num_spherical), persistent=False
+            "dihedral_series", dihedral_coefficients(c.num_spherical), persistent=False
         )
+        self.register_buffer("closing_series", closing, persistent=False)
+        self._on_main, self._on_atom_edge = Derived(), Derived()
+        self._on_quadruplet = Derived()
 
     def forward(self, radial: RadialFeatures, graph: Graph, n_atoms: int) -> BasisProjections:
         """Coefficients for all blocks of a structure or batch."""
-        main, atom_edge = graph.main, graph.atom_edge
-        main_basis = radial.main
-        main_weight = main.weight.unsqueeze(-1)
+        S, rbf, cbf, sbf, n = self.num_spherical, self.emb_rbf, self.emb_cbf, self.emb_sbf, n_atoms
+        main, atom_edge, quad, near = graph[:4]
+        k, ka, kq = main.slots, atom_edge.slots, quad.slots
+        on_main, on_atom_edge, on_quadruplet = self._weights()
 
-        units = to_slots(main.unit, main, n_atoms)
-        units_ae = to_slots(atom_edge.unit, atom_edge, n_atoms)
-        weights = to_slots(main.weight, main, n_atoms)
-        weights_ae = to_slots(atom_edge.weight, atom_edge, n_atoms)
-        edge_to_edge = self._pair_coefficients(
-            self._circular(self.mlp_cbf_tint.weight, main_basis, main, n_atoms),
-            units @ units.transpose(1, 2),
-            graph.differ_main.to(weights.dtype) * weights.unsqueeze(1),
+        # One product with each radial basis.
+        by_main = radial.main @ on_main
+        filters, factors = by_main.split([5 * rbf, by_main.shape[1] - 5 * rbf], dim=1)
+        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.chunk(5, dim=1)
+        main_weight = main.weight.unsqueeze(1)
+        factors_t, factors_ae, factors_q, factors_dc = to_slots(factors, main, n).split(
+            [cbf * S, cbf * S, sbf * 2 * S * S, sbf * 2 * S], dim=2
         )
-        cos_ae = units @ units_ae.transpose(1, 2)
-        differ = graph.differ_atom_edge.to(weights.dtype)
-        atom_to_edge = self._pair_coefficients(
-            self._circular(self.mlp_cbf_aeint.weight, main_basis, main, n_atoms),
-            cos_ae,
-            differ * weights_ae.unsqueeze(1),
-        )
-        per_pair = self._pair_coefficients(
-            self._circular(self.mlp_cbf_eaint.weight, radial.atom_edge, atom_edge, n_atoms),
-            cos_ae.transpose(1, 2),
-            (differ * weights_ae.unsqueeze(1)).transpose(1, 2) * weights.unsqueeze(1),
-        )
-        edge_to_atom = per_pair.view(n_atoms, atom_edge.slots, self.emb_cbf, main.slots).sum(dim=1)
+        by_atom_edge = radial.atom_edge @ on_atom_edge
+        rad_ae, factors_ea = by_atom_edge.split([rbf, cbf * S], dim=1)
+        factors_ea, units_ae, weights_ae = _slots(factors_ea, atom_edge, n)
+        factors_d, axis, weights_q = _slots(radial.quadruplet @ on_quadruplet, quad, n)
+        _, units, weights = _slots(main.unit.new_zeros(main.unit.shape[0], 0), main, n)
 
-        rad_aa = radial.atom_atom @ self.mlp_rbf_aint.weight.t()
-        rad_aa = rad_aa * graph.atom_atom.weight.unsqueeze(-1)
-        triplet, quad_in, quad_out, quad_closing = self._quadruplets(
-            radial, units, weights, graph, n_atoms
+        # Powers of the cosines between main edges c -> a and all edges b -> a, with weights of b.
+        cosine = torch.bmm(units, torch.cat([units, units_ae, axis], dim=1).transpose(1, 2))
+        differ = [graph.differ_main.expand(n, k, k), graph.differ_atom_edge]
+        weight = torch.cat([weights, weights_ae, weights_q], dim=1).transpose(1, 2)
+        weight = weight * torch.cat(differ + [graph.differ_quadruplet], dim=2).to(weight.dtype)
+        series = weighted_powers(cosine, weight, S).view(n * k, S, k + ka + kq)
+        series_t, series_ae, series_q = series.split([k, ka, kq], dim=2)
+
+        edge_to_edge = torch.bmm(factors_t.view(n * k, cbf, S), series_t)
+        atom_to_edge = torch.bmm(factors_ae.view(n * k, cbf, S), series_ae)
+        factors_ea = factors_ea.view(n, ka, cbf, S).permute(0, 3, 1, 2)
+        edge_to_atom = torch.bmm(
+            series_ae.reshape(n, k, S * ka), factors_ea.reshape(n, S * ka, cbf)
         )
-        rad_out = self.mlp_rbf_out(main_basis)
+        rad_aa = radial.atom_atom @ self.mlp_rbf_aint.weight.t() * near.weight.unsqueeze(1)
+
+        sources = source_slots(quad, n)
+        triplet, quad_in, azimuth_c = self._azimuths(
+            units, weights.squeeze(2), axis, factors_d, sources, graph
+        )
+        quad_out = torch.bmm(factors_q.view(n * k, sbf * 2 * S, S), series_q)
+        quad_out = quad_out.view(n * k, sbf, 2 * S, kq) * azimuth_c.unsqueeze(1)
+
+        # d == c: the azimuths are the same.
+        azimuth_d = quad_in[:, :2].transpose(1, 2).reshape(n * kq * k, 2)
+        azimuth_d = azimuth_d.index_select(0, graph.closing).view(n * k, kq, 2).transpose(1, 2)
+        both = azimuth_c[:, :2] * azimuth_d * graph.is_closing.view(n * k, 1, kq).to(weight.dtype)
+        quad_closing = torch.bmm(factors_dc.view(n * k, sbf * 2, S), series_q)
+        quad_closing = (quad_closing.view(n * k, sbf, 2, kq) * both.unsqueeze(1)).sum(dim=2)
         return BasisProjections(
-            rad_t=self.mlp_rbf_tint(main_basis),
-            rad_q=self.mlp_rbf_qint(main_basis),
-            rad_ae=self.mlp_rbf_aeint(radial.atom_edge),
-            rad_ea=self.mlp_rbf_eaint(main_basis),
-            rad_h=self.mlp_rbf_h(main_basis) * main_weight,
-            rad_o=rad_out * main_weight,
-            rad_f=rad_out,
-            edge_to_edge=edge_to_edge,
-            atom_to_edge=atom_to_edge,
-            edge_to_atom=edge_to_atom,
-            atom_to_atom=to_slots(rad_aa, graph.atom_atom, n_atoms).transpose(1, 2),
-            atom_atom_sources=source_slots(graph.atom_atom, n_atoms),
+            rad_t=rad_t,
+            rad_q=rad_q,
+            rad_ae=rad_ae,
+            rad_ea=rad_ea,
+            rad_h=rad_h * main_weight,
+            rad_o=rad_o * main_weight,
+            rad_f=rad_o,
+            edge_to_edge=edge_to_edge.view(n, k * cbf, k),
+            atom_to_edge=atom_to_edge.view(n, k * cbf, ka),
+            edge_to_atom=(edge_to_atom * weights).transpose(1, 2),
+            atom_to_atom=to_slots(rad_aa, near, n).transpose(1, 2),
+            atom_atom_sources=source_slots(near, n),
             triplet=triplet,
-            quad_sources=source_slots(graph.quadruplet, n_atoms),
+            quad_sources=sources,
             quad_in=quad_in,
-            quad_out=quad_out,
+            quad_out=quad_out.view(n, k * sbf, 2 * S * kq),
             quad_closing=quad_closing,
         )
 
-    def _circular(self, weight: Tensor, basis: Tensor, edges: Edges, n_atoms: int) -> Tensor:
-        """Radial factors of a power series in the cosine: (n_atoms, slots, emb_cbf, S)."""
-        # The official code flattens (radial, S, I) and reads it back as (radial, I, S).
-        folded = weight.reshape(-1, self.num_spherical) @ self.power_series.to(weight.dtype)
-        flat = basis @ folded.view(basis.shape[1], self.emb_cbf * self.num_spherical)
-        slots = to_slots(flat, edges, n_atoms)
-        return slots.view(n_atoms, edges.slots, self.emb_cbf, self.num_spherical)
-
-    def _pair_coefficients(self, factors: Tensor, cosine: Tensor, weight: Tensor) -> Tensor:
-        """C[c, i, b] = weight[c, b] sum_l R[c, i, l] Y_l(cos[c, b]).
-
-        factors (n, kc, I, S), cosine and weight (n, kc, kb) -> (n, kc * I, kb).
-        """
-        n, kc, emb, _ = factors.shape
-        kb = cosine.shape[2]
-        series = powers(cosine, self.num_spherical) * weight.unsqueeze(2)
-        return (factors @ series).view(n, kc * emb, kb)
-
-    def _quadruplets(
+    def _azimuths(
         self,
-        radial: RadialFeatures,
         units: Tensor,
         weights: Tensor,
+        axis: Tensor,
+        factors: Tensor,
+        sources: Tensor,
         graph: Graph,
-        n_atoms: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        main, quad = graph.main, graph.quadruplet
-        S, k, kq = self.num_spherical, main.slots, quad.slots
-        axis = to_slots(quad.unit, quad, n_atoms)
-        frame = orthogonal_frame(axis)  # an empty slot's zero axis gives a harmless frame
-        sources = source_slots(quad, n_atoms)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Filter and azimuth series of d -> b seen from b -> a, and azimuth series of c -> a.
 
-        # Input side: main edges d -> b seen from b -> a.
-        units_d = units.index_select(0, sources).transpose(1, 2)
-        cos_d = (axis.view(n_atoms * kq, 1, 3) @ units_d).squeeze(1)
-        circular = self._circular(self.mlp_cbf_qint.weight, radial.quadruplet, quad, n_atoms)
-        series_d = powers(cos_d, S).transpose(1, 2)
-        triplet = series_d @ circular.view(n_atoms * kq, self.emb_cbf, S).transpose(1, 2)
-        weight_d = weights.index_select(0, sources) * graph.open_triplet.to(weights.dtype)
-        azimuth_d = azimuth_series(
-            frame.view(n_atoms * kq, 2, 3) @ units_d, S, graph.inline_sin2, graph.smooth
-        )
-        quad_in = azimuth_d * weight_d.unsqueeze(1)
+        Returns (n * kq, k, emb_cbf), (n * kq, 2S, k) and (n * k, 2S, kq).
+        """
+        (n, k, _), kq, S = units.shape, axis.shape[1], self.num_spherical
+        frame = torch.cat([orthogonal_frame(axis), axis.unsqueeze(2)], dim=2)
+        of_c = units.unsqueeze(1).expand(n, kq, k, 3)
+        of_d = units.index_select(0, sources).view(n, kq, k, 3)
+        both = torch.cat([of_c, of_d], dim=2).view(n * kq, 2 * k, 3)
+        seen = torch.bmm(frame.view(n * kq, 3, 3), both.transpose(1, 2))
+        in_plane, cosine = seen.split([2, 1], dim=1)
+        azimuth = azimuth_series(in_plane, S, graph.inline_sin2, graph.smooth)
+        azimuth_c, azimuth_d = azimuth.split([k, k], dim=2)
+        azimuth_c = azimuth_c.view(n, kq, 2 * S, k).permute(0, 3, 2, 1)
 
-        # Output side: main edges c -> a seen from b -> a.
-        cos_c = units @ axis.transpose(1, 2)
-        weight_q = to_slots(quad.weight, quad, n_atoms)
-        differ = graph.differ_quadruplet.to(weights.dtype) * weight_q.unsqueeze(1)
-        series_c = powers(cos_c, S) * differ.unsqueeze(2)
-        radial_c = to_slots(radial.main @ self._spherical_weight(), main, n_atoms)
-        # (i, m) factors of each pair of edges c -> a, b -> a.
-        factors = radial_c.view(n_atoms, k, self.emb_sbf * (S + 1), S) @ series_c
-        factors = factors.view(n_atoms, k, self.emb_sbf, S + 1, kq)
-        in_plane = frame.view(n_atoms, kq * 2, 3) @ units.transpose(1, 2)
-        in_plane = in_plane.view(n_atoms, kq, 2, k).permute(0, 3, 2, 1)
-        azimuth_c = azimuth_series(in_plane, S, graph.inline_sin2, graph.smooth)
-        expanded = torch.cat([factors[:, :, :, :S], factors[:, :, :, 1:]], dim=3)
-        quad_out = expanded * azimuth_c.unsqueeze(2)
-
-        # d == c: the dihedral is 0, so all cosines are 1.
-        switch_c = azimuth_c[:, :, 0]
-        switch_d = azimuth_d[:, 0].reshape(-1).index_select(0, graph.closing).view(n_atoms, k, kq)
-        weight_dc = weight_d.reshape(-1).index_select(0, graph.closing).view(n_atoms, k, kq)
-        aligned = factors[:, :, :, :S].sum(dim=3) * (switch_c * switch_d).unsqueeze(2)
-        quad_closing = (factors[:, :, :, S] + aligned) * (
-            weight_dc * graph.is_closing.to(weights.dtype)
-        ).unsqueeze(2)
+        cosine_d = cosine.squeeze(1).narrow(1, k, k)
+        series = weighted_powers(cosine_d, torch.ones_like(cosine_d), S)
+        factors = factors.view(n * kq, self.emb_cbf, S)
+        triplet = torch.bmm(series.transpose(1, 2), factors.transpose(1, 2))
+        weight = weights.index_select(0, sources) * graph.open_triplet.to(weights.dtype)
         return (
             triplet,
-            quad_in,
-            quad_out.reshape(n_atoms, k * self.emb_sbf, 2 * S * kq),
-            quad_closing.reshape(n_atoms * k, self.emb_sbf, kq),
+            azimuth_d * weight.unsqueeze(1),
+            azimuth_c.reshape(n * k, 2 * S, kq),
         )
 
-    def _spherical_weight(self) -> Tensor:
-        """Weight of the spherical basis with both angular series folded in.
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights on the radial bases of main, atom-edge and quadruplet edges, (num_radial, ...).
 
-        (num_radial, emb_sbf * (S + 1) * S), the last index a power of cos phi.
+        Main edges: five filters, circular factors of e2e and a2e, spherical factors, and those of
+        closing triplets. Atom-edge edges: a filter and circular factors.
         """
-        S = self.num_spherical
-        weight = self.mlp_sbf_qint.weight
+        main: list[Tensor] = [
+            self.mlp_rbf_tint.linear.weight,
+            self.mlp_rbf_qint.linear.weight,
+            self.mlp_rbf_eaint.linear.weight,
+            self.mlp_rbf_h.linear.weight,
+            self.mlp_rbf_out.linear.weight,
+            self.mlp_cbf_tint.weight,
+            self.mlp_cbf_aeint.weight,
+            self.mlp_sbf_qint.weight,
+        ]
+        atom_edge: list[Tensor] = [self.mlp_rbf_aeint.linear.weight, self.mlp_cbf_eaint.weight]
+        quadruplet: list[Tensor] = [self.mlp_cbf_qint.weight]
+        if torch.jit.is_scripting():
+            return (
+                self._join_main(main, 1.0),
+                self._join_circular(atom_edge, 1.0),
+                self._join_circular(quadruplet, 1.0),
+            )
+        return (
+            self._on_main(self._join_main, main),
+            self._on_atom_edge(self._join_circular, atom_edge),
+            self._on_quadruplet(self._join_circular, quadruplet),
+        )
+
+    def _join_main(self, weights: list[Tensor], gain: float) -> Tensor:
+        """Filters, then circular factors, then spherical ones, side by side."""
+        parts = [weight.t() for weight in weights[:5]]
+        parts += [self._circular(weight) for weight in weights[5:7]]
+        parts.append(self._spherical(weights[7], self.dihedral_series))
+        parts.append(self._spherical(weights[7], self.closing_series))
+        return torch.cat(parts, dim=1) * gain
+
+    def _join_circular(self, weights: list[Tensor], gain: float) -> Tensor:
+        """Filters, then the circular factors of the last weight."""
+        parts = [weight.t() for weight in weights[:-1]]
+        parts.append(self._circular(weights[-1]))
+        return torch.cat(parts, dim=1) * gain
+
+    def _circular(self, weight: Tensor) -> Tensor:
+        """A circular weight with the power series folded in: (num_radial, emb_cbf * S)."""
+        # The official code flattens (radial, S, I) and reads it back as (radial, I, S).
+        series = weight.reshape(-1, self.num_spherical) @ self.power_series.to(weight.dtype)
+        return series.view(weight.shape[0], -1)
+
+    def _spherical(self, weight: Tensor, table: Tensor) -> Tensor:
+        """A spherical weight with a series of dihedrals (S, f) and powers of cosines folded in.
+
+        (num_radial, emb_sbf * f * S).
+        """
+        S, f = table.shape
         # As in _circular: flattened, then read back with the angular index last.
-        series = weight.reshape(-1, S) @ self.cosine_series.to(weight.dtype)
-        series = series.view(-1, S, S + 1).transpose(1, 2)
+        series = weight.reshape(-1, S) @ table.to(weight.dtype)
+        series = series.view(-1, S, f).transpose(1, 2)
         return (series @ self.power_series.to(weight.dtype)).reshape(weight.shape[0], -1)
+
+
+def _slots(features: Tensor, edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (n_atoms, slots, f), unit vectors (..., 3) and weights (..., 1) by slots."""
+    joined = torch.cat([features, edges.unit, edges.weight.unsqueeze(1)], dim=1)
+    spread = to_slots(joined, edges, n_atoms)
+    by_slots = spread.split([features.shape[1], 3, 1], dim=2)
+    return by_slots[0], by_slots[1], by_slots[2]

@@ -2,19 +2,46 @@
 
 Letters follow the papers: c -> a is the edge that is updated, b -> a an edge into the same atom,
 d -> b an edge into b. Attribute names are those of the official checkpoints.
+
+The first dense layers of all passes that read the edges act on the same input and are evaluated
+together by the block, so these passes take the result.
 """
 
-import math
-
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jmp_md.graph.layout import Graph, from_slots, sum_to_target, to_slots
 from jmp_md.nn.bases import BasisProjections
 from jmp_md.nn.config import BackboneConfig
-from jmp_md.nn.layers import Bilinear, Dense, ResidualLayer, ScaleFactor
+from jmp_md.nn.layers import (
+    Bilinear,
+    Dense,
+    Derived,
+    Layers,
+    ResidualLayer,
+    Scaled,
+    ScaleFactor,
+    joined,
+    sigma,
+)
 
 
-class EdgeToEdge(nn.Module):
+class EdgePass(nn.Module):
+    """A pass that ends on edges: sigma(W_ca y) for the edge c -> a, sigma(W_ac y) for a -> c."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._up = Derived()
+
+    def up(self, y: Scaled, ca: Tensor, ac: Tensor) -> Scaled:
+        """Both side by side, (n_edges, 2 * emb_edge), from the two weights."""
+        if torch.jit.is_scripting():
+            return sigma(functional.linear(y.value, joined([ca, ac], y.gain)))
+        return sigma(functional.linear(y.value, self._up(joined, [ca, ac], y.gain)))
+
+
+class EdgeToEdge(EdgePass):
     """Triplets: edges b -> a act on the edge c -> a (``trip_interaction``)."""
 
     def __init__(self, c: BackboneConfig) -> None:
@@ -29,17 +56,18 @@ class EdgeToEdge(nn.Module):
         self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge)
         self.emb_cbf = c.emb_size_cbf
 
-    def forward(self, m: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x = self.dense_ba(m)
-        x = self.down_projection(self.scale_rbf(x * self.mlp_rbf(bases.rad_t), x))
-        message = bases.edge_to_edge @ to_slots(x, graph.main, n_atoms)
-        message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.shape[1])
-        y = self.scale_cbf_sum(self.mlp_cbf(from_slots(message, graph.main)), x)
-        from_swap = self.up_projection_ac(y).index_select(0, graph.swap)
-        return (self.up_projection_ca(y) + from_swap) / math.sqrt(2.0)
+    def forward(self, x_ba: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
+        filtered = x_ba.value * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_t)
+        x = self.down_projection(self.scale_rbf(Scaled(filtered, x_ba.gain), x_ba))
+        message = torch.bmm(bases.edge_to_edge, to_slots(x.value, graph.main, n_atoms))
+        message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.value.shape[1])
+        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
+        y_ca = self.scale_cbf_sum(Scaled(y, x.gain), x)
+        ca, ac = self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight
+        return self.up(y_ca, ca, ac)
 
 
-class QuadrupletInteraction(nn.Module):
+class QuadrupletInteraction(EdgePass):
     """Quadruplets d -> b -> a <- c by the azimuth about b -> a (``quad_interaction``)."""
 
     def __init__(self, c: BackboneConfig) -> None:
@@ -57,25 +85,28 @@ class QuadrupletInteraction(nn.Module):
         self.emb_sbf = c.emb_size_sbf
         self.n_series = 2 * c.num_spherical
 
-    def forward(self, m: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x = self.dense_db(m)
-        x = self.down_projection(self.scale_rbf(x * self.mlp_rbf(bases.rad_q), x))
-        k, kq, emb = graph.main.slots, graph.quadruplet.slots, x.shape[1]
-        x_db = to_slots(x, graph.main, n_atoms).index_select(0, bases.quad_sources)
-        x_t = self.scale_cbf(x_db * self.mlp_cbf(bases.triplet), x_db)
+    def forward(self, x_db: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
+        filtered = x_db.value * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_q)
+        x = self.down_projection(self.scale_rbf(Scaled(filtered, x_db.gain), x_db))
+        k, kq, emb = graph.main.slots, graph.quadruplet.slots, x.value.shape[1]
+        x_d = to_slots(x.value, graph.main, n_atoms).index_select(0, bases.quad_sources)
+        x_t = x_d * self.mlp_cbf.times(self.scale_cbf.scale_factor, bases.triplet)
+        x_t = self.scale_cbf(Scaled(x_t, x.gain), Scaled(x_d, x.gain)).value
 
-        series = (bases.quad_in @ x_t).view(n_atoms, kq, self.n_series, emb)
+        series = torch.bmm(bases.quad_in, x_t).view(n_atoms, kq, self.n_series, emb)
         series = series.transpose(1, 2).reshape(n_atoms, self.n_series * kq, emb)
-        message = (bases.quad_out @ series).view(n_atoms * k, self.emb_sbf, emb)
-        aligned = x_t.reshape(n_atoms * kq * k, emb).index_select(0, graph.closing)
-        message = message - bases.quad_closing @ aligned.view(n_atoms * k, kq, emb)
+        message = torch.bmm(bases.quad_out, series).view(n_atoms * k, self.emb_sbf, emb)
+        closing = x_t.view(n_atoms * kq * k, emb).index_select(0, graph.closing)
+        closing = closing.view(n_atoms * k, kq, emb)
+        message = torch.baddbmm(message, bases.quad_closing, closing, alpha=-1.0)
 
-        y = self.scale_sbf_sum(self.mlp_sbf(from_slots(message, graph.main)), x_t)
-        from_swap = self.up_projection_ac(y).index_select(0, graph.swap)
-        return (self.up_projection_ca(y) + from_swap) / math.sqrt(2.0)
+        y = self.mlp_sbf.times(self.scale_sbf_sum.scale_factor, from_slots(message, graph.main))
+        y_ca = self.scale_sbf_sum(Scaled(y, x.gain), Scaled(x_t, x.gain))
+        ca, ac = self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight
+        return self.up(y_ca, ca, ac)
 
 
-class AtomToEdge(nn.Module):
+class AtomToEdge(EdgePass):
     """Atoms b near a act on the edge c -> a (``atom_edge_interaction``)."""
 
     def __init__(self, c: BackboneConfig) -> None:
@@ -90,14 +121,17 @@ class AtomToEdge(nn.Module):
         self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge)
         self.emb_cbf = c.emb_size_cbf
 
-    def forward(self, h: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x = self.dense_ba(h).index_select(0, graph.atom_edge.source)
-        x = self.down_projection(self.scale_rbf(x * self.mlp_rbf(bases.rad_ae), x))
-        message = bases.atom_to_edge @ to_slots(x, graph.atom_edge, n_atoms)
-        message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.shape[1])
-        y = self.scale_cbf_sum(self.mlp_cbf(from_slots(message, graph.main)), x)
-        from_swap = self.up_projection_ac(y).index_select(0, graph.swap)
-        return (self.up_projection_ca(y) + from_swap) / math.sqrt(2.0)
+    def forward(self, h: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
+        x_b = self.dense_ba(h)
+        x_ba = Scaled(x_b.value.index_select(0, graph.atom_edge.source), x_b.gain)
+        filtered = x_ba.value * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_ae)
+        x = self.down_projection(self.scale_rbf(Scaled(filtered, x_ba.gain), x_ba))
+        message = torch.bmm(bases.atom_to_edge, to_slots(x.value, graph.atom_edge, n_atoms))
+        message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.value.shape[1])
+        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
+        y_ca = self.scale_cbf_sum(Scaled(y, x.gain), x)
+        ca, ac = self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight
+        return self.up(y_ca, ca, ac)
 
 
 class EdgeToAtom(nn.Module):
@@ -113,11 +147,12 @@ class EdgeToAtom(nn.Module):
         self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in)
         self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_atom)
 
-    def forward(self, m: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x = self.dense_ba(m)
-        x = self.down_projection(self.scale_rbf(x * self.mlp_rbf(bases.rad_ea), x))
-        message = bases.edge_to_atom @ to_slots(x, graph.main, n_atoms)
-        return self.up_projection_ca(self.scale_cbf_sum(self.mlp_cbf(message), x))
+    def forward(self, x_ba: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
+        filtered = x_ba.value * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_ea)
+        x = self.down_projection(self.scale_rbf(Scaled(filtered, x_ba.gain), x_ba))
+        message = torch.bmm(bases.edge_to_atom, to_slots(x.value, graph.main, n_atoms))
+        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, message)
+        return self.up_projection_ca(self.scale_cbf_sum(Scaled(y, x.gain), x))
 
 
 class AtomToAtom(nn.Module):
@@ -132,11 +167,13 @@ class AtomToAtom(nn.Module):
         self.down_projection = Dense(c.emb_size_atom, c.emb_size_aint_in)
         self.up_projection = Dense(c.emb_size_aint_out, c.emb_size_atom)
 
-    def forward(self, h: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
+    def forward(self, h: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
         x = self.down_projection(h)
-        x_b = x.index_select(0, bases.atom_atom_sources)
-        message = bases.atom_to_atom @ x_b.view(n_atoms, graph.atom_atom.slots, x.shape[1])
-        return self.up_projection(self.scale_rbf_sum(self.bilinear(message.flatten(1)), x))
+        x_b = x.value.index_select(0, bases.atom_atom_sources)
+        x_b = x_b.view(n_atoms, graph.atom_atom.slots, x.value.shape[1])
+        message = torch.bmm(bases.atom_to_atom, x_b).flatten(1)
+        y = self.bilinear.times(self.scale_rbf_sum.scale_factor, message)
+        return self.up_projection(self.scale_rbf_sum(Scaled(y, x.gain), x))
 
 
 class AtomUpdate(nn.Module):
@@ -148,15 +185,16 @@ class AtomUpdate(nn.Module):
         self.scale_sum = ScaleFactor()
         self.layers = energy_layers(c, depth)
 
-    def forward(self, m: Tensor, rad: Tensor, graph: Graph, n_atoms: int) -> Tensor:
-        z = sum_to_target(m * self.dense_rbf(rad), graph.main, n_atoms)
+    def forward(self, m: Scaled, rad: Tensor, graph: Graph, n_atoms: int) -> Scaled:
+        filtered = m.value * self.dense_rbf.times(self.scale_sum.scale_factor, rad)
+        z = Scaled(sum_to_target(filtered, graph.main, n_atoms), m.gain)
         return self.layers(self.scale_sum(z, m))
 
 
-def energy_layers(c: BackboneConfig, depth: int) -> nn.Sequential:
+def energy_layers(c: BackboneConfig, depth: int) -> Layers:
     """Sigma dense from edge to atom width (absent when equal), then residual layers."""
     layers: list[nn.Module] = []
     if c.emb_size_edge != c.emb_size_atom:
         layers.append(Dense(c.emb_size_edge, c.emb_size_atom))
     layers += [ResidualLayer(c.emb_size_atom) for _ in range(depth)]
-    return nn.Sequential(*layers)
+    return Layers(*layers)

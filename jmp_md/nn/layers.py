@@ -1,14 +1,55 @@
 """Building blocks of the network: dense and residual layers, scale factors, MLP heads."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+
+class Scaled(NamedTuple):
+    """The embedding ``gain * value``.
+
+    The network is full of constant factors: 1/0.6 of the activation, 1/sqrt(2) of every sum. A
+    pass over all edges for each would cost more than many layers do. They gather in ``gain``
+    instead, until the next weight takes them in. Blocks end with plain tensors, so that values
+    stay of order one.
+    """
+
+    value: Tensor
+    gain: float
+
+
+def unscaled(x: Scaled) -> Tensor:
+    """The embedding as a plain tensor."""
+    return x.value if x.gain == 1.0 else x.value * x.gain
+
+
+def times(x: Scaled, factor: float) -> Scaled:
+    """factor * x."""
+    return Scaled(x.value, x.gain * factor)
+
+
+def plus(x: Scaled, y: Scaled) -> Scaled:
+    """x + y."""
+    return Scaled(torch.add(x.value, y.value, alpha=y.gain / x.gain), x.gain)
+
+
+def merge(x: Scaled, y: Scaled) -> Scaled:
+    """(x + y) / sqrt(2): the sum of two embeddings of unit variance has it again."""
+    return times(plus(x, y), 1.0 / math.sqrt(2.0))
+
+
+def sigma(x: Tensor) -> Scaled:
+    """silu(x) / 0.6: keeps unit variance for unit-normal input (GemNet, section 6)."""
+    return Scaled(functional.silu(x), 1.0 / 0.6)
 
 
 def scaled_silu(x: Tensor) -> Tensor:
-    """sigma(x) = silu(x) / 0.6: keeps unit variance for unit-normal input (GemNet, section 6)."""
+    """:func:`sigma` as a plain tensor."""
     return functional.silu(x) * (1.0 / 0.6)
 
 
@@ -19,6 +60,60 @@ class ScaledSiLU(nn.Module):
         return scaled_silu(x)
 
 
+def joined(weights: list[Tensor], gain: float) -> Tensor:
+    """gain times the weights of layers that act on the same input, outputs side by side."""
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    return weight if gain == 1.0 else weight * gain
+
+
+def product(factors: list[Tensor], gain: float) -> Tensor:
+    """gain times both factors."""
+    return factors[0] * (factors[1] * gain)
+
+
+class Derived:
+    """A tensor made from weights, kept while they are frozen and unchanged.
+
+    From weights of more than ``LARGEST`` numbers it is made anew: the layers that use it take far
+    longer. TorchScript does not get here; it calls ``make``.
+    """
+
+    LARGEST = 512 * 512
+
+    def __init__(self) -> None:
+        self._stamp: list[object] = []
+        self._sources: list[Tensor] = []
+        self._kept: Tensor | None = None
+
+    def __call__(
+        self,
+        make: Callable[[list[Tensor], float], Tensor],
+        weights: list[Tensor],
+        gain: float = 1.0,
+    ) -> Tensor:
+        """``make(weights, gain)``, which must depend on nothing that changes but these."""
+        # Compilers and other observers must see what the result depends on.
+        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+            return make(weights, gain)
+        for w in weights:
+            if w.requires_grad or w.numel() > self.LARGEST or w.is_inference():
+                return make(weights, gain)
+        stamp: list[object] = [(w.data_ptr(), w._version, w.dtype) for w in weights]
+        stamp.append(gain)
+        if self._kept is None or stamp != self._stamp:
+            with torch.no_grad():
+                self._kept = make(weights, gain)
+            # Held, so that no other tensor can come to lie at the same address.
+            self._stamp, self._sources = stamp, [w.detach() for w in weights]
+        return self._kept
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
+        return Derived()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Derived, ()
+
+
 class Dense(nn.Module):
     """Linear layer without bias, followed by the scaled SiLU unless told otherwise."""
 
@@ -26,11 +121,32 @@ class Dense(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_features, out_features, bias=False)
         self.activation = activation
+        self._derived = Derived()
         he_orthogonal_(self.linear.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.linear(x)
-        return scaled_silu(x) if self.activation else x
+    def forward(self, x: Scaled) -> Scaled:
+        if not self.activation:
+            return Scaled(self.linear(x.value), x.gain)
+        weights = [self.linear.weight]
+        if torch.jit.is_scripting():
+            return sigma(functional.linear(x.value, joined(weights, x.gain)))
+        return sigma(functional.linear(x.value, self._derived(joined, weights, x.gain)))
+
+    def times(self, factor: Tensor, x: Tensor) -> Tensor:
+        """factor * W x, for a factor of one number."""
+        factors = [self.linear.weight, factor]
+        if torch.jit.is_scripting():
+            return functional.linear(x, product(factors, 1.0))
+        return functional.linear(x, self._derived(product, factors))
+
+
+class Layers(nn.Sequential):
+    """Layers in a row."""
+
+    def forward(self, x: Scaled) -> Scaled:
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class ResidualLayer(nn.Module):
@@ -38,22 +154,23 @@ class ResidualLayer(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.dense_mlp = nn.Sequential(Dense(features, features), Dense(features, features))
+        self.dense_mlp = Layers(Dense(features, features), Dense(features, features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + self.dense_mlp(x)) / math.sqrt(2.0)
+    def forward(self, x: Scaled) -> Scaled:
+        return merge(x, self.dense_mlp(x))
 
 
-def residual_stack(features: int, depth: int) -> nn.Sequential:
+def residual_stack(features: int, depth: int) -> Layers:
     """``depth`` residual layers in a row."""
-    return nn.Sequential(*[ResidualLayer(features) for _ in range(depth)])
+    return Layers(*[ResidualLayer(features) for _ in range(depth)])
 
 
 class ScaleFactor(nn.Module):
-    """Multiplies by a fitted constant that keeps activations at unit variance.
+    """A fitted constant that keeps activations at unit variance.
 
-    ``reference`` is the tensor whose variance the factor restores. Only the fitting of the
-    factor looks at it, through a forward hook.
+    The layer before multiplies its weight by ``scale_factor`` (:meth:`Dense.times`). The forward
+    pass only marks the result ``x`` and the ``reference`` whose variance it should have: fitting
+    looks at both through a hook.
     """
 
     scale_factor: Tensor
@@ -62,8 +179,8 @@ class ScaleFactor(nn.Module):
         super().__init__()
         self.register_buffer("scale_factor", torch.tensor(1.0))
 
-    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
-        return x * self.scale_factor
+    def forward(self, x: Scaled, reference: Scaled) -> Scaled:
+        return x
 
 
 class Bilinear(nn.Module):
@@ -73,8 +190,9 @@ class Bilinear(nn.Module):
         super().__init__()
         self.bilinear = Dense(n_left * n_right, out_features, activation=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bilinear(x.flatten(-2))
+    def times(self, factor: Tensor, x: Tensor) -> Tensor:
+        """factor * W vec(x)."""
+        return self.bilinear.times(factor, x.flatten(-2))
 
 
 def mlp_head(features: int, bias: bool) -> nn.Sequential:
@@ -113,9 +231,9 @@ class RadialBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """(n,) Å -> (n, num_radial)."""
-        x = distance / self.cutoff
+        # Envelope and two derivatives are zero at 1, so it may end there.
+        x = (distance * (1.0 / self.cutoff)).clamp(max=1.0)
         x2 = x * x
-        envelope = 1.0 + x2 * x2 * x * (-21.0 + x * (35.0 - 15.0 * x))
-        envelope = torch.where(x < 1.0, envelope, torch.zeros_like(x))
+        envelope = 1.0 + x2 * x2 * x * (x * (35.0 - 15.0 * x) - 21.0)
         gap = x.unsqueeze(-1) - self.offset
-        return envelope.unsqueeze(-1) * torch.exp(-self.temps.abs() * gap * gap)
+        return torch.exp(gap * gap * -self.temps.abs()) * envelope.unsqueeze(-1)
