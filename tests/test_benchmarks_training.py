@@ -1,0 +1,87 @@
+"""The scripts that measure training compare like with like."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pretraining
+import pytest
+import torch
+import training_speed
+from ase.build import molecule
+from training_cases import tiny_trainer, well, write_npz
+
+import jmp_md
+from jmp_md.systems import BatchedSystems
+from jmp_md.training.data.npz import open_npz
+from jmp_md.training.data.splits import split_by_system, write_split
+
+PRETRAIN = """
+task: pretrain
+model: {name: tiny}
+tasks: {ani1x: {train: ani1x.npz}, transition1x: {train: transition1x.npz}, oc20: {train: oc20.npz}}
+"""
+
+
+def test_the_enumerating_trainer_has_our_loss_and_gradient(tmp_path: Path) -> None:
+    found = []
+    for enumerating in (False, True):
+        trainer = tiny_trainer(tmp_path, "model.graph.quadruplet=3.0", "optimiser.clip_norm=null")
+        generator = torch.Generator().manual_seed(0)
+        for p in trainer.objective.model.parameters():  # the last layer starts at zero
+            p.data += 0.05 * torch.randn(p.shape, generator=generator)
+        if enumerating:
+            training_speed.enumerate_instead(trainer.objective.model)
+        sums, _ = trainer.objective(trainer.frames.collate([trainer.frames[k] for k in range(4)]))
+        gradients = torch.autograd.grad(
+            sums.sum(), list(trainer.objective.model.parameters()), allow_unused=True
+        )
+        found.append((float(sums.detach().sum()), [g for g in gradients if g is not None]))
+    (ours, ours_by), (theirs, theirs_by) = found
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    largest = max(float(g.abs().max()) for g in theirs_by)
+    for a, b in zip(ours_by, theirs_by, strict=True):
+        assert float((a - b).abs().max()) < 1e-4 * largest
+
+
+def test_organic_files_keep_held_out_systems_apart(tmp_path: Path) -> None:
+    for k, name in enumerate(("ani1x", "transition1x", "oc20")):
+        frames = well(12, seed=k)
+        path = write_npz(tmp_path / f"{name}.npz", frames)
+        write_split(tmp_path / f"split-{name}.json", split_by_system(open_npz(path), (0.7, 0.3, 0)))
+    (tmp_path / "recipe.yaml").write_text(PRETRAIN)
+    pretraining.organic(argparse.Namespace(run=tmp_path, data=tmp_path, output=tmp_path))
+    train, test = (open_npz(tmp_path / f"organic-{part}.npz") for part in ("train", "test"))
+    assert len(train) + len(test) == 24
+    places = [{f.positions.tobytes() for f in map(d.__getitem__, range(len(d)))}
+              for d in (train, test)]  # fmt: skip
+    assert not places[0] & places[1]
+    assert len({test[k].system for k in range(len(test))} | {""}) > 1
+
+
+def test_dynamics_see_a_bond_break_and_keep_the_temperature() -> None:
+    ethanol = molecule("CH3CH2OH")
+    systems = BatchedSystems(jmp_md.load_model("jmp-xs-rmd17-ethanol", device="cpu"), [ethanol] * 2)
+    broken, kelvin = pretraining.langevin([ethanol] * 2, systems, 60, 0.5)
+    assert np.isnan(broken).all()
+    assert (kelvin > 100).all()
+    assert (kelvin < 500).all()
+    stretched = ethanol.copy()
+    stretched.positions[8] += 5.0
+    bonds = pretraining._bonds(ethanol.numbers, ethanol.positions, 1.2)
+    assert bonds.sum() == 16
+    assert (bonds & ~pretraining._bonds(ethanol.numbers, stretched.positions, 1.5)).sum() >= 2
+
+
+def test_tables_are_read_from_finished_runs_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = argparse.Namespace(
+        output=tmp_path, molecules=["ethanol"], frames=50, epochs=1, base="jmp-xs", table=True,
+        learning_rate=1e-3, data=tmp_path,
+    )  # fmt: skip
+    pretraining.compare(args)
+    assert "ethanol" not in capsys.readouterr().out
+    assert pretraining.finished(tmp_path / "none") is None
