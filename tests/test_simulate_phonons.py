@@ -78,6 +78,18 @@ def test_a_cubic_lattice_of_springs_has_the_analytic_bands() -> None:
     assert result.highest == pytest.approx(terahertz(4 * SPRING, atoms.get_masses()[0]), rel=1e-3)
 
 
+def test_progress_counts_the_supercells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jmp_md.simulate.phonons._TOGETHER", 10)
+    seen: list[tuple[int, int]] = []
+    atoms = bulk("NaCl", "rocksalt", a=2 * SIDE)
+    options = {"supercell": [1], "mesh": 5, "points": 3}
+    phonons(atoms, Springs(), **options, progress=lambda *now: seen.append(now))
+    assert seen == [(3, 3)]
+    seen.clear()
+    phonons(atoms, Springs(), **(options | {"supercell": [2]}), progress=lambda *n: seen.append(n))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_springs_that_push_show_as_imaginary() -> None:
     result = phonons(cube(), Springs(-SPRING), supercell=[3], mesh=10)
     assert result.imaginary
@@ -212,6 +224,8 @@ def test_options_that_cannot_be_meant_are_refused(options: dict, message: str) -
 def test_molecules_are_refused() -> None:
     with pytest.raises(InputError, match=r"phonons are of crystals.*'jmp-md vibrations'"):
         phonons(molecule("H2O"), EMT())
+    with pytest.raises(InputError, match="too little volume for 1 atoms"):
+        phonons(bulk("Cu", a=0.3), EMT())
 
 
 @pytest.fixture

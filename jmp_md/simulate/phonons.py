@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 IMAGINARY = 0.05  # THz; what is closer to zero is rounding, as of the acoustic modes at Γ
 LENGTH = 10.0  # Å, least height of a supercell that is not given
-_TOGETHER = 64  # displaced supercells between two calls of ``progress``
+_TOGETHER = 8_000  # atoms between two calls of ``progress``: fills a GPU, seconds on a core
 _MOST_ATOMS = 20_000  # of a supercell, beyond which a slip of the keyboard is likelier
 
 
@@ -273,8 +273,9 @@ def _forces(
         for cell in cells
     ]
     forces = []
-    for start in range(0, len(structures), _TOGETHER):
-        some = structures[start : start + _TOGETHER]
+    count = max(_TOGETHER // len(structures[0]), 1)
+    for start in range(0, len(structures), count):
+        some = structures[start : start + count]
         forces += [result.forces for result in singlepoint(some, calculator)]
         if progress is not None:
             progress(len(forces), len(structures))
