@@ -132,6 +132,7 @@ def test_the_command_writes_a_figure_and_numbers(
         (["water.xyz"], "give a file with a cell"),
         (["cu.cif"], "never saw this element"),
         (["si.cif", "--points", "2"], "at least 5 points"),
+        (["si.cif", "--form", "sj"], f"form 'sj': choose one of {', '.join(FORMS)}"),
     ],
 )
 def test_a_command_that_cannot_work_exits_1_and_says_why(

@@ -15,10 +15,10 @@ _OPTIONS = ("form", "strain", "points")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    from jmp_md.simulate.eos import FORMS
-
     add_crystal_arguments(parser, NAME)
-    parser.add_argument("--form", choices=FORMS, default=FORMS[0], help="default: %(default)s")
+    parser.add_argument(
+        "--form", default="birchmurnaghan", help="or murnaghan, birch, pouriertarantola, vinet"
+    )
     parser.add_argument(
         "--strain", type=float, default=0.06, help="largest share of the volume, %(default)s"
     )
