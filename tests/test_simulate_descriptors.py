@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell, molecule
 from ase.calculators.emt import EMT
@@ -16,7 +17,9 @@ from ase.io import write
 from factories import random_potential, write_model
 
 from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.checkpoints.exported import ScriptedPotential
 from jmp_md.cli.main import main
+from jmp_md.embeddings import embed
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.simulate.descriptors import Descriptors, descriptors, plane
@@ -89,6 +92,14 @@ def test_what_has_no_embeddings_is_refused() -> None:
     model = calculator(head={"elements": (1, 8)})
     with pytest.raises(InputError, match=r"structure 1: atom 0 \(N\)"):
         descriptors([molecule("H2O"), molecule("N2")], model)
+
+
+def test_an_exported_model_says_that_it_shows_no_embeddings() -> None:
+    exported = ScriptedPotential.__new__(ScriptedPotential)
+    torch.nn.Module.__init__(exported)
+    exported.header = random_potential().header
+    with pytest.raises(InputError, match="exported file of model 'random' keeps its embeddings"):
+        embed(exported, None)  # type: ignore[arg-type]
 
 
 def test_principal_components_keep_distances_in_a_plane() -> None:
