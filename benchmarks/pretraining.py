@@ -7,7 +7,7 @@
     python benchmarks/pretraining.py ablation --steps 120 --data PRETRAIN --output runs/ablation
     python benchmarks/pretraining.py organic runs/jmp-xs --data PRETRAIN --output data
     jmp-md train organic --data data
-    python benchmarks/pretraining.py dynamics --model jmp-xs-organic --ps 20
+    python benchmarks/pretraining.py dynamics --ps 20 --output runs/dynamics
 
 - tasks: errors of a pre-trained model on the systems it held out, against the trivial predictor.
 - compare: fine-tuning against training from scratch, by one recipe, for the same number of steps.
@@ -27,14 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import molecule
 from ase.data import covalent_radii
+from ase.io import read
 
 import jmp_md
+from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.train import find_recipe
-from jmp_md.systems import BatchedSystems
+from jmp_md.simulate.replicas import md_many
 from jmp_md.training.data.frame import Concatenation, Dataset, Frame, Subset, frames
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.splits import read_split
@@ -203,65 +205,36 @@ def write_npz(path: Path, chosen: list[Frame]) -> None:
 def dynamics(args: argparse.Namespace) -> None:
     """Langevin dynamics of all molecules in one batch; what broke, and the temperatures."""
     molecules = [molecule(name) for name in UNSEEN]
-    potential = jmp_md.load_model(args.model, head=args.head, device="cpu")
+    calculator = JMPCalculator(args.model, head=args.head, device="cpu")
     steps = round(1000 * args.ps / args.timestep)
     began = time.perf_counter()
-    broken, kelvin = langevin(molecules, BatchedSystems(potential, molecules), steps, args.timestep)
+    runs = md_many(
+        molecules, calculator, args.output, steps=steps, timestep=args.timestep, temperature=300.0,
+        interval=20, restart=(args.output / "state.npz").exists(),
+    )  # fmt: skip
     hours = (time.perf_counter() - began) / 3600
     print(f"\n{args.model}: {args.ps:g} ps at 300 K, {args.timestep} fs, {hours:.2f} h\n")
     print("| molecule | formula | mean temperature, K | bonds kept |\n|---|---|---|---|")
-    for k, (name, atoms) in enumerate(zip(UNSEEN, molecules, strict=True)):
-        kept = "all" if np.isnan(broken[k]) else f"until {broken[k]:.2f} ps"
-        print(f"| {name} | {atoms.get_chemical_formula()} | {kelvin[k]:.0f} | {kept} |")
+    for name, atoms, run in zip(UNSEEN, molecules, runs, strict=True):
+        broken = first_change(atoms, read(run.trajectory, ":"))
+        kept = "all" if broken is None and run.error is None else f"until {broken} fs"
+        print(f"| {name} | {atoms.get_chemical_formula()} | {run.temperature:.0f} | {kept} |")
 
 
-def langevin(
-    molecules: list[Atoms], systems: BatchedSystems, steps: int, timestep: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """BAOAB (Leimkuhler and Matthews, 2013) at 300 K with a friction of 1/(100 fs).
-
-    Returns:
-        When each molecule's bonds changed first, in ps (NaN: never), and its mean temperature.
-    """
-    rng = np.random.default_rng(0)
-    sizes = np.cumsum([len(atoms) for atoms in molecules])
-    mass = np.concatenate([atoms.get_masses() for atoms in molecules])[:, None]
-    x = np.concatenate([atoms.positions for atoms in molecules])
-    dt, kT = timestep * units.fs, 300 * units.kB
-    v = np.sqrt(kT / mass) * rng.normal(size=x.shape)
-    keep = np.exp(-timestep / 100)
-    bonds = [_bonds(atoms.numbers, atoms.positions, 1.2) for atoms in molecules]
-    broken = np.full(len(molecules), np.nan)
-    heat = np.zeros(len(molecules))
-    a = _forces(systems, x) / mass
-    for step in range(1, steps + 1):
-        v = v + 0.5 * dt * a
-        x = x + 0.5 * dt * v
-        v = keep * v + np.sqrt((1 - keep**2) * kT / mass) * rng.normal(size=x.shape)
-        x = x + 0.5 * dt * v
-        a = _forces(systems, x) / mass
-        v = v + 0.5 * dt * a
-        kinetic = np.split((mass * v**2).mean(axis=1), sizes[:-1])
-        heat += [part.mean() / units.kB for part in kinetic]
-        if step % 20 == 0:
-            for k, part in enumerate(np.split(x, sizes[:-1])):
-                far = _bonds(molecules[k].numbers, part, 1.5)
-                near = _bonds(molecules[k].numbers, part, 0.95)
-                changed = (bonds[k] & ~far).any() or (near & ~bonds[k]).any()
-                if np.isnan(broken[k]) and changed:
-                    broken[k] = step * timestep / 1000
-    return broken, heat / max(steps, 1)
+def first_change(atoms: Atoms, trajectory: list[Atoms]) -> float | None:
+    """When, in fs, a bond is stretched to 1.5 covalent lengths or a new one made; None if never."""
+    bonds = bonded(atoms, 1.2)
+    for frame in trajectory:
+        if (bonds & ~bonded(frame, 1.5)).any() or (bonded(frame, 0.95) & ~bonds).any():
+            return float(frame.info["time_fs"])
+    return None
 
 
-def _forces(systems: BatchedSystems, x: np.ndarray) -> np.ndarray:
-    return np.concatenate([result.forces for result in systems.compute(x)])
-
-
-def _bonds(numbers: np.ndarray, positions: np.ndarray, factor: float) -> np.ndarray:
+def bonded(atoms: Atoms, factor: float) -> np.ndarray:
     """Pairs nearer than ``factor`` times the sum of their covalent radii: (n, n)."""
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-    radius = covalent_radii[numbers]
-    return (distance < factor * (radius[:, None] + radius)) & ~np.eye(len(numbers), dtype=bool)
+    radius = covalent_radii[atoms.numbers]
+    near = atoms.get_all_distances() < factor * (radius[:, None] + radius)
+    return near & ~np.eye(len(atoms), dtype=bool)
 
 
 def main() -> None:
@@ -274,7 +247,7 @@ def main() -> None:
             sub.add_argument("run", type=Path, help="folder of a pre-training run")
         if command is not dynamics:
             sub.add_argument("--data", type=Path, required=True, help="folder of the data")
-        if command in (compare, ablation, organic):
+        if command is not tasks:
             sub.add_argument("--output", type=Path, required=True, help="folder to write")
         if command in (compare, ablation):
             sub.add_argument("--table", action="store_true", help="train nothing, print the table")

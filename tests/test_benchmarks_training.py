@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pretraining
 import pytest
 import torch
@@ -13,8 +12,6 @@ import training_speed
 from ase.build import molecule
 from training_cases import tiny_trainer, well, write_npz
 
-import jmp_md
-from jmp_md.systems import BatchedSystems
 from jmp_md.training.data.npz import open_npz
 from jmp_md.training.data.splits import split_by_system, write_split
 
@@ -61,18 +58,18 @@ def test_organic_files_keep_held_out_systems_apart(tmp_path: Path) -> None:
     assert len({test[k].system for k in range(len(test))} | {""}) > 1
 
 
-def test_dynamics_see_a_bond_break_and_keep_the_temperature() -> None:
+def test_a_broken_bond_is_found_in_a_trajectory() -> None:
     ethanol = molecule("CH3CH2OH")
-    systems = BatchedSystems(jmp_md.load_model("jmp-xs-rmd17-ethanol", device="cpu"), [ethanol] * 2)
-    broken, kelvin = pretraining.langevin([ethanol] * 2, systems, 60, 0.5)
-    assert np.isnan(broken).all()
-    assert (kelvin > 100).all()
-    assert (kelvin < 500).all()
-    stretched = ethanol.copy()
-    stretched.positions[8] += 5.0
-    bonds = pretraining._bonds(ethanol.numbers, ethanol.positions, 1.2)
-    assert bonds.sum() == 16
-    assert (bonds & ~pretraining._bonds(ethanol.numbers, stretched.positions, 1.5)).sum() >= 2
+    frames = [ethanol.copy() for _ in range(3)]
+    for k, frame in enumerate(frames):
+        frame.info["time_fs"] = 10.0 * k
+    frames[1].rattle(0.05, seed=0)
+    assert pretraining.bonded(ethanol, 1.2).sum() == 16
+    assert pretraining.first_change(ethanol, frames) is None
+    frames[2].positions[8] += 5.0
+    assert pretraining.first_change(ethanol, frames) == 20.0
+    frames[1].positions[3] = frames[1].positions[4] + [0.3, 0.0, 0.0]
+    assert pretraining.first_change(ethanol, frames) == 10.0
 
 
 def test_tables_are_read_from_finished_runs_only(
