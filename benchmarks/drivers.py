@@ -1,6 +1,7 @@
 """Batched drivers against loops of ASE's, on one model.
 
-    python benchmarks/drivers.py relax                  # 256 structures, LBFGS and FIRE
+    python benchmarks/drivers.py relax                  # 256 molecules of the G2 set
+    python benchmarks/drivers.py relax examples/ethanol.xyz --model jmp-xs-rmd17-ethanol
     python benchmarks/drivers.py md                     # 32 replicas, Langevin
     python benchmarks/drivers.py neb A.xyz B.xyz        # our band and ASE's, between two minima
 
@@ -22,6 +23,8 @@ import ase.optimize
 import numpy as np
 import torch
 from ase import Atoms, units
+from ase.build import molecule
+from ase.collections import g2
 from ase.io import read
 from ase.md.langevin import Langevin
 from ase.mep import NEB
@@ -52,6 +55,12 @@ def shaken(molecule: Atoms, count: int, width: float) -> list[Atoms]:
     return copies
 
 
+def small_molecules() -> list[Atoms]:
+    """Molecules of hydrogen, carbon, nitrogen and oxygen in the G2 set, of 3 atoms or more."""
+    molecules = [molecule(name) for name in g2.names]
+    return [a for a in molecules if len(a) > 2 and set(a.numbers.tolist()) <= {1, 6, 7, 8}]
+
+
 def loop_of_relaxations(
     structures: Sequence[Atoms], calculator: JMPCalculator, optimizer: str, fmax: float
 ) -> list[tuple[float, int]]:
@@ -68,9 +77,16 @@ def loop_of_relaxations(
 
 def compare_relaxations(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     """Print a line per optimizer."""
-    calculator = JMPCalculator(args.model, dtype=args.dtype)
-    structures = shaken(read(args.structures[0]), args.count, args.shake)
-    few = structures[: args.singles]
+    calculator = JMPCalculator(args.model, head=args.head, dtype=args.dtype)
+    molecules = [read(path) for path in args.structures] or small_molecules()
+    copies = -(-args.count // len(molecules))
+    structures = [
+        atoms
+        for one in zip(*(shaken(m, copies, args.shake) for m in molecules), strict=True)
+        for atoms in one
+    ][: args.count]
+    few = structures[:: max(args.count // args.singles, 1)]
+    print(f"{len(structures)} structures of {np.mean([len(a) for a in structures]):.1f} atoms")
     loop_of_relaxations(few[:1], calculator, "FIRE", 1.0)
     print("optimizer  ASE s  batch s  faster  steps ASE/batch  converged  same minimum  worst meV")
     for optimizer in args.optimizers:
@@ -81,9 +97,10 @@ def compare_relaxations(args: argparse.Namespace, clock: Callable[[], float]) ->
             lambda o=optimizer: relax_many(structures, calculator, optimizer=o, fmax=args.fmax),
             clock,
         )
-        apart = np.array([abs(a[0] - b.energy) for a, b in zip(alone, many, strict=False)]) * 1e3
+        same = many[:: max(args.count // args.singles, 1)]
+        apart = np.array([abs(a[0] - b.energy) for a, b in zip(alone, same, strict=True)]) * 1e3
         one, each = single / len(few), batch / len(structures)
-        steps = [np.mean([n for _, n in alone]), np.mean([end.steps for end in many])]
+        steps = [np.mean([n for _, n in alone]), np.mean([end.steps for end in same])]
         print(
             f"{optimizer:9}  {one:5.3f}  {each:7.3f}  {one / each:5.1f}x  {steps[0]:6.1f}/"
             f"{steps[1]:5.1f}  {sum(end.converged for end in many):4}/{len(many)}"
@@ -94,8 +111,8 @@ def compare_relaxations(args: argparse.Namespace, clock: Callable[[], float]) ->
 
 def compare_dynamics(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     """Print time per replica and step."""
-    calculator = JMPCalculator(args.model, dtype=args.dtype)
-    [atoms] = shaken(read(args.structures[0]), 1, 0.0)
+    calculator = JMPCalculator(args.model, head=args.head, dtype=args.dtype)
+    atoms = read(args.structures[0] if args.structures else EXAMPLES / "ethanol.xyz")
     options = {"temperature": 300.0, "steps": args.steps, "interval": 10, "trajectory": "h5"}
     with tempfile.TemporaryDirectory() as folder:
         md_many([atoms], calculator, f"{folder}/warm", steps=2)
@@ -115,7 +132,7 @@ def compare_dynamics(args: argparse.Namespace, clock: Callable[[], float]) -> No
 
 def compare_bands(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     """Print barriers and times of our band and of ASE's between the same relaxed ends."""
-    calculator = JMPCalculator(args.model, dtype="float64")
+    calculator = JMPCalculator(args.model, head=args.head, dtype="float64")
     ends = []
     for path in args.structures[:2]:
         atoms = read(path)
@@ -165,8 +182,9 @@ def main() -> None:
     """Print the table that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("driver", choices=("relax", "md", "neb"))
-    parser.add_argument("structures", nargs="*", default=[EXAMPLES / "ethanol.xyz"])
-    parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
+    parser.add_argument("structures", nargs="*", default=[], help="default: G2, ethanol")
+    parser.add_argument("--model", default="jmp-xs")
+    parser.add_argument("--head", default=None, help="default: qm7x, of jmp-xs")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--optimizers", nargs="+", default=["LBFGS", "FIRE"])
     parser.add_argument("--count", type=int, default=256, help="structures to relax in batches")
@@ -179,6 +197,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     args = parser.parse_args()
+    if args.model == "jmp-xs":
+        args.head = args.head or "qm7x"
     torch.set_num_threads(args.threads)
     versions = f"torch {torch.__version__}, ase {ase.__version__}"
     print(f"{args.model}, {args.dtype}, {versions}, {args.threads} threads, {args.clock} time")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 
 from jmp_md.batch import BatchPredictor, Item, Result, make_item
@@ -38,6 +39,7 @@ class System:
         check_tags(self.tags)
         self.neighbours = NeighbourCache(potential.policy.cutoff, skin)
         self._potential = potential
+        self._item: Item | None = None
         self.check()
 
     def check(self) -> None:
@@ -51,10 +53,17 @@ class System:
         Raises:
             InputError: Atoms on top of each other.
         """
+        if not np.isfinite(self.positions).all():
+            self.check()
         pairs, positions = self.neighbours.update(self.positions, self.numbers, self.cell, self.pbc)
         check_distances(positions, self.numbers, self.cell, self.neighbours.close)
-        structures = single_structure(positions, self.numbers, self.cell, pairs, self.tags)
-        return make_item(structures, self.pbc, self._potential.policy)
+        if self._item is None or self._item.structures.pairs is not pairs:
+            structures = single_structure(positions, self.numbers, self.cell, pairs, self.tags)
+            self._item = make_item(structures, self.pbc, self._potential.policy)
+        else:  # nothing but positions has changed since the last search
+            placed = torch.from_numpy(np.array(positions, dtype=np.float64))
+            structures = self._item.structures._replace(positions=placed)
+        return self._item._replace(structures=structures)
 
 
 class BatchedSystems:
@@ -166,7 +175,8 @@ class BatchedSystems:
         items: dict[int, Item] = {}
         for key, system in self._systems.items():
             try:
-                system.check()
+                if cells is not None:
+                    system.check()
                 items[key] = system.item()
             except InputError as error:
                 results[key] = Result.failed(len(system.numbers), error)

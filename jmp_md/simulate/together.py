@@ -142,6 +142,9 @@ class Together:
             prefix = f"{index}/"
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             run = Dynamics.resume(atoms, settings, own, facts)
+            # What it is packed with depends on where neighbours were searched last.
+            self._systems[key].positions = run.searched["searched_positions"]
+            self._systems[key].item()
         folder = self._folder / replica_name(index)
         folder.mkdir(parents=True, exist_ok=True)
         marks = None if facts is None else facts["marks"]
