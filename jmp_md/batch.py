@@ -12,7 +12,7 @@ import torch
 from jmp_md.errors import InputError
 from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.memory import free_memory
+from jmp_md.memory import edges_that_fit
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate
 
@@ -219,12 +219,7 @@ def _release_memory(potential: Potential) -> None:
 
 
 def _default_edges(potential: Potential) -> int:
-    """Slots that half of the free memory holds, but no more than are of use.
-
-    A slot takes about 100 emb_size_edge + 2500 numbers in every interaction block where forces
-    are asked for: measured for ethanol with jmp-xs and jmp-s, less for periodic structures.
-    """
-    weight, sizes = potential.embedding.weight, potential.header.architecture
-    numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
-    fitting = free_memory(weight.device) // 2 // (numbers * weight.element_size())
+    """Slots that half of the free memory holds, but no more than are of use."""
+    weight = potential.embedding.weight
+    fitting = edges_that_fit(potential.header.architecture, weight)
     return max(min(fitting, _MOST_EDGES_CUDA if weight.is_cuda else _MOST_EDGES), 1)

@@ -1,12 +1,18 @@
-"""How much memory there is to compute with."""
+"""How much memory there is to compute with, and how much the network takes."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 
 import torch
 
+from jmp_md.nn.config import BackboneConfig
+
 _UNKNOWN = 4 * 2**30
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_LARGE = 2**20
 
 
 def free_memory(device: torch.device) -> int:
@@ -17,3 +23,28 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return _UNKNOWN
+
+
+def edges_that_fit(sizes: BackboneConfig, weight: torch.Tensor) -> int:
+    """Main-graph edge slots whose energy and forces take half of the free memory.
+
+    A slot takes about 100 emb_size_edge + 2500 numbers in every interaction block where nothing
+    is computed twice: half of it for the tensors that the backward pass needs, the rest for what
+    an allocator holds back (measured for jmp-xs, jmp-s and jmp-l, docs/performance.md).
+    """
+    numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
+    return free_memory(weight.device) // 2 // (numbers * weight.element_size())
+
+
+@functools.cache
+def give_back_freed_memory() -> None:
+    """Have the C library return arrays of 1 MiB and more to the system as soon as they are freed.
+
+    Left to itself, glibc keeps those of up to 32 MiB in its heap, where small objects between
+    them soon forbid to use them again: the process grows to several times what it needs. Later
+    large arrays of this process cost a little more time. Does nothing where there is no glibc.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -12,7 +12,7 @@ from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.memory import free_memory
+from jmp_md.memory import edges_that_fit, give_back_freed_memory
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import mlp_head
 from jmp_md.structures import Structures
@@ -94,17 +94,14 @@ class Potential(nn.Module):
         return self.energy_head(x_e).squeeze(-1), forces
 
     def _must_save_memory(self, graph: Graph) -> bool:
-        """Whether blocks are to be computed again in the backward pass.
-
-        Otherwise, it keeps some 50 embeddings per main edge and block.
-        """
-        if self.memory != "auto":
-            return self.memory == "lean"
-        n_edges, device = graph.main.source.shape[0], graph.main.source.device
-        c = self.header.architecture
-        itemsize = self.embedding.weight.element_size()
-        saved = 50.0 * n_edges * c.emb_size_edge * c.num_blocks * itemsize
-        return saved > 0.5 * free_memory(device)
+        """Whether blocks are to be computed again in the backward pass."""
+        weight, slots = self.embedding.weight, graph.differ_quadruplet.shape[:2].numel()
+        lean = self.memory == "lean"
+        if self.memory == "auto":
+            lean = slots > edges_that_fit(self.header.architecture, weight)
+        if lean and not weight.is_cuda:
+            give_back_freed_memory()
+        return lean
 
     def interaction_energy(self, structures: Structures) -> Tensor:
         """(n_structures,) eV without the constants of :meth:`constant_energies`; differentiable.

@@ -181,7 +181,8 @@ class Bases(nn.Module):
         # One product with each radial basis.
         by_main = radial.main @ on_main
         filters, factors = by_main.split([5 * rbf, by_main.shape[1] - 5 * rbf], dim=1)
-        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.chunk(5, dim=1)
+        # Copied: blocks hold on to the filters, but need not to the many factors.
+        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.contiguous().chunk(5, dim=1)
         main_weight = main.weight.unsqueeze(1)
         factors_t, factors_ae, factors_q, factors_dc = to_slots(factors, main, n).split(
             [cbf * S, cbf * S, sbf * 2 * S * S, sbf * 2 * S], dim=2

@@ -1,0 +1,73 @@
+"""What is computed again in lean memory, when, and what becomes of memory that was freed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from ase.build import molecule
+from network_oracle import largest_errors, sensitive_potential, structures_of
+
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.memory import edges_that_fit
+from jmp_md.nn.config import preset
+
+POLICY = GraphPolicy.official(5.0, 8)
+
+
+def test_lean_memory_gives_the_same() -> None:
+    potential = sensitive_potential(POLICY, direct=True)
+    s = structures_of(molecule("CH3CH2OH"), POLICY.cutoff)
+    expected = potential.predict(s)
+    potential.memory = "lean"
+    assert max(largest_errors(potential.predict(s), expected).values()) < 1e-13
+
+
+@pytest.mark.parametrize(("free", "lean"), [(10**9, False), (10**6, True)])
+def test_auto_is_lean_where_memory_is_short(
+    free: int, lean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: free)
+    monkeypatch.setattr("jmp_md.potential.give_back_freed_memory", lambda: None)
+    potential = sensitive_potential(POLICY)
+    potential.memory = "auto"
+    potential.predict(structures_of(molecule("CH3CH2OH"), POLICY.cutoff))
+    assert potential.backbone.recompute == lean
+
+
+def test_half_of_the_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JMP-L: 420 kB for an edge and block in single precision."""
+    monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: 2 * 6 * 420_000 * 1000)
+    assert edges_that_fit(preset("jmp-l"), torch.zeros(1)) == pytest.approx(1000, rel=0.03)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
+def test_freed_memory_goes_back_even_from_between_small_objects() -> None:
+    script = """
+import torch
+from jmp_md.memory import give_back_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+give_back_freed_memory()
+torch.ones(2**22).sum()
+before, small = resident(), []
+for _ in range(5):
+    large = []
+    for _ in range(10):
+        large.append(torch.ones(2**20))
+        small.append(torch.ones(100))
+    held = resident()
+    del large
+print(held - before, resident() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    held, left = map(float, done.stdout.split())
+    assert held > 35
+    assert left < 10
