@@ -141,11 +141,14 @@ def ablation(args: argparse.Namespace) -> None:
 
 def tasks(args: argparse.Namespace) -> None:
     """Errors on all held-out systems, against zero forces and linear reference energies."""
-    print("\nHeld-out systems; forces in meV/Å, energies in meV per atom: model (trivial)\n")
+    print(
+        "\nHeld-out systems of elements seen in training; forces in meV/Å, energies in meV per atom: model (trivial)\n"
+    )
     print("| task | frames | force MAE | energy MAE |\n|---|---|---|---|")
     for name, dataset, split in _tasks(args.run, args.data):
-        held_out = Subset(dataset, split.val)
         potential = jmp_md.load_model(args.run / MODEL_FILE, head=name, device="cpu")
+        seen = set(potential.head.elements)
+        held_out = Subset(dataset, [k for k in split.val if seen.issuperset(dataset[k].numbers)])
         trivial_energy, trivial_force = [], []
         for frame in frames(held_out):
             assert frame.forces is not None
@@ -159,7 +162,7 @@ def tasks(args: argparse.Namespace) -> None:
         zero = 1000 * np.concatenate(trivial_force).mean()
         linear = 1000 * np.mean(trivial_energy) / atoms
         energy = found["energy_mae_meV"] / atoms
-        print(f"| {name} | {len(held_out)} | {found['force_mae_meV_per_A']:.0f} ({zero:.0f}) "
+        print(f"| {name} | {len(held_out)} of {len(split.val)} | {found['force_mae_meV_per_A']:.0f} ({zero:.0f}) "
               f"| {energy:.0f} ({linear:.0f}) |", flush=True)  # fmt: skip
 
 
