@@ -141,10 +141,8 @@ def ablation(args: argparse.Namespace) -> None:
 
 def tasks(args: argparse.Namespace) -> None:
     """Errors on all held-out systems, against zero forces and linear reference energies."""
-    print(
-        "\nHeld-out systems of elements seen in training; forces in meV/Å, energies in meV per atom: model (trivial)\n"
-    )
-    print("| task | frames | force MAE | energy MAE |\n|---|---|---|---|")
+    print("\nHeld-out systems of elements seen in training: model (trivial)\n")
+    print("| task | frames | forces, meV/Å | energies, meV per atom |\n|---|---|---|---|")
     for name, dataset, split in _tasks(args.run, args.data):
         potential = jmp_md.load_model(args.run / MODEL_FILE, head=name, device="cpu")
         seen = set(potential.head.elements)
@@ -162,8 +160,8 @@ def tasks(args: argparse.Namespace) -> None:
         zero = 1000 * np.concatenate(trivial_force).mean()
         linear = 1000 * np.mean(trivial_energy) / atoms
         energy = found["energy_mae_meV"] / atoms
-        print(f"| {name} | {len(held_out)} of {len(split.val)} | {found['force_mae_meV_per_A']:.0f} ({zero:.0f}) "
-              f"| {energy:.0f} ({linear:.0f}) |", flush=True)  # fmt: skip
+        force, n = found["force_mae_meV_per_A"], f"{len(held_out)} of {len(split.val)}"
+        print(f"| {name} | {n} | {force:.0f} ({zero:.0f}) | {energy:.0f} ({linear:.0f}) |")
 
 
 def _tasks(folder: Path, data: Path) -> Iterator[tuple[str, Dataset, Any]]:
