@@ -219,6 +219,24 @@ def test_the_module_survives_freezing_and_optimisation_as_by_openmm(scripted: Sc
             assert relative(results[0], results[1]) < 1e-11
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_positions_that_are_not_finite_never_get_an_energy(scripted: Scripted, bad: float) -> None:
+    for atoms in (molecule("CH3CH2OH"), triclinic()):
+        periodic = bool(atoms.pbc.all())
+        options = {"numbers": atoms.numbers.tolist(), "periodic": periodic}
+        module, general = scripted(dtype="float64", **options), scripted(dtype="float64")
+        box = [torch.from_numpy(atoms.cell.array / 10)] if periodic else []
+        x = torch.from_numpy(atoms.positions / 10)
+        expected = float(module(x, *box))
+        lost = x.clone()
+        lost[1, 2] = bad
+        assert bool(module(lost, *box).isnan())  # as OpenMM looks for
+        assert float(module(x, *box)) == expected
+        atoms.positions[1, 2] = bad
+        with pytest.raises(torch.jit.Error, match="positions are not finite"):
+            general(*batch_of([atoms]))
+
+
 def test_direct_forces_come_with_the_energy(scripted: Scripted) -> None:
     atoms = molecule("CH3CH2OH")
     module = scripted(direct=True, dtype="float64", numbers=atoms.numbers.tolist())

@@ -146,6 +146,18 @@ def test_a_barostat_changes_the_box_and_xml_keeps_the_force() -> None:
     assert energy_of(context) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("atoms", [molecule("H2O"), crystal()], ids=["molecule", "crystal"])
+def test_atoms_that_are_lost_or_on_top_of_each_other_show_in_the_energy(atoms: Atoms) -> None:
+    context = context_of(whole(atoms, small_potential(), "torch"), atoms.positions)
+    for place in (np.nan, np.inf, atoms.positions[0]):
+        broken = atoms.positions.copy()
+        broken[1] = place
+        context.setPositions(broken / 10)
+        assert np.isnan(energy_of(context))
+    context.setPositions(atoms.positions / 10)
+    assert np.isfinite(energy_of(context))
+
+
 def test_virtual_sites_are_left_out() -> None:
     model = small_potential()
     atoms = molecule("H2O") + Atoms("X", positions=[[0.0, 0.0, 0.0]])

@@ -137,6 +137,8 @@ class ExportedPotential(nn.Module):
         offset: list[Tensor] = []
         reverse: list[Tensor] = []
         atoms, n_pairs = 0, 0
+        if not bool(positions.isfinite().all()):
+            raise ValueError("positions are not finite")
         for i in range(cell.shape[0]):
             complete = complete_cell(cell[i], pbc[i])
             wrapped = wrap(positions[structure == i], complete, pbc[i])
@@ -226,6 +228,9 @@ class OpenMMPotential(nn.Module):
         with torch.no_grad():
             values = energies.clone()
         energy = self.potential.physical(values, self.numbers, torch.zeros_like(self.numbers), 1)
+        # Lost atoms have no neighbours. Not an error: torch crashes on errors in frozen modules,
+        # and OpenMM reports energies that are NaN.
+        energy = energy + 0.0 * given.sum()
         energy = energy * factor + (energies - values).sum()  # zero, but for gradients
         forces = (forces * (factor * self.potential.force_scale * self.nm)).to(positions.dtype)
         if forces.shape[0] > 0:

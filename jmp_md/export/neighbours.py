@@ -37,7 +37,13 @@ def search(positions: Tensor, complete: Tensor, pbc: Tensor, cutoff: float) -> P
         complete: (3, 3) Å float64, from :func:`complete_cell`.
         pbc: (3,) bool.
         cutoff: Å.
+
+    Returns:
+        The pairs; none where a position is not finite.
     """
+    if not bool(positions.isfinite().all()):
+        nothing = torch.zeros(0, dtype=torch.long, device=positions.device)
+        return Pairs(nothing, nothing, nothing.new_zeros(0, 3), nothing)
     n_atoms = positions.shape[0]
     reach = cutoff + 1e-6  # further by more than distances are rounded
     atom, offset = _images(positions, complete, pbc, reach)
