@@ -18,12 +18,14 @@ from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList
+from jmp_md.training.distributed import Ranks
 from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.mixture import MixSampler, expanded_sizes
 from jmp_md.training.pretrain import MultiTask, PretrainObjective, TaskData, pretrainer
 from jmp_md.training.recipe import PretrainRecipe, from_yaml
 from jmp_md.training.shuffle import Shuffle
 from jmp_md.training.trainer import Trainer
+from jmp_md.training.update import Update
 
 
 def recipe(*overrides: str) -> PretrainRecipe:
@@ -294,3 +296,10 @@ def test_steps_oppose_no_task_where_conflicts_are_projected(
 def test_a_mix_without_conflicts_trains(tmp_path: Path) -> None:
     rows = trainer(tmp_path, "mix.pcgrad=true", "optimiser.epochs=8").run().history
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_projected_gradients_are_not_split(tmp_path: Path) -> None:
+    objective = trainer(tmp_path, "mix.pcgrad=true").objective
+    ranks = Ranks(0, 2, torch.device("cpu"))
+    with pytest.raises(InputError, match=r"mix.pcgrad needs whole gradients: leave out --shard"):
+        Update(objective, recipe().optimiser, ranks, shard=True)

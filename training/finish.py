@@ -22,7 +22,6 @@ from jmp_md.training.pretrain import PretrainObjective
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import predict_properties, property_summary
 from jmp_md.training.recipe import PretrainRecipe, PropertyRecipe, Recipe
-from jmp_md.training.report import REPORT_FILE, write_training_report
 from jmp_md.training.trainer import LOG_FILE, MODEL_FILE, Trainer
 
 Measured = tuple[dict[str, float], Mapping[str, Pair]]
@@ -39,6 +38,8 @@ def finish(trainer: Trainer, data: Path, test: Dataset | None) -> None:
     Raises:
         InputError: The run gave no model.
     """
+    from jmp_md.training.report import REPORT_FILE, write_training_report  # takes matplotlib along
+
     recipe, path = trainer.recipe, trainer.output / MODEL_FILE
     if not path.exists():
         raise InputError(
