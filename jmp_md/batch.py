@@ -18,6 +18,8 @@ from jmp_md.structures import Structures, concatenate
 
 # A processor gains nothing from larger batches (benchmarks/batching.py); an accelerator does.
 _MOST_EDGES, _MOST_EDGES_CUDA = 4_096, 262_144
+# Empty slots that take as long as a call of its own takes before it computes anything.
+_CALL, _CALL_CUDA = 370, 30_000
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
 
@@ -115,6 +117,7 @@ class BatchPredictor:
             raise InputError(f"max_edges = {max_edges}: must be at least 1; 10000 is usual")
         self.potential = potential
         self.max_edges = max_edges or _default_edges(potential)
+        self._call = _CALL_CUDA if potential.embedding.weight.is_cuda else _CALL
         self._forces, self._stress, self._direct = forces, stress, direct
 
     def predict(self, items: Sequence[Item]) -> list[Result]:
@@ -139,11 +142,14 @@ class BatchPredictor:
 
     def _next(self, items: Sequence[Item], pending: list[int]) -> list[int]:
         """The first of ``pending`` that fit together; at least one."""
-        n_atoms, kind = 0, self._place(items[pending[0]])[0]
+        n_atoms = n_edges = 0
+        kind = self._place(items[pending[0]])[0]
         for count, i in enumerate(pending):
             n_atoms += items[i].n_atoms
+            n_edges += items[i].n_atoms * items[i].degree
             apart = self._place(items[i])[0] != kind
-            if count and (apart or n_atoms * items[i].degree > self.max_edges):
+            slots = n_atoms * items[i].degree
+            if count and (apart or slots > self.max_edges or slots - n_edges > self._call):
                 return pending[:count]
         return pending
 
