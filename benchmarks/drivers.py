@@ -3,7 +3,7 @@
     python benchmarks/drivers.py relax                  # 256 molecules of the G2 set
     python benchmarks/drivers.py relax examples/ethanol.xyz --model jmp-xs-rmd17-ethanol
     python benchmarks/drivers.py md                     # 32 replicas, Langevin
-    python benchmarks/drivers.py neb A.xyz B.xyz        # our band and ASE's, between two minima
+    python benchmarks/drivers.py neb [A.xyz B.xyz]      # our band and ASE's; malonaldehyde's proton
 
 Both ways use the same weights and precision. Times are those of this process (``--clock cpu``,
 where others work on the machine) or of the wall; the loop runs over some of the structures only.
@@ -59,6 +59,14 @@ def small_molecules() -> list[Atoms]:
     """Molecules of hydrogen, carbon, nitrogen and oxygen in the G2 set, of 3 atoms or more."""
     molecules = [molecule(name) for name in g2.names]
     return [a for a in molecules if len(a) > 2 and set(a.numbers.tolist()) <= {1, 6, 7, 8}]
+
+
+def malonaldehyde() -> list[Atoms]:
+    """The enol with its proton at one oxygen, and at the other."""
+    atoms = read(EXAMPLES / "malonaldehyde.xyz")
+    other = atoms.copy()
+    other.positions = atoms.positions[[2, 1, 0, 4, 3, 7, 6, 5, 8]] * [-1, 1, 1]
+    return [atoms, other]
 
 
 def loop_of_relaxations(
@@ -134,8 +142,7 @@ def compare_bands(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     """Print barriers and times of our band and of ASE's between the same relaxed ends."""
     calculator = JMPCalculator(args.model, head=args.head, dtype="float64")
     ends = []
-    for path in args.structures[:2]:
-        atoms = read(path)
+    for atoms in [read(path) for path in args.structures] or malonaldehyde():
         atoms.calc = calculator
         ends.append(relax(atoms, fmax=0.01).atoms)
 
@@ -199,6 +206,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.model == "jmp-xs":
         args.head = args.head or "qm7x"
+    if args.driver == "neb":
+        args.dtype = "float64"
     torch.set_num_threads(args.threads)
     versions = f"torch {torch.__version__}, ase {ase.__version__}"
     print(f"{args.model}, {args.dtype}, {versions}, {args.threads} threads, {args.clock} time")
