@@ -226,6 +226,31 @@ def test_official_counts_are_those_of_the_reference(base: int) -> None:
     assert tuple(len(directed[name]) for name in GRAPHS) == counts
 
 
+# --- Steps of a simulation ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_a_builder_that_has_seen_other_structures_builds_the_same(kind: str) -> None:
+    """Moves that change no edge, some edges, the atoms, and their number alone."""
+    structures = [random_structure(7)]
+    for step, size in enumerate((1e-5, 0.3, 1e-5)):
+        structures.append(structures[-1].copy())
+        structures[-1].rattle(size, seed=step)
+    structures += [random_structure(8), Atoms("H"), Atoms("H2", [[0, 0, 0], [0, 0, 50]])]
+    structures += [structures[-1][:1], random_structure(7)]
+    used = GraphBuilder(POLICIES[kind])
+    for atoms in structures:
+        s = structures_of(atoms, POLICIES[kind].cutoff)
+        got = used(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        again = used(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        assert again.swap is got.swap
+        expected = build(POLICIES[kind], atoms)
+        for a, b in zip(got[:4], expected[:4], strict=True):
+            assert a.slots == b.slots
+            assert all(map(torch.equal, a[:3] + a[4:], b[:3] + b[4:]))
+        assert all(map(torch.equal, got[4:11], expected[4:11]))
+
+
 # --- Layouts --------------------------------------------------------------------------------
 
 

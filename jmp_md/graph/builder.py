@@ -1,12 +1,66 @@
 """From candidate pairs to the four weighted graphs of a structure or a batch."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
 from jmp_md.graph.pairs import Pairs
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn.angular import smoothstep
+
+
+class Topology(NamedTuple):
+    """All of a :class:`Graph` that consists of indices, which few steps of a simulation change.
+
+    Attributes:
+        pairs: Of each graph, the pairs that are its edges.
+        edges: Of each graph, its edges without distances, unit vectors and weights.
+    """
+
+    pairs: list[Tensor]
+    edges: list[Edges]
+    swap: Tensor
+    differ_main: Tensor
+    differ_atom_edge: Tensor
+    differ_quadruplet: Tensor
+    open_triplet: Tensor
+    closing: Tensor
+    is_closing: Tensor
+
+
+class Recalled:
+    """The last result of a function of index tensors, for as long as they stay the same."""
+
+    def __init__(self) -> None:
+        self._last: tuple[list[Tensor], int, Any] | None = None
+
+    def __call__(
+        self, function: Callable[[list[Tensor], int], Any], tensors: list[Tensor], n_atoms: int
+    ) -> Any:
+        """``function(tensors, n_atoms)``."""
+        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+            return function(tensors, n_atoms)
+        if self._last is not None:
+            known, known_n_atoms, result = self._last
+            if n_atoms == known_n_atoms and all(map(_same, tensors, known)):
+                return result
+        result = function(tensors, n_atoms)
+        self._last = (tensors, n_atoms, result)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Recalled":
+        return Recalled()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Recalled, ()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.device == b.device and torch.equal(a, b))
 
 
 class GraphBuilder(nn.Module):
@@ -32,6 +86,7 @@ class GraphBuilder(nn.Module):
         self.rank_width = policy.rank_width
         self.inline_sin2 = policy.inline_sin2
         self.edge_dropout = 0.0
+        self._near_pairs, self._topology = Recalled(), Recalled()
 
     def forward(
         self, positions: Tensor, cells: Tensor, structure: Tensor, tags: Tensor, pairs: Pairs
@@ -61,25 +116,54 @@ class GraphBuilder(nn.Module):
         touched = (tags[pairs.source] > 0) | (tags[pairs.target] > 0)
         masks[2] = masks[2] & touched
 
+        tensors = masks + [pairs.source, pairs.target, pairs.offset, pairs.reverse]
+        if torch.jit.is_scripting():
+            topology = _join(tensors, n_atoms)
+        else:
+            topology = self._topology(_join, tensors, n_atoms)
         edges: list[Edges] = []
         for g in range(4):
-            edges.append(_edges(masks[g], weights[g], pairs, distance, unit, n_atoms))
-        return self._join(edges, masks, pairs, n_atoms, kept)
+            pair, indices = topology.pairs[g], topology.edges[g]
+            edges.append(
+                Edges(
+                    source=indices.source,
+                    target=indices.target,
+                    slot=indices.slot,
+                    slots=indices.slots,
+                    distance=distance.index_select(0, pair),
+                    unit=unit.index_select(0, pair),
+                    weight=weights[g].index_select(0, pair),
+                )
+            )
+        return Graph(
+            main=edges[0],
+            atom_edge=edges[1],
+            quadruplet=edges[2],
+            atom_atom=edges[3],
+            swap=topology.swap,
+            differ_main=topology.differ_main,
+            differ_atom_edge=topology.differ_atom_edge,
+            differ_quadruplet=topology.differ_quadruplet,
+            open_triplet=topology.open_triplet,
+            closing=topology.closing,
+            is_closing=topology.is_closing,
+            smooth=self.smooth,
+            inline_sin2=self.inline_sin2,
+            kept=kept,
+        )
 
     def _near(
         self, positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pairs
     ) -> tuple[Pairs, Tensor, Tensor]:
         """Pairs within the largest cutoff now, with their vectors and distances."""
         with torch.no_grad():
-            near = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
-            near_mask = near <= max(self.cutoffs) ** 2
-            renumbered = near_mask.cumsum(0) - 1
-            pairs = Pairs(
-                pairs.source[near_mask],
-                pairs.target[near_mask],
-                pairs.offset[near_mask],
-                renumbered[pairs.reverse[near_mask]],
-            )
+            square = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
+            near = square <= max(self.cutoffs) ** 2
+            tensors = [near, pairs.source, pairs.target, pairs.offset, pairs.reverse]
+            if torch.jit.is_scripting():
+                pairs = _only(tensors, positions.shape[0])
+            else:
+                pairs = self._near_pairs(_only, tensors, positions.shape[0])
         vector = _pair_vectors(positions, cells, structure, pairs)
         return pairs, vector, torch.linalg.norm(vector, dim=-1)
 
@@ -113,8 +197,8 @@ class GraphBuilder(nn.Module):
         weights: list[Tensor] = []
         for g in range(4):
             distance = symmetric if g == 0 else directed
-            width = self.width * self.cutoffs[g]
-            weight = 1.0 - smoothstep((distance - self.cutoffs[g]) / width + 1.0)
+            inverse = 1.0 / (self.width * self.cutoffs[g])
+            weight = smoothstep((self.cutoffs[g] - distance) * inverse)
             if self.counts[g] > 0:
                 rank = _soft_rank(distance, weight, pairs.target, n_atoms)
                 fade = 1.0 - smoothstep((rank - (self.counts[g] - 1)) / self.rank_width)
@@ -123,42 +207,53 @@ class GraphBuilder(nn.Module):
             weights.append(weight)
         return masks, weights
 
-    def _join(
-        self, edges: list[Edges], masks: list[Tensor], pairs: Pairs, n_atoms: int, kept: float
-    ) -> Graph:
-        """Find where edges of different graphs are the same pair of atoms and images."""
-        main, atom_edge, quad = edges[0], edges[1], edges[2]
-        k, kq = main.slots, quad.slots
-        in_main = masks[0].cumsum(0) - 1
-        main_pairs, quad_pairs = pairs.offset[masks[0]], masks[2].nonzero().squeeze(1)
-        back = pairs.reverse[quad_pairs]  # a -> b for each quadruplet edge b -> a
 
-        # d -> b with d == a, where a -> b is in the main graph: not a triplet.
-        is_main = masks[0][back]
-        row, column = quad.slot[is_main], main.slot[in_main[back[is_main]]] % max(k, 1)
-        open_triplet = torch.ones(n_atoms * kq * k, dtype=torch.bool, device=row.device)
-        open_triplet[row * k + column] = False
-        open_triplet = open_triplet.view(n_atoms * kq, k)
+def _only(tensors: list[Tensor], n_atoms: int) -> Pairs:
+    """The pairs of a mask, from the mask and the fields of all pairs."""
+    mask, source, target = tensors[0], tensors[1], tensors[2]
+    offset, reverse = tensors[3], tensors[4]
+    renumbered = mask.cumsum(0) - 1
+    return Pairs(source[mask], target[mask], offset[mask], renumbered[reverse[mask]])
 
-        closing, is_closing = _closing_triplets(
-            main, quad, main_pairs, pairs.offset[quad_pairs], open_triplet, n_atoms
-        )
-        return Graph(
-            main=main,
-            atom_edge=atom_edge,
-            quadruplet=quad,
-            atom_atom=edges[3],
-            swap=in_main[pairs.reverse[masks[0]]],
-            differ_main=~torch.eye(k, dtype=torch.bool, device=row.device),
-            differ_atom_edge=_differ(main, atom_edge, masks[0], masks[1], n_atoms),
-            differ_quadruplet=_differ(main, quad, masks[0], masks[2], n_atoms),
-            open_triplet=open_triplet,
-            closing=closing,
-            is_closing=is_closing.view(n_atoms, k, kq),
-            smooth=self.smooth,
-            inline_sin2=self.inline_sin2,
-            kept=kept,
-        )
+
+def _join(tensors: list[Tensor], n_atoms: int) -> Topology:
+    """Find where edges of different graphs are the same pair of atoms and images.
+
+    From the masks of the four graphs and the fields of the pairs.
+    """
+    masks = tensors[:4]
+    pairs = Pairs(tensors[4], tensors[5], tensors[6], tensors[7])
+    chosen: list[Tensor] = []
+    edges: list[Edges] = []
+    for mask in masks:
+        chosen.append(mask.nonzero().squeeze(1))
+        edges.append(_edges(chosen[-1], pairs, n_atoms))
+    main, atom_edge, quad = edges[0], edges[1], edges[2]
+    k, kq = main.slots, quad.slots
+    in_main = masks[0].cumsum(0) - 1
+    back = pairs.reverse[chosen[2]]  # a -> b for each quadruplet edge b -> a
+
+    # d -> b with d == a, where a -> b is in the main graph: not a triplet.
+    is_main = masks[0][back]
+    row, column = quad.slot[is_main], main.slot[in_main[back[is_main]]] % max(k, 1)
+    open_triplet = torch.ones(n_atoms * kq * k, dtype=torch.bool, device=row.device)
+    open_triplet[row * k + column] = False
+    open_triplet = open_triplet.view(n_atoms * kq, k)
+
+    closing, is_closing = _closing_triplets(
+        main, quad, pairs.offset[chosen[0]], pairs.offset[chosen[2]], open_triplet, n_atoms
+    )
+    return Topology(
+        pairs=chosen,
+        edges=edges,
+        swap=in_main[pairs.reverse[chosen[0]]],
+        differ_main=~torch.eye(k, dtype=torch.bool, device=row.device),
+        differ_atom_edge=_differ(main, atom_edge, masks[0], masks[1], n_atoms),
+        differ_quadruplet=_differ(main, quad, masks[0], masks[2], n_atoms),
+        open_triplet=open_triplet,
+        closing=closing,
+        is_closing=is_closing.view(n_atoms, k, kq),
+    )
 
 
 def _is_forward(pairs: Pairs) -> Tensor:
@@ -199,21 +294,20 @@ def _soft_rank(distance: Tensor, weight: Tensor, target: Tensor, n_atoms: int) -
     return (closer.sum(dim=2).view(-1) - own).index_select(0, place)
 
 
-def _edges(
-    mask: Tensor, weight: Tensor, pairs: Pairs, distance: Tensor, unit: Tensor, n_atoms: int
-) -> Edges:
-    chosen = mask.nonzero().squeeze(1)
+def _edges(chosen: Tensor, pairs: Pairs, n_atoms: int) -> Edges:
+    """Edges from the indices of their pairs, without distances, unit vectors and weights."""
     target = pairs.target[chosen]
     rank = _rank_in_target(target, n_atoms)
     slots = int(rank.max()) + 1 if chosen.shape[0] > 0 else 0
+    none = torch.zeros(0, device=chosen.device)
     return Edges(
         source=pairs.source[chosen],
         target=target,
         slot=target * slots + rank,
         slots=slots,
-        distance=distance.index_select(0, chosen),
-        unit=unit.index_select(0, chosen),
-        weight=weight.index_select(0, chosen),
+        distance=none,
+        unit=none,
+        weight=none,
     )
 
 
