@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,10 @@ def write_data(folder: Path) -> None:
 
 def two_processes(rank: int, folder: Path) -> None:
     """All runs of two processes, so that they start but once."""
-    made = recipes()
+    made, runs = recipes(), count()
 
     def run(name: str, output: str, **options: object) -> None:
-        take_part(rank, 2, str(folder / f"store-{output}{len(options)}"))
+        take_part(rank, 2, str(folder / f"store-{next(runs)}"))  # a store serves one run
         train(made[name], folder, folder / output, **options)  # type: ignore[arg-type]
 
     for name in made:
