@@ -129,7 +129,10 @@ def _process(rank: int, arguments: list[str], size: int, store: str) -> None:
 
 
 def take_part(rank: int, size: int, store: str) -> None:
-    """Make this process, whose environment is its own, one of ``size`` that meet in ``store``."""
+    """Make this process, whose environment is its own, one of ``size`` that meet in ``store``.
+
+    The store is a file that none has opened before: one that served another run may hang this one.
+    """
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     os.environ[_STORE] = store
     loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
