@@ -104,6 +104,30 @@ def test_md_runs_and_continues_from_the_command_line(
     assert "wrote water-md/trajectory.extxyz and water-md/log.csv" in out
 
 
+def test_md_runs_replicas_and_whole_files(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = molecule("H2O")
+    broken.positions[1] = broken.positions[0]
+    write("two.xyz", [broken, molecule("H2O")])
+    command = ["md", "two.xyz", "--model", model, "--steps", "4", "--interval", "2"]
+    assert main([*command, "--replicas", "2", "--trajectory", "h5"]) == 0
+    out = capsys.readouterr().out
+    assert "2 replicas in one batch" in out
+    assert "step        4" in out
+    assert sorted(path.name for path in Path("two-md").iterdir()) == [
+        "replica-000",
+        "replica-001",
+        "state.npz",
+        "summary.json",
+    ]
+    assert main([*command, "--all", "--output", "all"]) == 2
+    assert "replica 0 was dropped after step 0: " in capsys.readouterr().out
+    assert len(read("all/replica-001/trajectory.extxyz", index=":")) == 3
+    assert main([*command, "--replicas", "0", "--output", "none"]) == 1
+    assert "0 replicas: give 1 at least" in capsys.readouterr().err
+
+
 def test_neb_writes_a_path_and_exits_2_where_it_did_not_converge(
     here: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

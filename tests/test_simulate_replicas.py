@@ -240,3 +240,21 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         md_many([water()], model, run, steps=1)
     with pytest.raises(InputError, match="replicas: 1, now 2"):
         md_many([water()], model, run, steps=1, replicas=2, restart=True)
+
+
+def test_a_full_disk_leaves_a_state_to_continue_from(tmp_path: Path) -> None:
+    import resource
+
+    options: dict[str, Any] = {"replicas": 2, "ensemble": "nve", "steps": 12, "interval": 1}
+    options |= {"save_interval": 3, "trajectory": "h5"}
+    md_many([water()], calculator(), tmp_path / "whole", **options)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "whole/replica-000/trajectory.h5").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 9 // 10, limits[1]))  # writes fail from here
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            md_many([water()], calculator(), tmp_path / "parts", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")

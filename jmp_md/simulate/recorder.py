@@ -92,11 +92,14 @@ def drift(log: Path, n_atoms: int) -> tuple[float, float]:
         n_atoms: Number of atoms.
 
     Returns:
-        The slope is NaN for Langevin dynamics and where the log has fewer than two lines.
+        NaN where there is nothing to take them from; the slope is for Langevin dynamics, too.
     """
     import numpy as np
 
-    table = np.loadtxt(log, delimiter=",", skiprows=1, ndmin=2)
+    lines = log.read_text(encoding="utf-8").splitlines()[1:] if log.exists() else []
+    if not lines:
+        return float("nan"), float("nan")
+    table = np.loadtxt(lines, delimiter=",", ndmin=2)
     time_ps = table[:, COLUMNS.index("time_fs")] / 1000
     conserved = table[:, COLUMNS.index("conserved_eV")]
     slope = float("nan")

@@ -14,8 +14,7 @@ from jmp_md.simulate.halves import SPLIT
 from jmp_md.simulate.md import MDResult, md
 from jmp_md.simulate.options import check_options
 from jmp_md.simulate.recorder import LOG, drift
-from jmp_md.simulate.state import NAME as STATE
-from jmp_md.simulate.state import check_same, load_state
+from jmp_md.simulate.state import state_to_continue
 from jmp_md.simulate.summary import describe, write_summary
 from jmp_md.simulate.together import Progress, Together, replica_name
 
@@ -85,21 +84,11 @@ def md_many(
     started = time.monotonic()
     folder = Path(output)
     settings["model"] = describe(calculator)
-    settings["replicas"] = replicas
+    settings |= {"structures": len(structures), "replicas": replicas}
     if settings["temperature_end"] is not None:
         settings["steps"] = steps
     given = [atoms for atoms in structures for _ in range(replicas)]
-    saved = load_state(folder) if restart else None
-    if saved is None and not restart and (folder / STATE).exists():
-        raise InputError(
-            f"{folder} holds a run: continue it with restart (--restart), or choose another output"
-        )
-    if saved is not None:
-        check_same(saved[1]["settings"], settings)
-        if saved[1]["step"] > steps:
-            raise InputError(
-                f"the run in {folder} has got to step {saved[1]['step']}: ask for more than {steps}"
-            )
+    saved = state_to_continue(folder, settings, restart, steps)
     folder.mkdir(parents=True, exist_ok=True)
     runs = Together(given, calculator, folder, settings, saved)
     try:
@@ -161,7 +150,7 @@ def _results(
                 final,
                 own / f"trajectory.{trajectory}",
                 log,
-                *(drift(log, len(atoms)) if log.exists() else (float("nan"), float("nan"))),
+                *drift(log, len(atoms)),
                 steps=runs.step if end is None else end.step,
                 error=None if end is None else end.error,
             )
