@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
@@ -35,6 +38,8 @@ def screen(
     head: str | None = None,
     dtype: str = "float64",
     device: str | None = None,
+    compile: bool = False,
+    trust: bool = False,
     options: Mapping[str, Any] | None = None,
     chunk: int = 256,
     ray: str | None = None,
@@ -55,6 +60,8 @@ def screen(
         head: Task of a model with several.
         dtype: Precision.
         device: Of the workers; None takes CUDA where there is one.
+        compile: Compile the network, in every worker.
+        trust: Whether ``model`` may be a ``.pt2`` package, which runs machine code it holds.
         options: Of :func:`jmp_md.simulate.many.relax_many`.
         chunk: Structures in a chunk, the most that a kill costs a worker.
         ray: Address of a Ray cluster, ``"auto"`` for the one this machine belongs to, ``"local"``
@@ -69,10 +76,12 @@ def screen(
         raise InputError(f"task {task!r}: choose one of {', '.join(TASKS)}")
     if chunk < 1 or not structures:
         raise InputError(f"chunk {chunk!r}, {len(structures)} structures: must be 1 or more")
-    about = {"model": model, "head": head, "dtype": dtype, "device": device}
-    job = {"task": task, **about, "options": dict(options or {})}
+    about = {"head": head, "dtype": dtype, "device": device, "compile": compile, "trust": trust}
+    job = {"task": task, "model": model, "about": about, "options": dict(options or {})}
     folder = Path(output)
-    _check_queue(folder, {**job, "chunk": chunk, "structures": len(structures)}, restart)
+    queue = {"structures": len(structures), "sha256": _digest(structures), "chunk": chunk}
+    _check_queue(folder, {**job, **queue}, restart)
+    _calculator.cache_clear()  # the model may be another one by now
     parts = [structures[i : i + chunk] for i in range(0, len(structures), chunk)]
     todo = {i: part for i, part in enumerate(parts) if not _file(folder, i).exists()}
     done = len(parts) - len(todo)
@@ -92,15 +101,15 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
     """Do a chunk of work.
 
     Args:
-        job: ``task``, ``model``, ``head``, ``dtype``, ``device`` and ``options``.
+        job: ``task``, ``model``, ``options`` and, as ``about``, the others of ``JMPCalculator``.
         structures: Structures of the chunk.
     """
-    calculator = _calculator(job["model"], job["head"], job["dtype"], job["device"])
+    calculator = _calculator(job["model"], **job["about"])
     if job["task"] == "relax":
         from jmp_md.simulate.many import relax_many
 
         ends = relax_many(structures, calculator, **job["options"])
-        found = [end.atoms for end in ends]
+        found = [_unmarked(end.atoms) for end in ends]
         for atoms, end in zip(found, ends, strict=True):
             atoms.info |= {"converged": end.converged, "steps": end.steps}
             if end.error is not None:
@@ -110,7 +119,7 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
 
     from jmp_md.simulate.singlepoint import singlepoint
 
-    found = [atoms.copy() for atoms in structures]
+    found = [_unmarked(atoms.copy()) for atoms in structures]
     results = singlepoint(structures, calculator, on_error="keep", **job["options"])
     for atoms, result in zip(found, results, strict=True):
         if result.error is None:
@@ -122,11 +131,18 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
 
 
 @lru_cache(maxsize=1)
-def _calculator(model: str, head: str | None, dtype: str, device: str | None) -> JMPCalculator:
+def _calculator(model: str, **about: Any) -> JMPCalculator:
     """Loaded once in a worker."""
     from jmp_md.calculators.ase import JMPCalculator
 
-    return JMPCalculator(model, head=head, dtype=dtype, device=device)
+    return JMPCalculator(model, **about)
+
+
+def _unmarked(atoms: Atoms) -> Atoms:
+    """The same structure without what an earlier queue has noted."""
+    for name in ("converged", "steps", "error"):
+        atoms.info.pop(name, None)
+    return atoms
 
 
 def _here(
@@ -150,7 +166,8 @@ def _with_ray(
     try:
         work = ray.remote(compute_chunk)
         most = max(int(_WAITING * ray.cluster_resources().get("CPU", 1)), 1)
-        waiting, running = iter(todo.items()), {}
+        waiting = iter(todo.items())
+        running: dict[Any, int] = {}
         while True:
             while len(running) < most and (entry := next(waiting, None)) is not None:
                 running[work.remote(dict(job), list(entry[1]))] = entry[0]
@@ -161,6 +178,17 @@ def _with_ray(
     finally:
         if own:
             ray.shutdown()
+
+
+def _digest(structures: Sequence[Atoms]) -> str:
+    """A hash of what is computed."""
+    digest = sha256()
+    for atoms in structures:
+        numbers = np.concatenate([atoms.numbers, atoms.pbc, atoms.get_tags()])
+        lengths = np.concatenate([atoms.positions, atoms.cell.array])
+        digest.update(numbers.astype(np.int64).tobytes())
+        digest.update(lengths.tobytes())
+    return digest.hexdigest()
 
 
 def _check_queue(folder: Path, settings: dict[str, Any], restart: bool) -> None:
