@@ -27,6 +27,9 @@ class PackagedPotential(FixedPotential):
     Args:
         path: The package; its code is loaded into this process.
 
+    Attributes:
+        path: The package.
+
     Raises:
         CheckpointError: Damaged, not exported by this project, or compiled for other machines.
     """
@@ -40,7 +43,7 @@ class PackagedPotential(FixedPotential):
         self.force_head = nn.Sequential() if info.forces == "direct" else None
         references = element_references(self.head, self.header.architecture.num_elements)
         self.register_buffer("references", references, persistent=False)
-        self._path = path
+        self.path = path
         try:
             self._step = load_step(path, torch.device("cpu"))
         except RuntimeError as error:
@@ -77,7 +80,7 @@ class PackagedPotential(FixedPotential):
             return step_result(self._step(*inputs), graph)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PackagedPotential, (self._path,)
+        return PackagedPotential, (self.path,)
 
 
 def read_package_info(path: Path) -> ExportInfo:

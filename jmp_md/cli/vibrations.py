@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     modes = vibrations(atoms, calculator, delta=args.delta)
     for frequency in modes.frequencies:
         print(f"  {frequency:10.2f} cm⁻¹" + (" (imaginary)" if frequency < 0 else ""))
+    _write_modes(modes, output / "modes.extxyz")
     results: dict[str, Any] = {
         "energy_eV": modes.energy,
         "relaxed": converged,
@@ -85,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
             f"at {gas.temperature} K and {gas.pressure} bar: enthalpy {gas.enthalpy:.4f} eV, "
             f"entropy {gas.entropy * 1000:.4f} meV/K, Gibbs energy {gas.gibbs_energy:.4f} eV"
         )
-    _write_modes(modes, output / "modes.extxyz")
     names = ("relax", "fmax", "steps", "delta")
     write_summary(
         output,

@@ -92,7 +92,6 @@ def first_path(
 
 def _place(path: list[Atoms], interpolate: bool, method: str) -> None:
     """Turn images upon each other and, where asked for, put them on a path between the ends."""
-    import numpy as np
     from ase.build import minimize_rotation_and_translation
     from ase.geometry import find_mic
     from ase.mep import NEB

@@ -141,8 +141,8 @@ def read_h5md(path: str | Path, index: str | slice = ":") -> list[Atoms]:
     """
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    chosen = index if isinstance(index, slice) else _slice(index)
     try:
+        chosen = index if isinstance(index, slice) else _slice(index)
         with h5py.File(path, "r") as file:
             group = file[_GROUP]
             numbers, masses = group["species"][:], group["mass"][:]
@@ -154,8 +154,10 @@ def read_h5md(path: str | Path, index: str | slice = ":") -> list[Atoms]:
             }
             steps, times = group["position/step"][chosen], group["position/time"][chosen]
             energies = file[_ENERGY][chosen] if _ENERGY in file else None
-    except (OSError, KeyError) as error:
-        raise InputError(f"cannot read {path} as an H5MD trajectory of jmp-md: {error}") from error
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"cannot read frames {index} of {path} as an H5MD trajectory of jmp-md: {error}"
+        ) from error
     frames = []
     for i in range(len(steps)):
         cell = stored["box/edges"][i] if "box/edges" in stored else None

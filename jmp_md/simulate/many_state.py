@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.state import NAME, check_same, load_state, save_state
+from jmp_md.simulate.state import save_state, state_to_continue
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,14 +51,7 @@ class ManyState:
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], restart: bool) -> None:
         self._folder, self._settings = Path(folder), dict(settings)
-        saved = load_state(self._folder) if restart else None
-        if saved is None and not restart and (self._folder / NAME).exists():
-            raise InputError(
-                f"{folder} holds a run: continue it with restart (--restart), or choose another "
-                "output"
-            )
-        if saved is not None:
-            check_same(saved[1]["settings"], self._settings)
+        saved = state_to_continue(self._folder, self._settings, restart)
         self._arrays, self._facts = saved or ({}, {"done": {}, "moving": {}})
         self._folder.mkdir(parents=True, exist_ok=True)
 

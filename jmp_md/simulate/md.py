@@ -12,8 +12,7 @@ from jmp_md.errors import InputError, JMPError
 from jmp_md.simulate.frames import read_frames
 from jmp_md.simulate.options import ENSEMBLES, check_options
 from jmp_md.simulate.recorder import COLUMNS, LOG, Recorder, drift
-from jmp_md.simulate.state import NAME as STATE
-from jmp_md.simulate.state import check_same, load_state, save_state
+from jmp_md.simulate.state import save_state, state_to_continue
 from jmp_md.simulate.summary import describe, write_summary
 
 if TYPE_CHECKING:
@@ -130,14 +129,8 @@ def md(
     settings["model"] = describe(atoms.calc)
     if temperature_end is not None:
         settings["steps"] = steps  # the ramp depends on it
-    saved = load_state(folder) if restart else None
-    if saved is not None:
-        check_same(saved[1]["settings"], settings)
-        if saved[1]["step"] > steps:
-            raise InputError(
-                f"the run in {folder} has got to step {saved[1]['step']}: ask for more than {steps}"
-            )
-    elif not restart:
+    saved = state_to_continue(folder, settings, restart, steps)
+    if not restart:
         _refuse_used(folder, trajectory)
     folder.mkdir(parents=True, exist_ok=True)
     run = Dynamics.resume(atoms, settings, *saved) if saved else Dynamics.start(atoms, settings)
@@ -179,11 +172,11 @@ def _report(
 
 
 def _refuse_used(folder: Path, trajectory: str) -> None:
-    for name in (STATE, LOG, f"trajectory.{trajectory}"):
+    for name in (LOG, f"trajectory.{trajectory}"):
         if (folder / name).exists():
             raise InputError(
-                f"{folder} holds a run, or a {name} all the same: continue the run with restart "
-                "(--restart), or choose another output"
+                f"{folder} has a {name}, of a run that never got to a state or of another program: "
+                "choose another output, or start again there with restart (--restart)"
             )
 
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.errors import InputError
 from jmp_md.simulate.first_path import check_path, first_path, restored_path
-from jmp_md.simulate.state import NAME as STATE
-from jmp_md.simulate.state import check_same, load_state, save_state
+from jmp_md.simulate.state import save_state, state_to_continue
 from jmp_md.simulate.summary import describe, write_summary
 
 if TYPE_CHECKING:
@@ -117,13 +115,7 @@ def neb(
     started = time.monotonic()
     folder = Path(output)
     settings["model"] = describe(calculator)
-    saved = load_state(folder) if restart else None
-    if saved is not None:
-        check_same(saved[1]["settings"], settings)
-    elif not restart and (folder / STATE).exists():
-        raise InputError(
-            f"{folder} holds a run: continue it with restart (--restart), or choose another output"
-        )
+    saved = state_to_continue(folder, settings, restart)
     folder.mkdir(parents=True, exist_ok=True)
     path = (
         first_path(images, calculator, settings)
@@ -132,12 +124,12 @@ def neb(
     )
     done = 0 if saved is None else int(saved[1]["step"])
     result = _optimize(path, calculator, folder, settings, (done, steps), progress)
+    _write(result, folder)
     if verify:
         from jmp_md.simulate.vibrations import vibrations
 
         found = vibrations(result.transition_state, calculator)
         result = replace(result, frequencies=found.frequencies)
-    _write(result, folder)
     results = {
         "converged": result.converged,
         "steps": result.steps,

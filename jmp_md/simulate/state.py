@@ -57,6 +57,37 @@ def load_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
         ) from error
 
 
+def state_to_continue(
+    folder: Path, settings: Mapping[str, Any], restart: bool, steps: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """The state a run goes on from; None where it starts.
+
+    Args:
+        folder: Folder of the run.
+        settings: Those of the run, kept among its facts.
+        restart: Whether to continue what is there.
+        steps: Length of the run, where its facts have a ``step``.
+
+    Raises:
+        InputError: There is a run that is not to be continued, another one, or a longer one.
+    """
+    if not restart:
+        if (folder / NAME).exists():
+            raise InputError(
+                f"{folder} holds a run: continue it with restart (--restart), or choose another "
+                "output"
+            )
+        return None
+    saved = load_state(folder)
+    if saved is not None:
+        check_same(saved[1]["settings"], settings)
+        if steps is not None and saved[1]["step"] > steps:
+            raise InputError(
+                f"the run in {folder} has got to step {saved[1]['step']}: ask for more than {steps}"
+            )
+    return saved
+
+
 def check_same(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Refuse to continue a run as another one.
 

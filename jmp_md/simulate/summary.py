@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,15 +16,18 @@ from jmp_md.checkpoints.native import atomic_write
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
+    from jmp_md.potential import Potential
+
 NAME = "summary.json"
 
 
 def describe(calculator: Calculator) -> dict[str, Any]:
-    """What identifies a calculator: for a JMP model also the hash of its weights.
+    """What identifies a calculator: for a JMP model all that its numbers depend on.
 
     Returns:
         ``calculator``, the name of its class, and for a JMP model ``name``, ``head``, ``dtype``,
-        ``device`` and ``sha256``, which does not depend on the precision in use.
+        ``device``, ``precision``, ``forces``, ``tags`` and ``sha256``, a hash of header, graphs,
+        references and weights, which does not depend on the precision in use.
     """
     from jmp_md.calculators.ase import JMPCalculator
 
@@ -36,7 +40,10 @@ def describe(calculator: Calculator) -> dict[str, Any]:
             "head": potential.head.name,
             "dtype": str(weight.dtype).removeprefix("torch."),
             "device": str(weight.device),
-            "sha256": _weights_hash(calculator),
+            "precision": "bf16" if _in_bf16(potential) else "full",
+            "forces": "direct" if calculator.direct else "conservative",
+            "tags": "oc" if calculator.oc_tags else None,
+            "sha256": _fingerprint(potential),
         }
     return about
 
@@ -58,7 +65,7 @@ def write_summary(
         verb: What was done, e.g. ``"md"``.
         model: From :func:`describe`.
         settings: Options of the run.
-        results: Its figures, with units in their names.
+        results: Its figures, with units in their names; what is not finite becomes null.
         seconds: Wall time.
         name: Name of the file, where results are a file and not a folder.
     """
@@ -72,15 +79,39 @@ def write_summary(
         "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
     }
     with atomic_write(folder / name) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, default=str) + "\n")
+        text = json.dumps(_finite(summary), indent=2, default=str, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _weights_hash(calculator: Any) -> str:
+def _finite(value: Any) -> Any:
+    """``value`` with None for NaN and infinities, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _in_bf16(potential: Potential) -> bool:
+    return bool(getattr(getattr(potential, "backbone", None), "bf16", False))  # not if exported
+
+
+def _fingerprint(potential: Potential) -> str:
     from hashlib import sha256
 
-    state = calculator.potential.native_state()
-    digest = sha256(calculator.potential.header.to_json().encode())
+    from jmp_md.checkpoints.exported import ScriptedPotential
+    from jmp_md.checkpoints.packaged import PackagedPotential
+
+    about = potential.header.to_json(), repr(potential.policy), repr(potential.references.tolist())
+    digest = sha256("".join(about).encode())
+    if isinstance(potential, PackagedPotential):
+        digest.update(potential.path.read_bytes())
+        return digest.hexdigest()
+    if isinstance(potential, ScriptedPotential):
+        state = potential.module.state_dict()
+    else:
+        state = potential.native_state()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].double().numpy().tobytes())
+        digest.update(state[name].double().cpu().numpy().tobytes())
     return digest.hexdigest()
