@@ -11,7 +11,7 @@ OPTION = "--config"
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Describe ``--config``, which :func:`expand_config` replaces before any parsing."""
+    """Describe ``--config``, which :func:`expand_config` resolves before any parsing."""
     parser.add_argument(
         OPTION, metavar="YAML", help="file of options, e.g. 'timestep: 0.5'; those given here win"
     )
@@ -36,7 +36,9 @@ def expand_config(argv: Sequence[str]) -> list[str]:
         else:
             continue
         command = next((k + 1 for k, word in enumerate(rest) if not word.startswith("-")), 0)
-        return [*rest[:command], *_tokens(Path(path)), *rest[command:]]
+        # The option itself ends a list before it, which would take what comes next for its own.
+        own = [*_tokens(Path(path)), f"{OPTION}={path}"]
+        return [*rest[:command], *own, *rest[command:]]
     return rest
 
 

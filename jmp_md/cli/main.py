@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jmp_md._version import __version__
 from jmp_md.cli.config import expand_config
@@ -73,7 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Exits with 1 for wrong options: 2 says that a calculation did not succeed."""
+    """Exits with 1 for wrong options: 2 says that a calculation did not succeed.
+
+    A flag can be taken back by ``--no-FLAG``, as ``flag: false`` in a file of options does.
+    """
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        if options.get("action") == "store_true":
+            dest = names[-1].removeprefix("--")
+            hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            super().add_argument(
+                f"--no-{dest}", dest=dest.replace("-", "_"), action="store_false", **hidden
+            )
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

@@ -58,7 +58,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trajectory", choices=FORMATS, help="format (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of velocities and noise (default: %(default)s)")
     parser.add_argument(
-        "--report", action=argparse.BooleanOptionalAction, help="write report.html, default: yes"
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        help="write report.html of a single run, default: yes",
     )
     parser.set_defaults(**(md.__kwdefaults__ or {}))
 
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or Path(f"{args.structure.stem}-md")
     options = {name: getattr(args, name) for name in md.__kwdefaults__ or {}}
     if args.time is not None:
-        options["steps"] = round(1000 * args.time / args.timestep)
+        options["steps"] = _steps(args.time, args.timestep)
     try:
         if args.all or args.replicas != 1:
             return _run_many(chosen, output, args, options)
@@ -78,6 +80,14 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"stopped; continue with --restart --output {output}")
         raise
+
+
+def _steps(time: float, timestep: float) -> int:
+    from jmp_md.errors import InputError
+
+    if not (0 <= time < float("inf") and 0 < timestep < float("inf")):
+        raise InputError(f"time {time!r} ps, timestep {timestep!r} fs: must be positive")
+    return round(1000 * time / timestep)
 
 
 def _run_one(atoms: Atoms, output: Path, args: argparse.Namespace, options: dict[str, Any]) -> int:
