@@ -60,6 +60,35 @@ def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
         screen(structures, model, tmp_path / "parts", **options)
     with pytest.raises(InputError, match="structures: 5, now 4"):
         screen(structures[:4], model, tmp_path / "parts", restart=True, **options)
+    structures[4].rattle(0.1, seed=9)
+    with pytest.raises(InputError, match="sha256"):
+        screen(structures, model, tmp_path / "parts", restart=True, **options)
+
+
+def test_results_can_be_queued_again(model: str, tmp_path: Path) -> None:
+    marked = waters(1)
+    marked[0].info |= {"converged": False, "steps": 3, "error": "of an earlier queue"}
+    for task in ("relax", "singlepoint"):
+        [found] = screen(
+            marked,
+            model,
+            tmp_path / task,
+            task=task,
+            device="cpu",
+            options={"steps": 0} if task == "relax" else {},
+        )
+        assert "error" not in found.info
+        assert found.info.get("steps", 0) == 0
+    assert "converged" not in found.info
+    assert marked[0].info["steps"] == 3
+
+
+def test_another_model_in_the_same_file_is_read_again(tmp_path: Path) -> None:
+    found = []
+    for blocks in (1, 2):
+        file = str(write_model(tmp_path, num_blocks=blocks, head={"elements": (1, 8)}))
+        found += screen(waters(1), file, tmp_path / str(blocks), task="singlepoint", device="cpu")
+    assert found[0].get_potential_energy() != found[1].get_potential_energy()
 
 
 def test_relaxations_are_queued_from_the_command_line(

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
             head=args.head,
             dtype=args.dtype,
             device=args.device,
+            compile=args.compile,
+            trust=args.trust,
             options=options,
             chunk=args.chunk,
             ray=args.ray,
