@@ -57,26 +57,26 @@ class Measurement:
     Attributes:
         wall: Seconds of each call, warm-up left out.
         cpu: The same in time of the process, all threads together.
-        first: Seconds of the first call.
+        first: Seconds of the first call, by both clocks.
         peak: MiB by which the resident set grew during calls.
         error: Why there are no times, or no more.
     """
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    first: float | None = None
+    first: tuple[float, float] | None = None
     peak: float = 0.0
     error: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """Medians, as they are written to a file; only the error where there is one."""
+        """Medians, of the first call where there is no other; only the error where there is one."""
         if self.error:
             return {"error": self.error}
         assert self.first is not None
         return {
-            "ms": 1e3 * statistics.median(self.wall),
-            "cpu_ms": 1e3 * statistics.median(self.cpu),
-            "first_ms": 1e3 * self.first,
+            "ms": 1e3 * statistics.median(self.wall or self.first[:1]),
+            "cpu_ms": 1e3 * statistics.median(self.cpu or self.first[1:]),
+            "first_ms": 1e3 * self.first[0],
             "peak_MiB": self.peak,
             "calls": len(self.wall),
         }
@@ -94,7 +94,7 @@ def take_turns(
 
     Args:
         commands: Command line of each worker, by name.
-        rounds: Turns of each after its first call.
+        rounds: Turns of each after its first call; 0 for steps that take minutes.
         seconds: Least length of a turn; it holds one call at least.
         budget: Seconds after which no round begins.
         timeout: Seconds for one turn.
@@ -122,8 +122,8 @@ def _warm_up(workers: dict[str, Worker], name: str, result: Measurement) -> None
     """The first call, and where it was quick some more: compilers of others watch a few calls."""
     answer = _turn(workers, name, result, 0.0)
     if answer["wall"]:
-        result.first = answer["wall"][0]
-        if result.first < _QUICK:
+        result.first = answer["wall"][0], answer["cpu"][0]
+        if result.first[0] < _QUICK:
             _turn(workers, name, result, 0.5, least=_WARM_UP)
 
 
