@@ -276,7 +276,10 @@ def _networks(atoms: Atoms, model: str) -> tuple[Callable[[], object], Callable[
             energies = network(x)[0]
             torch.autograd.grad(energies.sum(), x)
 
-    script = general_module(potential, "conservative").network
+    frozen = torch.jit.freeze(
+        general_module(potential, "conservative"), ["network"]
+    )  # as OpenMM does
+    script = frozen.network
     others = (s.numbers, s.tags, s.structure, s.cells, s.pairs)
     return (
         lambda: few(lambda x: potential.network(s._replace(positions=x))),
