@@ -8,6 +8,7 @@ all start at one, so that what a layer gives is not scaled yet.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def fit_scale_factors(
 
 def _fit(
     name: str, uses: dict[str, tuple[Tensor | None, Tensor]], fitted: dict[str, float]
-) -> Callable[[nn.Module, tuple[Tensor, Tensor], Tensor], Tensor]:
+) -> Callable[[nn.Module, Any, Any], Any]:
     rows_after, rows_before = uses.get(".".join(name.split(".")[-2:]), (None, None))
 
     def hook(module: nn.Module, inputs: tuple[Scaled, Scaled], output: Scaled) -> Scaled:
