@@ -240,6 +240,8 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         md_many([water()], model, run, steps=1)
     with pytest.raises(InputError, match="replicas: 1, now 2"):
         md_many([water()], model, run, steps=1, replicas=2, restart=True)
+    with pytest.raises(InputError, match="structures: 1, now 2"):
+        md_many([water(), water()], model, run, steps=1, restart=True)
 
 
 def test_a_full_disk_leaves_a_state_to_continue_from(tmp_path: Path) -> None:
