@@ -24,7 +24,7 @@ from torch.utils.flop_counter import flop_registry
 
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.potential import Potential
-from jmp_md.structures import Structures, single_structure
+from jmp_md.structures import Structures, concatenate, single_structure
 
 
 class MultiplyAdds(TorchDispatchMode):
@@ -44,14 +44,11 @@ class MultiplyAdds(TorchDispatchMode):
 
 
 def saved_bytes(potential: Potential, structures: Structures) -> int:
-    """Of tensors that the forward pass keeps, weights and structures left out."""
-    known = {t.untyped_storage().data_ptr() for t in potential.state_dict().values()}
+    """Of tensors that the forward pass keeps for the backward pass."""
     kept: dict[int, int] = {}
 
     def note(t: torch.Tensor) -> torch.Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
     s = structures.to(potential.embedding.weight.device, potential.embedding.weight.dtype)
@@ -76,6 +73,7 @@ def main() -> None:
         cutoff = potential.policy.cutoff
         pairs = find_pairs(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
         s = single_structure(atoms.positions, atoms.numbers, atoms.cell.array, pairs)
+        two = concatenate([s, s])  # what it takes more is per edge; weights are the same
         n_edges = len(edges(potential.policy, atoms)["main"])
         dense = sum(w.numel() for w in edge_weights(potential))
         potential.memory = "fast"
@@ -84,9 +82,9 @@ def main() -> None:
         matrix = counter.total / n_edges
         c = potential.header.architecture
         unit = n_edges * c.emb_size_edge * 4 * c.num_blocks
-        fast = saved_bytes(potential, s) / unit
+        fast = (saved_bytes(potential, two) - saved_bytes(potential, s)) / unit
         potential.memory = "lean"
-        lean = saved_bytes(potential, s) / unit
+        lean = (saved_bytes(potential, two) - saved_bytes(potential, s)) / unit
         print(
             f"{model:16} {n_edges:7d} {dense / 1e6:6.2f} M {matrix / 1e6:6.1f} M "
             f"{matrix / dense / 2:12.2f} {fast:11.1f} {lean:11.1f}",
