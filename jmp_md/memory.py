@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 
 import torch
@@ -11,8 +10,6 @@ import torch
 from jmp_md.nn.config import BackboneConfig
 
 _UNKNOWN = 4 * 2**30
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_LARGE = 2**20
 
 
 def free_memory(device: torch.device) -> int:
@@ -36,15 +33,14 @@ def edges_that_fit(sizes: BackboneConfig, weight: torch.Tensor) -> int:
     return free_memory(weight.device) // 2 // (numbers * weight.element_size())
 
 
-@functools.cache
-def give_back_freed_memory() -> None:
-    """Have the C library return arrays of 1 MiB and more to the system as soon as they are freed.
+def give_back_freed_memory(gradient: torch.Tensor | None = None) -> None:
+    """Have the C library return freed memory to the system; as a hook, where a gradient passes.
 
-    Left to itself, glibc keeps those of up to 32 MiB in its heap, where small objects between
-    them soon forbid to use them again: the process grows to several times what it needs. Later
-    large arrays of this process cost a little more time. Does nothing where there is no glibc.
+    Left to itself, glibc keeps freed arrays of up to 32 MiB in its heap, where small objects
+    between them soon forbid to use them again: the process grows to several times what it needs.
+    Does nothing where there is no glibc.
     """
     try:
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):
         return

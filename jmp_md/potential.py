@@ -12,7 +12,7 @@ from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.memory import edges_that_fit, give_back_freed_memory
+from jmp_md.memory import edges_that_fit
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import mlp_head
 from jmp_md.structures import Structures
@@ -96,12 +96,9 @@ class Potential(nn.Module):
     def _must_save_memory(self, graph: Graph) -> bool:
         """Whether blocks are to be computed again in the backward pass."""
         weight, slots = self.embedding.weight, graph.differ_quadruplet.shape[:2].numel()
-        lean = self.memory == "lean"
         if self.memory == "auto":
-            lean = slots > edges_that_fit(self.header.architecture, weight)
-        if lean and not weight.is_cuda:
-            give_back_freed_memory()
-        return lean
+            return slots > edges_that_fit(self.header.architecture, weight)
+        return self.memory == "lean"
 
     def interaction_energy(self, structures: Structures) -> Tensor:
         """(n_structures,) eV without the constants of :meth:`constant_energies`; differentiable.

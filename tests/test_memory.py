@@ -30,7 +30,6 @@ def test_auto_is_lean_where_memory_is_short(
     free: int, lean: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: free)
-    monkeypatch.setattr("jmp_md.potential.give_back_freed_memory", lambda: None)
     potential = sensitive_potential(POLICY)
     potential.memory = "auto"
     potential.predict(structures_of(molecule("CH3CH2OH"), POLICY.cutoff))
@@ -53,7 +52,6 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20
 
-give_back_freed_memory()
 torch.ones(2**22).sum()
 before, small = resident(), []
 for _ in range(5):
@@ -63,6 +61,7 @@ for _ in range(5):
         small.append(torch.ones(100))
     held = resident()
     del large
+give_back_freed_memory()
 print(held - before, resident() - before)
 """
     done = subprocess.run(

@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from jmp_md.graph.layout import Graph, sum_to_target
+from jmp_md.memory import give_back_freed_memory
 from jmp_md.nn.bases import Bases, BasisProjections, EdgeEmbedding, RadialFeatures
 from jmp_md.nn.config import BackboneConfig
 from jmp_md.nn.interactions import (
@@ -236,6 +237,9 @@ class GemNetOC(nn.Module):
             else:
                 z, f = checkpoint(out_block, h, m, bases, graph, use_reentrant=False)
                 h, m = checkpoint(block, h, m, bases, graph, use_reentrant=False)
+                if m.requires_grad and not m.is_cuda:  # after the block, forward and backward
+                    give_back_freed_memory()
+                    m.register_hook(give_back_freed_memory)
             energy_features.append(z)
             force_features.append(f)
         z, f = self.out_blocks[-1](h, m, bases, graph)
