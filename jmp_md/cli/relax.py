@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 NAME = "relax"
 HELP = "relax structures; exit code 2 where one did not converge"
-_ALONE = ("relax_cell", "keep_symmetry", "trajectory", "log")  # not for many together
+# Not for many together.
+_ALONE = ("relax_cell", "cell_mask", "pressure", "keep_symmetry", "trajectory", "log")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
             write_structures(output, [frozen(ends[i].atoms) for i in good])
             print(f"wrote {output}: {len(good)} of {len(structures)} structures")
     _summarise(output, structures, models, args, ends, time.monotonic() - started)
+    if args.batch_size > 1:
+        shutil.rmtree(_state(args), ignore_errors=True)
     return 0 if all(end.converged for end in ends.values()) else 2
 
 
@@ -154,7 +158,7 @@ def _together(
             about = f"  dropped: {end.error}" if end.error is not None else _line(end)
             print(f"structure {mine[k] + 1} of {len(structures)}: {about.strip()}", flush=True)
 
-        relax_many(
+        relaxed = relax_many(
             [structures[i] for i in mine],
             calculator,
             fmax=args.fmax,
@@ -165,6 +169,7 @@ def _together(
             restart=args.restart,
             progress=note,
         )
+        ends.update(zip(mine, relaxed, strict=True))  # also what was done before a restart
 
 
 def _output(args: argparse.Namespace) -> Path:
