@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.io import read
+from matplotlib.figure import Figure
 from scipy.signal import find_peaks
 
 from jmp_md.calculators.ase import JMPCalculator
@@ -34,6 +35,17 @@ def spectrum(frames: list) -> tuple[np.ndarray, np.ndarray]:
     power = (abs(np.fft.rfft(window * velocities, axis=0)) ** 2).sum(axis=(1, 2))
     wavenumbers = np.fft.rfftfreq(len(frames), INTERVAL * TIMESTEP) / CM_PER_FS
     return wavenumbers, power / power.max()
+
+
+def draw(wavenumbers: np.ndarray, power: np.ndarray, harmonic: np.ndarray) -> None:
+    """``ethanol-spectrum.svg``: spectrum of the dynamics above lines of the normal modes."""
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(wavenumbers, power, lw=1.0, label="dynamics at 300 K")
+    axes.vlines(harmonic, -0.08, 0.0, color="C1", lw=1.2, label="normal modes")
+    axes.set(xlim=(0, 4000), xlabel="wavenumber (cm⁻¹)", ylabel="power, relative", yticks=[])
+    axes.legend(frameon=False)
+    figure.savefig("ethanol-spectrum.svg", metadata={"Date": None})
 
 
 def main() -> None:
@@ -65,6 +77,7 @@ def main() -> None:
     print(f"mean temperature {run.temperature:.0f} K, drift {run.drift:+.4f} meV/atom/ps")
     print("harmonic:", " ".join(f"{frequency:.0f}" for frequency in harmonic), "cm⁻¹")
     print("dynamics:", " ".join(f"{frequency:.0f}" for frequency in wavenumbers[peaks]), "cm⁻¹")
+    draw(wavenumbers, power, harmonic)
     np.savetxt("ethanol-spectrum.csv", np.c_[wavenumbers, power], delimiter=",")
 
 
