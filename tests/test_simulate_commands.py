@@ -85,6 +85,8 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
     assert capsys.readouterr().out.startswith("b.xyz[0]  CH4O  energy ")
     assert main([*command, "--output", "a.xyz"]) == 1
     assert "choose an ending of .csv" in capsys.readouterr().err
+    assert main([*command, "--output", "none/table.csv"]) == 1
+    assert "there is no folder none for table.csv" in capsys.readouterr().err
 
 
 def test_md_runs_and_continues_from_the_command_line(
@@ -129,7 +131,10 @@ def test_md_runs_replicas_and_whole_files(
 
 
 def test_neb_writes_a_path_and_exits_2_where_it_did_not_converge(
-    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+    here: Path,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ends = [molecule("H2O"), molecule("H2O")]
     ends[1].positions[1] += [0.0, 0.3, 0.2]
@@ -143,6 +148,13 @@ def test_neb_writes_a_path_and_exits_2_where_it_did_not_converge(
     assert len(read("a-neb/path.extxyz", index=":")) == 3
     assert main(["neb", "a.xyz", "--model", model]) == 1
     assert "a path needs its two ends" in capsys.readouterr().err
+    loose = [*command, "--no-relax-ends", "--fmax", "1e3", "--output"]
+    assert main([*loose, "unverified"]) == 0
+    monkeypatch.setattr("jmp_md.cli.neb.IMAGINARY", 1000.0)  # so that no mode counts
+    assert main([*loose, "verified", "--verify"]) == 2
+    out = capsys.readouterr().out
+    assert "NOT converged" not in out
+    assert "NOT a transition state" in out
 
 
 def test_vibrations_are_listed_and_written(

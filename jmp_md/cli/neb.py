@@ -11,7 +11,7 @@ from jmp_md.simulate.first_path import INTERPOLATIONS, METHODS, OPTIMIZERS
 from jmp_md.simulate.neb import IMAGINARY, PATH, neb
 
 NAME = "neb"
-HELP = "minimum energy path and barrier; exit code 2 where it did not converge"
+HELP = "minimum energy path and barrier; exit code 2 where it did not converge or --verify fails"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"stopped; continue with --restart --output {output}")
         raise
+    good = result.converged
     how = "converged" if result.converged else "NOT converged"
     print(f"{how} after {result.steps} steps: barrier {result.barrier:.4f} eV, ", end="")
     print(f"from the other side {result.reverse_barrier:.4f} eV")
@@ -67,8 +68,9 @@ def run(args: argparse.Namespace) -> int:
         found = int((result.frequencies < -IMAGINARY).sum())
         if found != 1:
             print(f"NOT a transition state: {found} imaginary frequencies in place of one")
+            good = False
     print(f"wrote {output / PATH}: {len(result.images)} images")
-    return 0 if result.converged else 2
+    return 0 if good else 2
 
 
 def _print_step(step: int, barrier: float, fmax: float) -> None:

@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"cannot write {args.output}: choose an ending of {', '.join(_ENDINGS)}")
     if args.output is not None and args.output.resolve() in [p.resolve() for p in args.structures]:
         raise InputError(f"{args.output} is an input and would be overwritten: choose another")
+    if args.output is not None and not args.output.resolve().parent.is_dir():
+        raise InputError(
+            f"there is no folder {args.output.parent} for {args.output.name}: create it first"
+        )
     structures, rows = [], []
     for path in args.structures:
         for i, atoms in enumerate(read_structures(path)):
@@ -126,7 +130,10 @@ def _write(
                 or f"energy {row['energy_eV']:.6f} eV  fmax {row['fmax_eV_per_A']:.6f} eV/Å"
             )
         return
-    with atomic_write(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with (
+        atomic_write(output) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         if output.suffix == ".csv":
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
