@@ -30,9 +30,10 @@ from jmp_md.simulate.state import load_state
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MOLECULES = {  # model: head, molecule
     "jmp-xs-rmd17-ethanol": (None, "ethanol"),
-    "jmp-xs-rmd17-malonaldehyde": (None, "malonaldehyde"),
+    "jmp-xs-rmd17-malonaldehyde": (None, "malonaldehyde-diketone"),
     "jmp-xs-rmd17-aspirin": (None, "aspirin"),
-    "jmp-xs": ("transition1x", "ethanol"),
+    "jmp-xs-organic": (None, "malonaldehyde"),
+    "jmp-xs": ("qm7x", "ethanol"),
 }
 TEMPERATURE = 300.0
 SETTLED = 0.2  # share of a Langevin run that is left out
