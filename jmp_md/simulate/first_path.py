@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jmp_md.errors import InputError
 from jmp_md.simulate.relax import relax
 
 if TYPE_CHECKING:
+    import numpy as np
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
@@ -28,6 +27,8 @@ def check_path(images: Sequence[Atoms], steps: int, settings: dict[str, Any]) ->
     Raises:
         InputError: Structures that do not go together, or an option that does not exist.
     """
+    import numpy as np
+
     if len(images) < 2:
         raise InputError(f"{len(images)} structure: a path needs its two ends, or three and more")
     first = images[0]
@@ -92,6 +93,7 @@ def first_path(
 
 def _place(path: list[Atoms], interpolate: bool, method: str) -> None:
     """Turn images upon each other and, where asked for, put them on a path between the ends."""
+    import numpy as np
     from ase.build import minimize_rotation_and_translation
     from ase.geometry import find_mic
     from ase.mep import NEB
@@ -122,6 +124,8 @@ def restored_path(given: Sequence[Atoms], arrays: dict[str, np.ndarray]) -> list
     Raises:
         InputError: The state is of other atoms.
     """
+    import numpy as np
+
     if not np.array_equal(arrays["numbers"], given[0].numbers):
         raise InputError(
             f"the saved run is of other atoms, {arrays['numbers'].tolist()}: give the structures "
