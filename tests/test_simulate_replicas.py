@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,14 +204,15 @@ def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
     md_many([water()], calculator(), tmp_path / "whole", **options)
     rng, kills = np.random.default_rng(1), 0
     for _ in range(20):
+        seconds = rng.uniform(0.0, 0.1)  # from the first line of the log on, on any machine
         child = os.fork()
         if child == 0:
+            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+            options["progress"] = lambda step, lines: timer.ident or timer.start()
             try:
                 md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
             finally:
                 os._exit(0)
-        time.sleep(rng.uniform(0.2, 0.5))
-        os.kill(child, signal.SIGKILL)
         if os.waitpid(child, 0)[1] != signal.SIGKILL:
             break
         kills += 1
