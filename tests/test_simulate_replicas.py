@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,17 @@ def test_a_bad_replica_is_dropped_and_the_rest_finish(
     assert again[2].error == results[2].error
 
 
+def die_after(seconds: float) -> Callable[..., None]:
+    """A progress function at whose first call the time to the end of this process begins."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+
+    def progress(step: int, lines: Any) -> None:
+        if timer.ident is None:
+            timer.start()
+
+    return progress
+
+
 def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
     options: dict[str, Any] = {"replicas": 2, "ensemble": "nvt-langevin", "temperature": 500}
     options |= {"steps": 24, "interval": 1, "save_interval": 3, "trajectory": "h5"}
@@ -207,8 +219,7 @@ def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
         seconds = rng.uniform(0.0, 0.1)  # from the first line of the log on, on any machine
         child = os.fork()
         if child == 0:
-            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
-            options["progress"] = lambda step, lines: timer.ident or timer.start()
+            options["progress"] = die_after(seconds)
             try:
                 md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
             finally:
