@@ -19,10 +19,15 @@ _REACH = 1.25  # times the sum of covalent radii, up to where atoms count as bon
 
 def coordination(atoms: Atoms) -> np.ndarray:
     """Bonded neighbours of every atom, by covalent radii: (n_atoms,)."""
+    return np.bincount(bonded_pairs(atoms)[0], minlength=len(atoms))
+
+
+def bonded_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Both atoms of each bond, in either order: pairs within 1.25 times their covalent radii."""
     from ase.neighborlist import natural_cutoffs, neighbor_list
 
-    first = neighbor_list("i", atoms, natural_cutoffs(atoms, mult=_REACH))
-    return np.bincount(first, minlength=len(atoms))
+    first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=_REACH))
+    return first, second
 
 
 def seen(structures: Iterable[Atoms], max_force: float | None) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.units import kB
 from matplotlib.figure import Figure
 
 from jmp_md.report.dynamics import domain_warnings
-from jmp_md.report.page import Report
+from jmp_md.report.page import NAME, Report
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from jmp_md.simulate.eos import EquationOfState
     from jmp_md.simulate.phonons import Phonons
-
-NAME = "report.html"
-_EV_PER_K = 8.617333262e-5  # Boltzmann's constant
 
 
 def phonon_bands(result: Phonons) -> Figure:
@@ -50,7 +48,7 @@ def thermal_properties(result: Phonons) -> Figure:
     left.plot(thermal.temperatures, thermal.free_energy, lw=1.2)
     left.set(xlabel="temperature (K)", ylabel="free energy (eV per cell)")
     for name, values in (("entropy", thermal.entropy), ("heat capacity", thermal.heat_capacity)):
-        right.plot(thermal.temperatures, values / _EV_PER_K, lw=1.2, label=name)
+        right.plot(thermal.temperatures, values / kB, lw=1.2, label=name)
     right.set(xlabel="temperature (K)", ylabel="per cell ($k_B$)", ylim=(0, None))
     right.legend(fontsize="small", frameon=False)
     return figure

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.domain import outside
+from jmp_md.domain import bonded_pairs, outside
 from jmp_md.report.figures import histogram, radial_distribution, time_series
-from jmp_md.report.page import Report
+from jmp_md.report.page import NAME, Report, evenly
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-NAME = "report.html"
 _SAMPLE = 200  # frames that distributions are taken from
 
 
@@ -46,7 +45,7 @@ def write_dynamics_report(
     by_name = {name: log[:, i] for i, name in enumerate(columns)}
     time = by_name["time_fs"] / 1000
     report = Report(f"Molecular dynamics of {formula}", f"{time[-1]:g} ps, {len(frames)} frames")
-    some = [frames[i] for i in _evenly(len(frames), _SAMPLE)]
+    some = [frames[i] for i in evenly(len(frames), _SAMPLE)]
     report.add_warnings(domain_warnings(some, calculator))
     report.add_values(summary)
     report.add_structures(frames, "The trajectory; drag to turn, scroll to zoom")
@@ -121,13 +120,12 @@ def bond_lengths(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Lengths in Å of the bonds of the first frame, by elements: in all frames, in the first.
 
-    Bonds are pairs nearer than 1.25 times the sum of their covalent radii.
+    Bonds are those of :func:`jmp_md.domain.bonded_pairs`.
     """
     from ase.geometry import find_mic
-    from ase.neighborlist import natural_cutoffs, neighbor_list
 
     first = frames[0]
-    i, j = neighbor_list("ij", first, natural_cutoffs(first, mult=1.25))
+    i, j = bonded_pairs(first)
     i, j = np.unique(np.stack([i, j])[:, i < j], axis=1)
     lengths = np.array(
         [find_mic(f.positions[j] - f.positions[i], f.cell, f.pbc)[1] for f in frames]
@@ -154,9 +152,3 @@ def mean_rdf(frames: Sequence[Atoms], bins: int = 150) -> tuple[np.ndarray, np.n
         count, _ = np.histogram(neighbour_list("d", frame, reach), bins=edges)
         g += count / (len(frame) ** 2 / frame.cell.volume * shells)
     return 0.5 * (edges[1:] + edges[:-1]), g / len(frames)
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.figure import Figure
 
+NAME = "report.html"
 _MOST_FRAMES, _MOST_ATOMS = 200, 200_000  # of a 3D view: what a browser turns without effort
 
 
@@ -120,10 +121,14 @@ def _cell(value: Any) -> str:
 
 def _thinned(frames: Sequence[Atoms]) -> Sequence[Atoms]:
     most = max(1, min(_MOST_FRAMES, _MOST_ATOMS // max(len(frames[0]), 1)))
-    if len(frames) <= most:
-        return frames
-    last = len(frames) - 1
-    return [frames[round(i * last / max(most - 1, 1))] for i in range(most)]
+    return [frames[i] for i in evenly(len(frames), most)]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` places, evenly spread from the first to the last."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / max(most - 1, 1)) for i in range(most)]
 
 
 def _xyz(frames: Sequence[Atoms]) -> str:

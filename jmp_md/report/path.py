@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.report.dynamics import NAME, domain_warnings
+from jmp_md.report.dynamics import domain_warnings
 from jmp_md.report.figures import energy_path
-from jmp_md.report.page import Report
+from jmp_md.report.page import NAME, Report
 
 if TYPE_CHECKING:
     import numpy as np
