@@ -1,7 +1,7 @@
 """Energy drift, temperature and equipartition of the shipped models, by replicas in one batch.
 
-    python benchmarks/drift_models.py --minutes 30 --folder /tmp/drift
-    python benchmarks/drift_models.py --minutes 30 --folder /tmp/drift      # goes on where it was
+    python benchmarks/drift_models.py --minutes 30 --folder FOLDER
+    python benchmarks/drift_models.py --minutes 30 --folder FOLDER      # goes on where it was
 
 Every model moves replicas of its molecule at 300 K, without a thermostat (the drift of the total
 energy, a slope for each replica) and, half as long, with Langevin dynamics (the temperature, of

@@ -1,6 +1,6 @@
 """The data path of pre-training at the paper's size: 120 million structures in four data sets.
 
-    python benchmarks/index_scale.py --data PRETRAIN --folder /tmp/scale
+    python benchmarks/index_scale.py --data PRETRAIN --folder FOLDER
 
 Real records of the demonstration mix fill one shard of 100,000 structures for each data set; hard
 links to it make up the sizes of the paper. To the index, the sampler and the reader these are
