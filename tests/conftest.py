@@ -24,3 +24,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of reference data is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "home"))
+    return tmp_path

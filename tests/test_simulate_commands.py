@@ -20,14 +20,6 @@ from jmp_md.simulate.singlepoint import singlepoint
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "home"))
-    return tmp_path
-
-
-@pytest.fixture
 def model(here: Path) -> str:
     return str(write_model(here, head={"elements": (1, 6, 8)}))
 

@@ -117,14 +117,6 @@ def test_what_cannot_be_strained_is_refused() -> None:
         elastic(bulk("Si"), direct, relax=False)
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "home"))
-    return tmp_path
-
-
 def test_the_command_writes_the_constants(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(write_model(here, graph=SMALL, head={"elements": (14,)}))
     write("si.cif", bulk("Si"))

@@ -102,14 +102,6 @@ def test_what_has_no_minimum_is_refused() -> None:
         eos(copper(4.6), EMT(), strain=0.02)
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "home"))
-    return tmp_path
-
-
 def test_the_command_writes_a_figure_and_numbers(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

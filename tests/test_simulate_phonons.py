@@ -228,14 +228,6 @@ def test_molecules_are_refused() -> None:
         phonons(bulk("Cu", a=0.3), EMT())
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "home"))
-    return tmp_path
-
-
 def test_the_command_writes_files_and_a_report(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
