@@ -6,6 +6,7 @@ with the double backward of conservative forces, and adds no dependency.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -94,8 +95,13 @@ def join(device: str) -> Ranks:
 
 
 def leave() -> None:
-    """End this process' part in the run."""
+    """End this process' part in the run, whose models the caller has dropped.
+
+    A model of DistributedDataParallel that outlives the group ends its threads while it holds
+    Python's lock, for which one of them may wait: the process hangs.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -66,16 +66,28 @@ def train(
     try:
         logs = {"tensorboard": tensorboard, "wandb": wandb}
         options = {"workers": workers, "shard": shard, **logs}
-        trainer, test = _prepare(recipe, data, output, ranks, options)
-        if resume:
-            trainer.resume()
-        _run(trainer, max_minutes)
-        model = output / MODEL_FILE
-        if ranks.rank == 0:
-            finish(trainer, data, test)
-        return model
+        _train(recipe, data, output, ranks, options, resume, max_minutes)
     finally:
         leave()
+    return output / MODEL_FILE
+
+
+def _train(
+    recipe: AnyRecipe,
+    data: Path,
+    output: Path,
+    ranks: Ranks,
+    options: dict[str, Any],
+    resume: bool,
+    max_minutes: float | None,
+) -> None:
+    """The run itself; on return its model is gone, as :func:`leave` needs it."""
+    trainer, test = _prepare(recipe, data, output, ranks, options)
+    if resume:
+        trainer.resume()
+    _run(trainer, max_minutes)
+    if ranks.rank == 0:
+        finish(trainer, data, test)
 
 
 def _run(trainer: Trainer, max_minutes: float | None) -> None:
