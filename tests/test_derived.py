@@ -82,11 +82,11 @@ def test_frozen_weights_are_joined_once_and_others_each_time() -> None:
         return joined(weights, gain)
 
     derived, weight = Derived(), torch.nn.Parameter(torch.eye(2), requires_grad=False)
-    assert derived(make, [weight], 2.0) is derived(make, [weight], 2.0)
+    assert derived.of(make, [weight], 2.0) is derived.of(make, [weight], 2.0)
     assert calls == 1
-    assert torch.equal(derived(make, [weight], 3.0), 3.0 * weight)
+    assert torch.equal(derived.of(make, [weight], 3.0), 3.0 * weight)
     weight.requires_grad_()
-    assert derived(make, [weight], 3.0).requires_grad
+    assert derived.of(make, [weight], 3.0).requires_grad
     assert calls == 3
 
 

@@ -40,7 +40,7 @@ def verify(path: Path, potential: Potential, info: ExportInfo) -> None:
 
 
 def _verify_package(package: Potential, potential: Potential, info: ExportInfo) -> None:
-    _, _, batch = _sample_batch(potential)
+    _, _, batch = sample_batch(potential)
     direct = info.forces == "direct"
     got, expected = (
         p.predict(batch, direct=direct, stress=not direct) for p in (package, potential)
@@ -51,7 +51,7 @@ def _verify_package(package: Potential, potential: Potential, info: ExportInfo) 
         _compare("stress", got.stress[1:], expected.stress[1:], info)
 
 
-def _sample_batch(potential: Potential) -> tuple[_Sample, _Sample, Structures]:
+def sample_batch(potential: Potential) -> tuple[_Sample, _Sample, Structures]:
     """A molecule, a crystal with a small cell, and both in a batch."""
     elements = list(potential.head.references or potential.head.elements or (1, 6, 8))
     numbers = [elements[i % len(elements)] for i in range(7)]
@@ -63,7 +63,7 @@ def _sample_batch(potential: Potential) -> tuple[_Sample, _Sample, Structures]:
 
 
 def _verify_general(module: torch.jit.ScriptModule, potential: Potential, info: ExportInfo) -> None:
-    molecule, crystal, batch = _sample_batch(potential)
+    molecule, crystal, batch = sample_batch(potential)
     direct = info.forces == "direct"
     # The same batch: shapes decide how single precision rounds. The molecule's stress is void.
     expected = potential.predict(batch, direct=direct, stress=not direct)

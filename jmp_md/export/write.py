@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from jmp_md.checkpoints.native import atomic_write
 from jmp_md.checkpoints.packaged import PACKAGE_SUFFIX
 from jmp_md.errors import InputError
 from jmp_md.export.module import ExportedPotential, OpenMMEnergy, OpenMMForces
-from jmp_md.export.verify import verify
+from jmp_md.export.verify import sample_batch, verify
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
+from jmp_md.nn.layers import derive_all
 from jmp_md.potential import Potential
 
 _SUFFIXES = {"torchscript": ".pt", "aoti": PACKAGE_SUFFIX}
@@ -147,6 +149,10 @@ def general_module(potential: Potential, forces: str) -> torch.jit.ScriptModule:
         return potential.module
     if isinstance(potential, FixedPotential):
         raise InputError(f"the package of model {potential.header.name!r} is no TorchScript")
+    potential = deepcopy(potential)
+    *_, sample = sample_batch(potential)
+    # Force heads run whenever the network does.
+    derive_all(potential, lambda: potential.predict(sample, forces=False))
     return torch.jit.script(ExportedPotential(potential, forces == "direct").eval())
 
 

@@ -80,16 +80,16 @@ class InteractionBlock(nn.Module):
 
     def _dense_on_edges(self, m: Scaled) -> tuple[Scaled, Scaled, Scaled, Scaled]:
         """``dense_ca`` and the first layers of three passes, which all act on m, in one product."""
-        weights = [
-            self.dense_ca.linear.weight,
-            self.trip_interaction.dense_ba.linear.weight,
-            self.quad_interaction.dense_db.linear.weight,
-            self.edge_atom_interaction.dense_ba.linear.weight,
-        ]
         if torch.jit.is_scripting():
-            weight = joined(weights, m.gain)
+            weight = self._on_edges.kept
         else:
-            weight = self._on_edges(joined, weights, m.gain)
+            layers = [
+                self.dense_ca,
+                self.trip_interaction.dense_ba,
+                self.quad_interaction.dense_db,
+                self.edge_atom_interaction.dense_ba,
+            ]
+            weight = self._on_edges.of(joined, [layer.linear.weight for layer in layers], m.gain)
         x = sigma(functional.linear(m.value, weight))
         parts = x.value.chunk(4, dim=1)
         return (

@@ -108,13 +108,12 @@ class EdgeEmbedding(nn.Module):
         self._on_atoms, self._on_edges = Derived(), Derived()
 
     def forward(self, h: Scaled, x: Scaled, edges: Edges) -> Scaled:
-        weight = [self.dense.linear.weight]
         if torch.jit.is_scripting():
-            on_atoms = self._atom_columns(weight, h.gain)
-            on_edges = self._edge_columns(weight, x.gain)
+            on_atoms, on_edges = self._on_atoms.kept, self._on_edges.kept
         else:
-            on_atoms = self._on_atoms(self._atom_columns, weight, h.gain)
-            on_edges = self._on_edges(self._edge_columns, weight, x.gain)
+            weight = [self.dense.linear.weight]
+            on_atoms = self._on_atoms.of(self._atom_columns, weight, h.gain)
+            on_edges = self._on_edges.of(self._edge_columns, weight, x.gain)
         from_source, from_target = functional.linear(h.value, on_atoms).chunk(2, dim=1)
         from_atoms = from_source.index_select(0, edges.source)
         from_atoms = from_atoms + from_target.index_select(0, edges.target)
@@ -283,7 +282,9 @@ class Bases(nn.Module):
         Main edges: five filters, circular factors of e2e and a2e, spherical factors, and those of
         closing triplets. Atom-edge edges: a filter and circular factors.
         """
-        main: list[Tensor] = [
+        if torch.jit.is_scripting():
+            return self._on_main.kept, self._on_atom_edge.kept, self._on_quadruplet.kept
+        main = [
             self.mlp_rbf_tint.linear.weight,
             self.mlp_rbf_qint.linear.weight,
             self.mlp_rbf_eaint.linear.weight,
@@ -293,18 +294,11 @@ class Bases(nn.Module):
             self.mlp_cbf_aeint.weight,
             self.mlp_sbf_qint.weight,
         ]
-        atom_edge: list[Tensor] = [self.mlp_rbf_aeint.linear.weight, self.mlp_cbf_eaint.weight]
-        quadruplet: list[Tensor] = [self.mlp_cbf_qint.weight]
-        if torch.jit.is_scripting():
-            return (
-                self._join_main(main, 1.0),
-                self._join_circular(atom_edge, 1.0),
-                self._join_circular(quadruplet, 1.0),
-            )
+        atom_edge = [self.mlp_rbf_aeint.linear.weight, self.mlp_cbf_eaint.weight]
         return (
-            self._on_main(self._join_main, main),
-            self._on_atom_edge(self._join_circular, atom_edge),
-            self._on_quadruplet(self._join_circular, quadruplet),
+            self._on_main.of(self._join_main, main),
+            self._on_atom_edge.of(self._join_circular, atom_edge),
+            self._on_quadruplet.of(self._join_circular, [self.mlp_cbf_qint.weight]),
         )
 
     def _join_main(self, weights: list[Tensor], gain: float) -> Tensor:

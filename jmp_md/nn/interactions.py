@@ -37,8 +37,10 @@ class EdgePass(nn.Module):
     def up(self, y: Scaled, ca: Tensor, ac: Tensor) -> Scaled:
         """Both side by side, (n_edges, 2 * emb_edge), from the two weights."""
         if torch.jit.is_scripting():
-            return sigma(functional.linear(y.value, joined([ca, ac], y.gain)))
-        return sigma(functional.linear(y.value, self._up(joined, [ca, ac], y.gain)))
+            weight = self._up.kept
+        else:
+            weight = self._up.of(joined, [ca, ac], y.gain)
+        return sigma(functional.linear(y.value, weight))
 
 
 class EdgeToEdge(EdgePass):

@@ -71,27 +71,39 @@ def product(factors: list[Tensor], gain: float) -> Tensor:
     return factors[0] * (factors[1] * gain)
 
 
-class Derived:
+class Derived(nn.Module):
     """A tensor made from weights, kept while they are frozen and unchanged.
 
     From weights of more than ``LARGEST`` numbers it is made anew: the layers that use it take far
-    longer. TorchScript does not get here; it calls ``make``.
+    longer. TorchScript does not get here; it reads what :func:`derive_all` has left in ``kept``.
+
+    Attributes:
+        kept: The tensor; empty before it is first made.
     """
 
     LARGEST = 512 * 512
 
+    kept: Tensor
+    __jit_ignored_attributes__ = ["_sources", "_stamp"]
+
     def __init__(self) -> None:
+        super().__init__()
+        # Not on the device "meta", where networks are built: no file fills this.
+        self.register_buffer("kept", torch.empty(0, device="cpu"), persistent=False)
         self._stamp: list[object] = []
         self._sources: list[Tensor] = []
-        self._kept: Tensor | None = None
+        self._keep_always = False
 
-    def __call__(
+    def of(
         self,
         make: Callable[[list[Tensor], float], Tensor],
         weights: list[Tensor],
         gain: float = 1.0,
     ) -> Tensor:
         """``make(weights, gain)``, which must depend on nothing that changes but these."""
+        if self._keep_always:
+            self.kept, self._sources = make(weights, gain).detach(), weights
+            return self.kept
         # Compilers and other observers must see what the result depends on.
         if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
             return make(weights, gain)
@@ -100,18 +112,38 @@ class Derived:
                 return make(weights, gain)
         stamp: list[object] = [(w.data_ptr(), w._version, w.dtype) for w in weights]
         stamp.append(gain)
-        if self._kept is None or stamp != self._stamp:
+        if stamp != self._stamp:
             with torch.no_grad():
-                self._kept = make(weights, gain)
+                self.kept = make(weights, gain).detach()  # may be a parameter itself
             # Held, so that no other tensor can come to lie at the same address.
             self._stamp, self._sources = stamp, [w.detach() for w in weights]
-        return self._kept
+        return self.kept
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
         return Derived()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return Derived, ()
+
+
+def derive_all(network: nn.Module, run: Callable[[], object]) -> None:
+    """Replace weights by the tensors derived from them, of which TorchScript uses nothing else.
+
+    Args:
+        network: A network that is to be scripted and nothing else.
+        run: Runs it, through all of its layers.
+    """
+    parts = [module for module in network.modules() if isinstance(module, Derived)]
+    for part in parts:
+        part._keep_always = True
+    with torch.no_grad():
+        run()
+    sources = {id(w) for part in parts for w in part._sources}
+    for part in parts:
+        part._keep_always, part._sources = False, []
+    for parameter in network.parameters():
+        if id(parameter) in sources:
+            parameter.data = parameter.new_empty(0)
 
 
 class Dense(nn.Module):
@@ -127,17 +159,19 @@ class Dense(nn.Module):
     def forward(self, x: Scaled) -> Scaled:
         if not self.activation:
             return Scaled(self.linear(x.value), x.gain)
-        weights = [self.linear.weight]
         if torch.jit.is_scripting():
-            return sigma(functional.linear(x.value, joined(weights, x.gain)))
-        return sigma(functional.linear(x.value, self._derived(joined, weights, x.gain)))
+            weight = self._derived.kept
+        else:
+            weight = self._derived.of(joined, [self.linear.weight], x.gain)
+        return sigma(functional.linear(x.value, weight))
 
     def times(self, factor: Tensor, x: Tensor) -> Tensor:
         """factor * W x, for a factor of one number."""
-        factors = [self.linear.weight, factor]
         if torch.jit.is_scripting():
-            return functional.linear(x, product(factors, 1.0))
-        return functional.linear(x, self._derived(product, factors))
+            weight = self._derived.kept
+        else:
+            weight = self._derived.of(product, [self.linear.weight, factor])
+        return functional.linear(x, weight)
 
 
 class Layers(nn.Sequential):
