@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Derived(nn.Module):
     LARGEST = 512 * 512
 
     kept: Tensor
-    __jit_ignored_attributes__ = ["_sources", "_stamp"]
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["_sources", "_stamp"]
 
     def __init__(self) -> None:
         super().__init__()
