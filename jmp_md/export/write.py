@@ -149,10 +149,10 @@ def general_module(potential: Potential, forces: str) -> torch.jit.ScriptModule:
         return potential.module
     if isinstance(potential, FixedPotential):
         raise InputError(f"the package of model {potential.header.name!r} is no TorchScript")
-    potential = deepcopy(potential)
+    potential, weight = deepcopy(potential), potential.embedding.weight
     *_, sample = sample_batch(potential)
-    # Force heads run whenever the network does.
-    derive_all(potential, lambda: potential.predict(sample, forces=False))
+    sample = sample.to(weight.device, weight.dtype)
+    derive_all(potential, lambda: potential.network(sample))
     return torch.jit.script(ExportedPotential(potential, forces == "direct").eval())
 
 
