@@ -75,6 +75,7 @@ class Case:
             timestep=timestep,
             steps=done + steps,
             restart=True,
+            report=False,
             **options,
         )
 

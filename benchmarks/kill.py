@@ -122,7 +122,15 @@ class Replicas(Trial):
     def run(self, folder: Path) -> None:
         options: dict[str, Any] = {"ensemble": "nve", "steps": 60, "interval": 1}
         options |= {"save_interval": 5, "trajectory": "h5"}
-        md_many([self.shaken(0)], self.calculator, folder, replicas=3, restart=True, **options)
+        md_many(
+            [self.shaken(0)],
+            self.calculator,
+            folder,
+            replicas=3,
+            restart=True,
+            report=False,
+            **options,
+        )
 
     def check(self, folder: Path, whole: Path, count: Count) -> None:
         for own in sorted(folder.glob("replica-*")):

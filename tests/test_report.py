@@ -7,17 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.velocitydistribution import Stationary
 from factories import random_potential
 
+from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import coordination, outside, seen
 from jmp_md.report import Report
-from jmp_md.report.dynamics import bond_lengths, mean_rdf, write_dynamics_report
+from jmp_md.report.dynamics import (
+    bond_lengths,
+    element_temperatures,
+    mean_rdf,
+    write_dynamics_report,
+)
 from jmp_md.report.figures import parity
 from jmp_md.simulate.md import COLUMNS
+from jmp_md.simulate.replicas import md_many
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -167,3 +175,34 @@ def test_a_browser_draws_the_3d_view(tmp_path: Path) -> None:
     [view] = [tag for tag in tags.named("div") if tag.get("class") == "view"]
     assert view["data-ready"] == "true"
     assert any(tag.get("type") == "range" for tag in tags.named("input"))
+
+
+def test_temperatures_of_elements_are_those_of_their_velocities() -> None:
+    atoms = molecule("CH3CH2OH")
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(4000):
+        frame = atoms.copy()
+        thermal = np.sqrt(frame.get_masses() * units.kB * 300)[:, None]
+        frame.set_momenta(thermal * rng.normal(size=(len(frame), 3)))
+        Stationary(frame, preserve_temperature=False)
+        frames.append(frame)
+    found = element_temperatures(frames)
+    assert list(found) == ["C", "O", "H"]
+    assert list(found.values()) == pytest.approx([300.0] * 3, rel=0.03)
+    hot = frames[:100]
+    for frame in hot:
+        frame.arrays["momenta"][frame.symbols == "O"] *= 2
+    assert element_temperatures(hot)["O"] > 3 * element_temperatures(frames)["O"]
+    assert element_temperatures([atoms]) == {}
+
+
+def test_the_report_of_replicas_has_the_figures_of_all(tmp_path: Path) -> None:
+    calculator = JMPCalculator(random_potential(), dtype="float64", device="cpu")
+    structures = [molecule("H2O"), molecule("CO2")]
+    md_many(structures, calculator, tmp_path, replicas=2, steps=6, interval=1)
+    tags = Tags((tmp_path / "report.html").read_text(encoding="utf-8"))
+    captions = [str(image["alt"]) for image in tags.named("img")]
+    assert sum("Temperature of all replicas" in caption for caption in captions) == 1
+    assert sum("Lengths of the bonds" in caption for caption in captions) == 2
+    assert len([tag for tag in tags.named("div") if tag.get("class") == "view"]) == 2

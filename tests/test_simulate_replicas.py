@@ -194,6 +194,9 @@ def test_a_bad_replica_is_dropped_and_the_rest_finish(
     assert table(results[0].log)["total_eV"] == pytest.approx(alone["total_eV"], abs=1e-9)
     summary = json.loads((tmp_path / "all/summary.json").read_text())
     assert set(summary["results"]["dropped"]) == {"1", "2"}
+    page = (tmp_path / "all/report.html").read_text(encoding="utf-8")
+    assert "3 replicas, 2 dropped" in page
+    assert "replica 2 was dropped after step 4: it exploded" in page
     again = md_many(structures, calculator(), tmp_path / "all", steps=10, restart=True, **options)
     assert [result.steps for result in again] == [10, 0, 4]
     assert again[2].error == results[2].error

@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         action=argparse.BooleanOptionalAction,
-        help="write report.html of a single run, default: yes",
+        help="write report.html, default: yes",
     )
     parser.set_defaults(**(md.__kwdefaults__ or {}))
 
@@ -123,6 +123,7 @@ def _run_many(
         replicas=args.replicas,
         steps=options["steps"],
         restart=options["restart"],
+        report=options["report"],
         progress=_print_lines,
         **own,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-_SAMPLE = 200  # frames that distributions are taken from
+SAMPLE = 200  # frames that distributions are taken from
 
 
 def write_dynamics_report(
@@ -45,12 +45,17 @@ def write_dynamics_report(
     by_name = {name: log[:, i] for i, name in enumerate(columns)}
     time = by_name["time_fs"] / 1000
     report = Report(f"Molecular dynamics of {formula}", f"{time[-1]:g} ps, {len(frames)} frames")
-    some = [frames[i] for i in evenly(len(frames), _SAMPLE)]
+    some = [frames[i] for i in evenly(len(frames), SAMPLE)]
     report.add_warnings(domain_warnings(some, calculator))
     report.add_values(summary)
     report.add_structures(frames, "The trajectory; drag to turn, scroll to zoom")
     _add_series(report, time, by_name, summary)
-    _add_structure(report, some)
+    elements = element_temperatures(some)
+    if elements:
+        report.add_table(("element", "mean temperature (K)"), elements.items())
+    report.add_heading("Structure")
+    add_structure(report, some)
+    add_forces(report, some)
     path = folder / NAME
     report.write(path)
     return path
@@ -97,22 +102,46 @@ def _add_series(
     )
 
 
-def _add_structure(report: Report, frames: Sequence[Atoms]) -> None:
-    report.add_heading("Structure")
+def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
+    """Mean kinetic temperature in K of each element; empty without momenta or with constraints.
+
+    Equipartition gives all the same. A molecule at rest as a whole has 3 - 3 m / M degrees of
+    freedom for an atom of mass m, with M the mass of all; rotations are not taken out.
+    """
+    from ase import units
+
+    first = frames[0]
+    momenta = np.array([frame.get_momenta() for frame in frames])
+    if first.constraints or len(first) < 2 or not momenta.any():
+        return {}
+    masses = first.get_masses()
+    freedom = 3 - 3 * masses / masses.sum()
+    twice = (momenta**2).sum(axis=2).mean(axis=0) / masses / units.kB
+    symbols = np.array(first.get_chemical_symbols())
+    kinds = dict.fromkeys(symbols.tolist())
+    return {s: float(twice[symbols == s].sum() / freedom[symbols == s].sum()) for s in kinds}
+
+
+def add_structure(report: Report, frames: Sequence[Atoms]) -> None:
+    """Add the distribution of bond lengths and, of crystals, that of all distances."""
     bonds, at_start = bond_lengths(frames)
     if bonds:
         report.add_figure(
             histogram(bonds, "bond length (Å)", at_start),
             "Lengths of the bonds of the first frame during the run; marks are the first frame",
         )
-    if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
-        forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
-        report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
     if frames[0].pbc.all():
         distances, g = mean_rdf(frames)
         report.add_figure(
             radial_distribution(distances, g), "Radial distribution function of all atoms"
         )
+
+
+def add_forces(report: Report, frames: Sequence[Atoms]) -> None:
+    """Add the distribution of forces, where all frames have them."""
+    if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
+        forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
+        report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
 
 
 def bond_lengths(

@@ -46,6 +46,7 @@ def md_many(
     replicas: int = 1,
     steps: int = 1000,
     restart: bool = False,
+    report: bool = True,
     progress: Progress | None = None,
     **options: Any,
 ) -> list[ReplicaResult]:
@@ -63,6 +64,7 @@ def md_many(
         replicas: Runs of each structure, with seeds of their own.
         steps: Length of the runs, counted from their start also when they are continued.
         restart: Continue the runs in ``output``; those that never got to a state start anew.
+        report: Write ``report.html`` at the end.
         progress: Called with the step and the new lines of all logs.
         options: Those of :func:`~jmp_md.simulate.md.md`; ensembles that change the cell are not
             among them.
@@ -108,6 +110,12 @@ def md_many(
         },
         seconds=time.monotonic() - started,
     )
+    if report:
+        from jmp_md.report.replicas import write_replicas_report
+
+        about = {**settings["model"], **settings, "model": None, "steps": steps}
+        known = {name: value for name, value in about.items() if value is not None}
+        write_replicas_report(folder, results, known, calculator)
     return results
 
 
