@@ -116,13 +116,14 @@ def how_to_get(model: KnownModel) -> str:
 def training_command(model: KnownModel) -> str:
     """What trains a model with an installed recipe; empty where there is none.
 
-    The most specific recipe is taken: the model's own, that of a small model's task, then that of
-    the data set, which is for the large models and told the base and the molecule.
+    The most specific recipe is taken: the model's own, that of a small model's task, that of the
+    data set for small models, then that for the large ones, which is told the base.
     """
     folder = resources.files("jmp_md.training") / "recipes"
     data_set = model.task.partition("-")[0]
     small = model.base in ("", _SMALL.name)
-    for stem in (model.name, model.task if small else "", data_set):
+    general = f"{data_set}-xs" if small else data_set
+    for stem in (model.name, model.task if small else "", general, data_set):
         if stem and (folder / f"{stem}.yaml").is_file():
             break
     else:
@@ -130,10 +131,11 @@ def training_command(model: KnownModel) -> str:
     words = [f"jmp-md train {stem}"]
     if stem == data_set and model.base:
         words.append(f"--set model.base={model.base}")
-        if model.task in _MOLECULES:
-            words.append(f"--set model.molecule={_MOLECULES[model.task]}")
-        if small:  # its graphs are its own, and the paper's factors are not for its size
-            words.append("--set model.graph={} --set optimiser.layer_factors={}")
+    if stem in (general, data_set) and model.task in _MOLECULES:
+        words.append(f"--set model.molecule={_MOLECULES[model.task]}")
+    if stem == data_set and model.base and small:
+        # Its graphs are its own, and the paper's factors are not for its size.
+        words.append("--set model.graph={} --set optimiser.layer_factors={}")
     return " ".join([*words, "--data DIR"])
 
 
