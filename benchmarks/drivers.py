@@ -4,6 +4,7 @@
     python benchmarks/drivers.py relax examples/ethanol.xyz --model jmp-xs-rmd17-ethanol
     python benchmarks/drivers.py md                     # 32 replicas, Langevin
     python benchmarks/drivers.py neb [A.xyz B.xyz]      # our band and ASE's; malonaldehyde's proton
+    python benchmarks/drivers.py vibrations [A.xyz]     # our frequencies and ASE's; malonaldehyde
 
 Both ways use the same weights and precision. Times are those of this process (``--clock cpu``,
 where others work on the machine) or of the wall; the loop runs over some of the structures only.
@@ -28,12 +29,14 @@ from ase.collections import g2
 from ase.io import read
 from ase.md.langevin import Langevin
 from ase.mep import NEB
+from ase.vibrations import Vibrations
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.simulate.many import relax_many
 from jmp_md.simulate.neb import neb
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.replicas import md_many
+from jmp_md.simulate.vibrations import vibrations
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -185,10 +188,38 @@ def compare_bands(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     print(f"{theirs_s / ours_s:.1f}x", flush=True)
 
 
+def compare_vibrations(args: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Print the largest difference between our frequencies and ASE's, and times."""
+    calculator = JMPCalculator(args.model, head=args.head, dtype="float64")
+    atoms = read(args.structures[0]) if args.structures else malonaldehyde()[0]
+    atoms.calc = calculator
+    atoms = relax(atoms, fmax=1e-4, steps=1000).atoms
+    ours, ours_s = timed(lambda: vibrations(atoms, calculator), clock)
+    atoms.calc = calculator
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = Vibrations(atoms, name=f"{folder}/vib")
+        _, theirs_s = timed(theirs.run, clock)
+        expected = np.sort(theirs.get_frequencies().real)[-len(ours.frequencies) :]
+    apart = np.abs(ours.frequencies - expected)
+    print(
+        f"{len(expected)} frequencies, {expected[0]:.1f} to {expected[-1]:.1f} cm-1: at most "
+        f"{apart.max():.1e} apart"
+    )
+    print(f"time: ours {ours_s:.2f} s, ASE's {theirs_s:.2f} s: {theirs_s / ours_s:.1f}x")
+
+
+COMPARE = {
+    "relax": compare_relaxations,
+    "md": compare_dynamics,
+    "neb": compare_bands,
+    "vibrations": compare_vibrations,
+}
+
+
 def main() -> None:
     """Print the table that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("driver", choices=("relax", "md", "neb"))
+    parser.add_argument("driver", choices=list(COMPARE))
     parser.add_argument("structures", nargs="*", default=[], help="default: G2, ethanol")
     parser.add_argument("--model", default="jmp-xs")
     parser.add_argument("--head", default=None, help="default: qm7x, of jmp-xs")
@@ -206,14 +237,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.model == "jmp-xs":
         args.head = args.head or "qm7x"
-    if args.driver == "neb":
+    if args.driver in ("neb", "vibrations"):
         args.dtype = "float64"
     torch.set_num_threads(args.threads)
     versions = f"torch {torch.__version__}, ase {ase.__version__}"
     print(f"{args.model}, {args.dtype}, {versions}, {args.threads} threads, {args.clock} time")
     print(f"{sys.platform}, fmax {args.fmax} eV/Å")
-    compare = {"relax": compare_relaxations, "md": compare_dynamics, "neb": compare_bands}
-    compare[args.driver](args, CLOCKS[args.clock])
+    COMPARE[args.driver](args, CLOCKS[args.clock])
 
 
 if __name__ == "__main__":
