@@ -157,6 +157,7 @@ class JMPCalculator(Calculator):
             PropertyNotImplementedError: Stress where there is none.
         """
         super().calculate(atoms, properties, system_changes)
+        self.results = {}  # those of another structure, should this one be refused
         if "stress" in properties:
             self._require_stress()
         prediction = self._predict(not {"forces", "stress"}.isdisjoint(properties))

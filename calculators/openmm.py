@@ -24,7 +24,7 @@ from jmp_md.errors import InputError
 from jmp_md.export.write import choose_forces
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
-from jmp_md.validate import check_structure, foreign_formula
+from jmp_md.validate import check_numbers, foreign_formula
 
 try:
     import openmm
@@ -104,7 +104,9 @@ def jmp_force(
         dtype=DTYPES[dtype],
         device="cpu" if backend == "torch" else device,
     )
-    _check_numbers(numbers, potential)
+    check_numbers(numbers, potential.header, potential.head)
+    if message := foreign_formula(numbers, potential.header):
+        warnings.warn(message, stacklevel=2)
     interaction = Interaction(
         potential,
         numbers,
@@ -214,12 +216,3 @@ def create_mixed_system(
         options["parameter"] = INTERPOLATE
     mixed.addForce(jmp_force(model, topology, atoms=atoms, **options))  # type: ignore[arg-type]
     return mixed
-
-
-def _check_numbers(numbers: np.ndarray, potential: Potential) -> None:
-    """The checks of the ASE calculator that need no positions."""
-    unset = np.zeros((len(numbers), 3))
-    header, head = potential.header, potential.head
-    check_structure(unset, numbers, np.zeros((3, 3)), np.zeros(3, bool), header, head)
-    if message := foreign_formula(numbers, header):
-        warnings.warn(message, stacklevel=3)

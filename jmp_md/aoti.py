@@ -99,7 +99,8 @@ def step_result(outputs: Sequence[Tensor], graph: Graph) -> StepResult:
 def weights(potential: Potential) -> dict[str, Tensor]:
     """What a package without weights takes before the inputs of the graph."""
     everything = {**dict(potential.named_parameters()), **dict(potential.named_buffers())}
-    return {name: x for name, x in everything.items() if name != "references"}
+    # Kept tensors come and go; compiled code makes them from the weights.
+    return {n: x for n, x in everything.items() if n != "references" and not n.endswith(".kept")}
 
 
 def network_step(potential: Potential, gradient: bool) -> Step:

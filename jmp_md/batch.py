@@ -12,7 +12,7 @@ import torch
 from jmp_md.errors import InputError
 from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.memory import edges_that_fit
+from jmp_md.memory import edges_that_fit, is_out_of_memory
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate
 
@@ -20,7 +20,6 @@ from jmp_md.structures import Structures, concatenate
 _MOST_EDGES, _MOST_EDGES_CUDA = 4_096, 262_144
 # Empty slots that take as long as a call of its own takes before it computes anything.
 _CALL, _CALL_CUDA = 370, 30_000
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +128,7 @@ class BatchPredictor:
             try:
                 found = self._results([items[i] for i in batch])
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 found = []  # go on outside: the traceback of the error keeps tensors alive
             if not found and len(batch) > 1:
@@ -202,13 +201,6 @@ def _split(prediction: Prediction, sizes: Sequence[int]) -> Iterator[Result]:
 
 def _is_finite(prediction: Prediction) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in prediction if t is not None)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    message = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in message for words in _OUT_OF_MEMORY
-    )
 
 
 def _too_large(item: Item) -> Result:

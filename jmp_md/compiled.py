@@ -33,6 +33,7 @@ from jmp_md.aoti import (
     weights,
 )
 from jmp_md.graph.layout import Graph
+from jmp_md.memory import is_out_of_memory
 from jmp_md.models.registry import cache_dir
 from jmp_md.potential import Potential
 
@@ -80,6 +81,8 @@ class CompiledNetwork:
                     self._steps[gradient] = self._prepare(inputs, gradient)
                 outputs = self._steps[gradient](*self._weights, *inputs)
         except Exception as error:  # whatever a compiler may raise
+            if is_out_of_memory(error):
+                raise
             self.failure = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(
                 f"model {self._potential.header.name!r} runs in eager mode, not compiled: "

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 
 from jmp_md.batch import BatchPredictor, Item, Result
-from jmp_md.checkpoints.exported import DTYPES
+from jmp_md.checkpoints.exported import DTYPES, FixedPotential
 from jmp_md.errors import InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
@@ -118,13 +118,15 @@ def _potential(
         )
     if head is dtype is device is compile is None:
         return model
-    own = model.embedding.weight
+    own, fixed = model.embedding.weight, isinstance(model, FixedPotential)
     return load_model(
         model,
         head=head,
         dtype=DTYPES[dtype] if dtype else own.dtype,
         device=device or own.device,
         compile=model.compiled is not None if compile is None else compile,
+        precision="bf16" if not fixed and model.backbone.bf16 else "full",
+        memory="auto" if fixed else model.memory,
     )
 
 

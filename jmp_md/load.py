@@ -76,7 +76,8 @@ def load_model(
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
     place = usable_device(device)
     if (exported := _exported(model, place, trust)) is not None:
-        options = (graph, cutoff, max_neighbors, references, compile or None)
+        raw, bf16 = weights == "raw" or None, precision == "bf16" or None
+        options = (graph, cutoff, max_neighbors, references, raw, bf16, compile or None)
         return _as_exported(exported, head, dtype, options).to(place)
     header, state = _state(model, weights)
     if "property" in header.training:
@@ -169,14 +170,15 @@ def _as_exported(
     exported.header.head(head)
     if any(option is not None for option in options):
         raise InputError(
-            f"the exported file of model {info.header.name!r} has its graphs and references built "
-            "in: leave out graph, cutoff, max_neighbors, references and compile, or use the model "
-            "itself"
+            f"the exported file of model {info.header.name!r} has its graphs, references, weights "
+            "and precision built in: leave out graph, cutoff, max_neighbors, references, "
+            "weights='raw', precision='bf16' and compile, or use the model itself"
         )
     if DTYPES[info.dtype] != dtype:
         raise InputError(
-            f"the exported file of model {info.header.name!r} computes in {info.dtype}: use "
-            f"dtype={info.dtype!r}, or export the model again with the one you need"
+            f"the exported file of model {info.header.name!r} computes in {info.dtype}, not "
+            f"{str(dtype).removeprefix('torch.')}: use dtype={info.dtype!r} if that will do, or "
+            "export the model again with the other"
         )
     return exported
 

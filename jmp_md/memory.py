@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
+from pathlib import Path
 
 import torch
 
 from jmp_md.nn.config import BackboneConfig
 
 _UNKNOWN = 4 * 2**30
+_FEW = 64 * 2**20  # bytes for which it is not worth to ask what is free
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
@@ -17,20 +20,73 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+        about = _numbers(Path("/proc/meminfo"))
+        return min(1024 * about["MemAvailable"], _allowed())
+    except (OSError, KeyError, ValueError):
         return _UNKNOWN
 
 
+def _allowed() -> int:
+    """Bytes that the limits on this process leave, as a container or a batch system sets them."""
+    left = 2**62
+    for line in _OWN_CGROUP.read_text().splitlines():
+        number, controllers, own = line.split(":", 2)
+        if number == "0":  # version 2
+            root, names = _CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            root = _CGROUPS / "memory"
+        else:
+            continue
+        folder = root / own.lstrip("/")
+        while folder.is_relative_to(root):
+            left = min(left, _left(folder, *names))
+            folder = folder.parent
+    return left
+
+
+def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int:
+    try:
+        most, used = (folder / limit).read_text().strip(), (folder / usage).read_text()
+        files = _numbers(folder / "memory.stat").get(reclaimable, 0)
+        return 2**62 if most == "max" else max(int(most) - int(used) + files, 0)
+    except (OSError, ValueError):
+        return 2**62  # no limit here
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    pairs = (line.replace(":", " ").split()[:2] for line in path.read_text().splitlines())
+    return {name: int(value) for name, value in pairs}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in message for words in _OUT_OF_MEMORY
+    )
+
+
+def fits(slots: int, sizes: BackboneConfig, weight: torch.Tensor) -> bool:
+    """Whether so many edge slots are surely few, or as few as :func:`edges_that_fit`."""
+    return slots * _bytes_of_slot(sizes, weight) <= _FEW or slots <= edges_that_fit(sizes, weight)
+
+
 def edges_that_fit(sizes: BackboneConfig, weight: torch.Tensor) -> int:
-    """Main-graph edge slots whose energy and forces take half of the free memory.
+    """Main-graph edge slots whose energy and forces take half of the free memory."""
+    return free_memory(weight.device) // 2 // _bytes_of_slot(sizes, weight)
+
+
+def _bytes_of_slot(sizes: BackboneConfig, weight: torch.Tensor) -> int:
+    """What an edge slot takes.
 
     A slot takes about 100 emb_size_edge + 2500 numbers in every interaction block where nothing
     is computed twice: half of it for the tensors that the backward pass needs, the rest for what
     an allocator holds back (measured for jmp-xs, jmp-s and jmp-l, docs/performance.md).
     """
     numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
-    return free_memory(weight.device) // 2 // (numbers * weight.element_size())
+    return numbers * weight.element_size()
 
 
 def give_back_freed_memory(gradient: torch.Tensor | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.memory import edges_that_fit
+from jmp_md.memory import fits
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import mlp_head
 from jmp_md.structures import Structures
@@ -76,6 +77,13 @@ class Potential(nn.Module):
         references = element_references(self.head, c.num_elements)
         self.register_buffer("references", references, persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
+        """Every change of type or device; references are too large for single precision."""
+        exact = self.references
+        super()._apply(fn, recurse)
+        self.references = exact.to(self.references.device)
+        return self
+
     def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
         s = structures
@@ -97,7 +105,7 @@ class Potential(nn.Module):
         """Whether blocks are to be computed again in the backward pass."""
         weight, slots = self.embedding.weight, graph.differ_quadruplet.shape[:2].numel()
         if self.memory == "auto":
-            return slots > edges_that_fit(self.header.architecture, weight)
+            return not fits(slots, self.header.architecture, weight)
         return self.memory == "lean"
 
     def interaction_energy(self, structures: Structures) -> Tensor:
@@ -115,6 +123,7 @@ class Potential(nn.Module):
         mean = self.head.energy_mean / count.double()
         return self.references.double()[structures.numbers] + mean[structures.structure]
 
+    @torch.inference_mode(False)  # which also enables gradients, whatever the caller has switched
     def predict(
         self,
         structures: Structures,
@@ -186,6 +195,7 @@ class Potential(nn.Module):
         return energies, forces, [energies.sum()], None
 
     @classmethod
+    @torch.inference_mode(False)
     def from_state(
         cls,
         header: ModelHeader,

@@ -30,15 +30,22 @@ class Structures(NamedTuple):
     pairs: Pairs
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Structures":
-        """Move to a device; floating-point tensors also change type."""
+        """Move to a device; floating-point tensors also change type.
+
+        Tensors made in inference mode are copied, as none of them can take part in a gradient.
+        """
         return Structures(
-            self.positions.to(device, dtype),
-            self.numbers.to(device),
-            self.tags.to(device),
-            self.structure.to(device),
-            self.cells.to(device, dtype),
-            Pairs(*(p.to(device) for p in self.pairs)),
+            _usable(self.positions).to(device, dtype),
+            _usable(self.numbers).to(device),
+            _usable(self.tags).to(device),
+            _usable(self.structure).to(device),
+            _usable(self.cells).to(device, dtype),
+            Pairs(*(_usable(p).to(device) for p in self.pairs)),
         )
+
+
+def _usable(x: Tensor) -> Tensor:
+    return x.clone() if x.is_inference() else x
 
 
 def single_structure(

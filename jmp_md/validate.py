@@ -88,6 +88,16 @@ def check_tags(tags: np.ndarray) -> None:
         )
 
 
+def check_numbers(numbers: np.ndarray, header: ModelHeader, head: HeadInfo) -> None:
+    """The checks of :func:`check_structure` that need no positions.
+
+    Raises:
+        InputError: As there.
+    """
+    unset = np.zeros((len(numbers), 3))
+    check_structure(unset, numbers, np.zeros((3, 3)), np.zeros(3, bool), header, head)
+
+
 def foreign_formula(numbers: np.ndarray, header: ModelHeader) -> str:
     """What to say of a structure that the model, made for one molecule, was not made for.
 

@@ -384,3 +384,14 @@ def test_options_that_do_not_exist_or_fit_are_refused(
 def test_options_cannot_be_changed_afterwards(smooth: JMPCalculator) -> None:
     with pytest.raises(InputError, match=r"cannot set dtype: make a new JMPCalculator"):
         smooth.set(dtype="float32")
+
+
+def test_a_refused_structure_leaves_no_result(smooth: JMPCalculator, ethanol: Atoms) -> None:
+    ethanol.calc = smooth
+    ethanol.get_potential_energy()
+    broken = ethanol.copy()
+    broken.calc = smooth
+    broken.positions[1] = broken.positions[0]
+    for attempt in (lambda: smooth.warmup(broken), broken.get_potential_energy):
+        with pytest.raises(InputError, match="Å"):
+            attempt()

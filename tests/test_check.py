@@ -17,6 +17,7 @@ from jmp_md import check as checks
 from jmp_md.check import Outcome, Subject, check
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
+from jmp_md.export import export
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures
@@ -172,3 +173,14 @@ def test_the_command_prints_a_table_and_tells_by_its_exit_code(
     assert "FAIL; the official main graph depends on the order" in printed
     assert printed.endswith("1 failed\n")
     assert np.sum([line.count("FAIL") for line in printed.splitlines()]) == 1
+
+
+def test_exported_files_are_checked_in_their_own_precision(tmp_path: Path) -> None:
+    export(random_potential(), tmp_path / "m.pt", dtype="float64")
+    found = {o.name: o for o in check(molecule("H2O"), tmp_path / "m.pt", steps=20)}
+    assert found["forces are the gradient"].passed
+    assert found["energy is conserved"].passed
+    assert found["float32 against float64"].measured is None
+    export(random_potential(), tmp_path / "single.pt")
+    with pytest.raises(InputError, match="computes in float32, not float64"):
+        list(check(molecule("H2O"), tmp_path / "single.pt"))

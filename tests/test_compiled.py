@@ -300,3 +300,26 @@ def test_compiled_networks_are_made_for_one_potential(in_python: Callable[..., N
     potential = small()
     assert potential.compiled is None
     assert isinstance(compiled(potential).compiled, CompiledNetwork)
+
+
+def test_what_ran_before_does_not_change_the_code() -> None:
+    potential = small()
+    key, names = _key(potential, True), list(jmp_md.aoti.weights(potential))
+    evaluate([molecule("H2O")], potential)
+    assert (_key(potential, True), list(jmp_md.aoti.weights(potential))) == (key, names)
+
+
+def test_too_little_memory_is_no_failure_of_the_compiler(in_python: Callable[..., None]) -> None:
+    def short(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if len(outputs[0]) > 9:
+            raise torch.OutOfMemoryError("out of memory")
+        return outputs
+
+    in_python(short)
+    potential = compiled(small())
+    batch = [molecule("CH3CH2OH"), molecule("CH3CH2OH")]
+    evaluate(batch[:1], potential)
+    results = evaluate(batch, potential)  # halves the batch
+    assert potential.compiled is not None
+    assert not potential.compiled.failure
+    assert results[1].energy == pytest.approx(evaluate(batch[1:], small())[0].energy)

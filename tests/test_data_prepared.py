@@ -135,3 +135,15 @@ def test_commands_prepare_in_several_processes_and_report(
     carbon = linear_references(open_dataset(source))[6]
     assert f"C  {carbon:18.6f} eV" in capsys.readouterr().out
     assert '"force_rms"' in (tmp_path / "r.json").read_text()
+
+
+def test_a_folder_read_in_another_way_is_not_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "mix.npz", tmp_path / "prepared"
+    write_npz(source)
+    command = ["data", "prepare", str(source), "--output", str(output)]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert main([*command, "--format", "npz"]) == 1
+    assert "other settings: choose another folder" in capsys.readouterr().err

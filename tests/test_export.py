@@ -369,3 +369,20 @@ def test_the_command_exports_for_the_atoms_of_a_file(
     assert torch.jit.load(output).numbers.tolist() == [8, 1, 1]
     assert main(["export", *arguments, "--structure", str(tmp_path / "none.xyz")]) == 1
     assert "none.xyz" in capsys.readouterr().err
+
+
+def test_elements_the_model_cannot_know_are_refused(tmp_path: Path) -> None:
+    model = "jmp-xs-rmd17-ethanol"
+    for numbers in ([79] * 4, [0, 1], [150]):
+        with pytest.raises(InputError, match=r"Au|atomic number|element"):
+            export(model, tmp_path / "m.pt", numbers=numbers)
+    with pytest.warns(UserWarning, match="was trained on one molecule only"):
+        export(model, tmp_path / "m.pt", numbers=[8, 1, 1])
+    assert [path.name for path in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_wishes_that_a_file_cannot_fulfil_are_refused(tmp_path: Path) -> None:
+    export(small_potential(), tmp_path / "m.pt")
+    for option in ({"precision": "bf16"}, {"weights": "raw"}):
+        with pytest.raises(InputError, match="built in"):
+            load_model(tmp_path / "m.pt", dtype=torch.float32, **option)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from ase.build import molecule
 from network_oracle import largest_errors, sensitive_potential, structures_of
 
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.memory import edges_that_fit
+from jmp_md.memory import edges_that_fit, free_memory
 from jmp_md.nn.config import preset
 
 POLICY = GraphPolicy.official(5.0, 8)
@@ -30,6 +31,7 @@ def test_auto_is_lean_where_memory_is_short(
     free: int, lean: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: free)
+    monkeypatch.setattr("jmp_md.memory._FEW", 0)
     potential = sensitive_potential(POLICY)
     potential.memory = "auto"
     potential.predict(structures_of(molecule("CH3CH2OH"), POLICY.cutoff))
@@ -70,3 +72,24 @@ print(held - before, resident() - before)
     held, left = map(float, done.stdout.split())
     assert held > 35
     assert left < 10
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_containers_and_batch_systems_count(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("job/step" if version == 2 else "memory/job/step")
+    folder.mkdir(parents=True)
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }
+    limit, usage, files = names[version]
+    (folder.parent / limit).write_text("90000000\n")  # that of the job holds for its steps
+    (folder.parent / usage).write_text("50000000\n")
+    (folder.parent / "memory.stat").write_text(f"anon 7\n{files} 20000000\n")
+    own = tmp_path / "own"
+    own.write_text("0::/job/step\n" if version == 2 else "4:cpu:/\n3:memory:/job/step\n")
+    monkeypatch.setattr("jmp_md.memory._CGROUPS", tmp_path)
+    monkeypatch.setattr("jmp_md.memory._OWN_CGROUP", own)
+    assert free_memory(torch.device("cpu")) == 60_000_000

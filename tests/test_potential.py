@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
-from factories import random_potential
+from factories import random_potential, write_model
 
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GraphPolicy
+from jmp_md.load import load_model
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures, concatenate, single_structure
 
@@ -116,3 +119,29 @@ def test_direct_forces_need_a_force_head_and_have_no_stress() -> None:
         random_potential().predict(structure("H2O"), direct=True)
     with pytest.raises(InputError, match="direct forces have no stress"):
         random_potential(direct=True).predict(structure("crystal"), direct=True, stress=True)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_the_caller_has_switched_off_does_not_matter(mode: type, tmp_path: Path) -> None:
+    potential, crystal = random_potential(graph=SMALL), structure("crystal")
+    expected = potential.predict(crystal, stress=True)
+    path = write_model(tmp_path, graph=SMALL)
+    with mode():
+        made = load_model(path, dtype=torch.float64, device="cpu")
+        made.predict(structure("crystal"), forces=False)
+        inside = made.predict(structure("crystal"), stress=True)
+    after = made.predict(crystal, stress=True)
+    for found in (inside, after):
+        assert found.forces is not None
+        assert torch.allclose(found.forces, expected.forces, atol=1e-12)
+        assert torch.allclose(found.stress, expected.stress, atol=1e-12)
+    assert torch.is_grad_enabled()
+
+
+def test_references_stay_exact_in_single_precision() -> None:
+    large = {z: energy - 0.123456789 for z, energy in {1: -13.6, 6: -1030.0, 8: -20400.0}.items()}
+    exact = random_potential(graph=SMALL, head={"references": large})
+    single = random_potential(graph=SMALL, head={"references": large}).float()
+    s = structure("CH3OH")
+    difference = single.predict(s).energy - exact.predict(s).energy
+    assert abs(float(difference)) < 1e-5  # 1e-3 with rounded references

@@ -19,6 +19,7 @@ from torch_geometric.data import Batch
 from training_cases import ALONE, history
 
 from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.policy import GraphPolicy
@@ -31,6 +32,7 @@ from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import property_errors, roc_auc
 from jmp_md.training.recipe import PropertyRecipe, from_yaml
 from jmp_md.training.sections import TargetSection
+from jmp_md.training.session import train
 from jmp_md.training.trainer import Trainer
 
 RECIPE = f"""
@@ -208,3 +210,23 @@ def test_predictions_need_no_labels_but_known_elements(
     assert "mae" not in report
     assert predictions.read_text().splitlines()[1].startswith("0,H2O,")
     assert predictions.read_text().splitlines()[1].endswith(",")
+
+
+def test_a_test_frame_with_an_unknown_element_is_left_out(tmp_path: Path) -> None:
+    def write_frames(name: str, formulas: tuple[str, ...]) -> None:
+        frames = []
+        for k, formula in enumerate(formulas):
+            atoms = molecule(formula)
+            atoms.rattle(0.05, seed=k)
+            atoms.info["gap"] = float(len(atoms))
+            frames.append(atoms)
+        write(tmp_path / name, frames)
+
+    write_frames("train.extxyz", ("H2O", "CH4") * 4)
+    write_frames("test.extxyz", ("H2O", "NH3"))
+    data = "{train: train.extxyz, test: test.extxyz, n_train: 6, n_validation: 2, "
+    data += "options: {targets: [gap]}}"
+    recipe = from_yaml(RECIPE, "test", [f"data={data}"])
+    path = train(recipe, tmp_path, tmp_path / "run")
+    assert read_header(path).metrics["n_skipped"] == 1
+    assert (tmp_path / "run" / "report.html").exists()

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLengths
 from ase.io import read
 from factories import random_potential
 
@@ -302,3 +302,26 @@ def test_a_run_is_not_continued_as_another(tmp_path: Path) -> None:
     (tmp_path / "state.npz").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match=r"cannot read the state .*state.npz"):
         md(water(), tmp_path, steps=8, restart=True)
+
+
+@pytest.mark.parametrize("ensemble", ["npt", "npt-full"])
+def test_constant_pressure_is_as_warm_as_asked_for(ensemble: str, tmp_path: Path) -> None:
+    atoms = bulk("Cu", cubic=True)  # 4 atoms: 12 degrees of freedom in place of 9 would be 33 %
+    atoms.calc = EMT()
+    options: dict[str, Any] = {"timestep": 5.0, "tdamp": 50.0, "pdamp": 500.0, "interval": 5}
+    result = md(atoms, tmp_path, ensemble=ensemble, steps=4000, report=False, **options)
+    kinetic = table(result)["kinetic_eV"][40:].mean()
+    assert 2 * kinetic / (9 * units.kB) == pytest.approx(300, rel=0.1)
+    assert table(result)["temperature_K"][40:].mean() == pytest.approx(300, rel=0.1)
+
+
+def test_frames_have_the_constraints_of_the_structure_only(tmp_path: Path) -> None:
+    result = md(water(), tmp_path, steps=2, interval=1, trajectory="traj")
+    assert not any(frame.constraints for frame in frames(result.trajectory))
+
+
+def test_a_nose_hoover_chain_refuses_bonds_of_fixed_length(tmp_path: Path) -> None:
+    atoms = water()
+    atoms.set_constraint(FixBondLengths([(0, 1), (0, 2)]))
+    with pytest.raises(InputError, match=r"FixBondLengths.*choose nvt-langevin"):
+        md(atoms, tmp_path, ensemble="nvt-nose-hoover", steps=1)

@@ -190,6 +190,8 @@ def test_a_bad_replica_is_dropped_and_the_rest_finish(
     assert "not finite" in str(results[1].error)
     assert "it exploded: its temperature is" in str(results[2].error)
     assert [a.info["step"] for a in read_frames(results[2].trajectory)] == [0, 2]
+    end = read_frames(results[2].trajectory)[-1]  # not the start, as if nothing had happened
+    assert np.array_equal(results[2].atoms.positions, end.positions)
     alone = table(tmp_path / "alone/replica-000/log.csv")
     assert table(results[0].log)["total_eV"] == pytest.approx(alone["total_eV"], abs=1e-9)
     summary = json.loads((tmp_path / "all/summary.json").read_text())
@@ -275,3 +277,12 @@ def test_a_full_disk_leaves_a_state_to_continue_from(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_replicas_with_the_same_momenta_are_refused(tmp_path: Path) -> None:
+    moving = water()
+    moving.set_momenta(np.ones((3, 3)))
+    with pytest.raises(InputError, match="one and the same run in nve"):
+        md_many([moving], calculator(), tmp_path / "nve", replicas=2, ensemble="nve", steps=1)
+    md_many([moving], calculator(), tmp_path / "one", ensemble="nve", steps=1)
+    md_many([moving], calculator(), tmp_path / "langevin", replicas=2, steps=1)

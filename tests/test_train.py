@@ -16,7 +16,15 @@ import pytest
 import torch
 from factories import random_potential, write_model
 from torch_geometric.data import Batch
-from training_cases import ALONE, history, tiny_recipe, tiny_trainer, well
+from training_cases import (
+    ALONE,
+    RECIPE,
+    history,
+    tiny_recipe,
+    tiny_trainer,
+    well,
+    write_npz,
+)
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header, read_native, write_native
@@ -28,6 +36,8 @@ from jmp_md.training.data.frame import FrameList, make_frame
 from jmp_md.training.distributed import share
 from jmp_md.training.finetune import fine_tuner
 from jmp_md.training.loss import Scales, mean_terms, residuals
+from jmp_md.training.recipe import from_yaml
+from jmp_md.training.session import train
 from jmp_md.training.trainer import Trainer
 
 
@@ -362,3 +372,19 @@ def test_work_is_shared_by_atoms() -> None:
     parts = share(sizes, 3)
     assert sorted(k for part in parts for k in part) == list(range(6))
     assert [sum(sizes[k] for k in part) for part in parts] == [80, 54, 50]
+
+
+def test_a_run_is_not_continued_with_other_data(tmp_path: Path) -> None:
+    recipe = from_yaml(RECIPE, "test", ["data.n_train=null", "data.n_test=2"])
+    write_npz(tmp_path / "train.npz", well(12))
+    train(recipe, tmp_path, tmp_path / "run", max_minutes=0)
+    before = (tmp_path / "run" / "split.json").read_text()
+    write_npz(tmp_path / "train.npz", well(16))
+    with pytest.raises(InputError, match=r"is not that of .*split.json"):
+        train(recipe, tmp_path, tmp_path / "run", resume=True)
+    other = from_yaml(RECIPE, "test", ["data.n_train=null", "data.n_test=2", "data.split_seed=7"])
+    write_npz(tmp_path / "train.npz", well(12))
+    with pytest.raises(InputError, match=r"is not that of .*split.json"):
+        train(other, tmp_path, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "split.json").read_text() == before
+    train(recipe, tmp_path, tmp_path / "run", resume=True)

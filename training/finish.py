@@ -70,9 +70,13 @@ def _tested(trainer: Trainer, path: Path, test: Dataset) -> Measured:
     device = trainer.ranks.device
     if isinstance(trainer.recipe, PropertyRecipe):
         model = PropertyModel.load(path).to(device)
-        found = predict_properties(model, test, batch_size=VALIDATION_BATCH)
+        found = predict_properties(model, test, batch_size=VALIDATION_BATCH, skip_bad=True)
+        left_out = {"n_skipped": float(len(test) - len(found.predicted))}
+        if not len(found.predicted):
+            return left_out, {}
         pairs = {model.target.name: Pair(found.label, found.predicted)}
-        return property_summary(model.target.kind, found.predicted, found.label), pairs
+        errors = property_summary(model.target.kind, found.predicted, found.label)
+        return {**errors, **left_out}, pairs
     header, state = read_native(path)
     potential = Potential.from_state(header, state).float().to(device)
     sums = _errors(potential, PairedFrames(test, potential.policy.cutoff, keep=False))

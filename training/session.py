@@ -16,6 +16,7 @@ from jmp_md.training.data.splits import (
     matbench_fold,
     paper_split,
     random_split,
+    same_split,
     split_by_system,
     write_split,
 )
@@ -180,7 +181,14 @@ def _below(dataset: Dataset, max_force: float) -> list[int]:
 
 
 def _keep(path: Path, split: Split, ranks: Ranks) -> None:
-    if ranks.rank == 0:
+    """Write the split of a new run; of one that continues, see that it is the same."""
+    if (path.parent / LAST_FILE).exists() and path.exists():
+        if not same_split(path, split):
+            raise InputError(
+                f"the data or its split is not that of {path}, and frames that were trained on "
+                "would be tested on: put the data back, or choose another --output"
+            )
+    elif ranks.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_split(path, split)
 

@@ -85,6 +85,9 @@ def _prepare(args: argparse.Namespace) -> int:
             dataset,
             args.output,
             source={str(file): sha256_of(file) for file in args.files},
+            reading={"format": args.format, "options": args.option}
+            if args.format or args.option
+            else None,
             shard_size=args.shard_size or SHARD_SIZE,
             processes=args.processes,
             max_force=args.max_force,

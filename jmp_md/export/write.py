@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -27,6 +28,7 @@ from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
 from jmp_md.nn.layers import derive_all
 from jmp_md.potential import Potential
+from jmp_md.validate import check_numbers, foreign_formula
 
 _SUFFIXES = {"torchscript": ".pt", "aoti": PACKAGE_SUFFIX}
 
@@ -70,8 +72,8 @@ def export(
         What the file says of itself, also in its extra file ``jmp_md.json``.
 
     Raises:
-        InputError: An option that does not exist or does not fit the model, or a file that does
-            not compute what the model does.
+        InputError: An option that does not exist or does not fit the model, an element that the
+            model cannot know, or a file that does not compute what the model does.
         ModelNotFoundError: The model is not at hand.
         CheckpointError: The model's file is damaged, or has no such head.
     """
@@ -90,6 +92,11 @@ def export(
     potential = load_model(
         model, head=head, weights=weights, graph=graph, dtype=DTYPES[dtype], device="cpu"
     )
+    if numbers is not None:
+        given = np.array(list(numbers), dtype=np.int64)
+        check_numbers(given, potential.header, potential.head)
+        if message := foreign_formula(given, potential.header):
+            warnings.warn(message, stacklevel=2)
     info = ExportInfo(
         header=exported_header(potential),
         form="graph" if format == "aoti" else "general" if numbers is None else "openmm",

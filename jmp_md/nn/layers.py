@@ -74,6 +74,7 @@ def product(factors: list[Tensor], gain: float) -> Tensor:
 class Derived(nn.Module):
     """A tensor made from weights, kept while they are frozen and unchanged.
 
+    Weights are changed by operations on them, not through ``.data``, which nothing can notice.
     From weights of more than ``LARGEST`` numbers it is made anew: the layers that use it take far
     longer. TorchScript does not get here; it reads what :func:`derive_all` has left in ``kept``.
 

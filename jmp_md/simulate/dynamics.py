@@ -140,7 +140,7 @@ class Dynamics:
 
     def temperature(self) -> float:
         """K, by the degrees of freedom that can move."""
-        freedom = integrators.degrees_of_freedom(self.atoms, self.ensemble, self.centred)
+        freedom = integrators.degrees_of_freedom(self.atoms, self.centred)
         return float(2 * self.atoms.get_kinetic_energy() / (max(freedom, 1) * units.kB))
 
     def conserved_energy(self) -> float:

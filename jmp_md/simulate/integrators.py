@@ -66,30 +66,32 @@ def make_integrator(
         return Bussi(atoms, time, temperature_K=temperature, taut=damping, rng=rng)
     if ensemble == "nvt-nose-hoover":
         integrator = NoseHooverChainNVT(atoms, time, temperature_K=temperature, tdamp=damping)
-        # ASE gives the thermostat 3 degrees of freedom per atom; with some of them frozen that
-        # would make the rest too hot, by 1/8 for ethanol.
-        integrator._thermostat = NoseHooverChainThermostat(
-            num_atoms_global=degrees_of_freedom(atoms, ensemble, centred) / 3,
-            masses=integrator.masses,
+    else:
+        integrator = (IsotropicMTKNPT if ensemble == "npt" else MTKNPT)(
+            atoms,
+            time,
             temperature_K=temperature,
+            pressure_au=pressure * units.GPa,
             tdamp=damping,
+            pdamp=pdamp * units.fs,
         )
-        return integrator
-    return (IsotropicMTKNPT if ensemble == "npt" else MTKNPT)(
-        atoms,
-        time,
+    # ASE gives thermostat and barostat 3 degrees of freedom per atom; with some of them frozen that
+    # would make the rest too hot, by 1/8 for ethanol.
+    integrator._num_atoms_global = degrees_of_freedom(atoms, centred) / 3
+    integrator._thermostat = NoseHooverChainThermostat(
+        num_atoms_global=integrator._num_atoms_global,
+        masses=integrator.masses,
         temperature_K=temperature,
-        pressure_au=pressure * units.GPa,
         tdamp=damping,
-        pdamp=pdamp * units.fs,
     )
+    return integrator
 
 
-def degrees_of_freedom(atoms: Atoms, ensemble: str, centred: bool) -> int:
-    """Those that share the kinetic energy; with NPT all three per atom, as ASE counts there."""
+def degrees_of_freedom(atoms: Atoms, centred: bool) -> int:
+    """Those that share the kinetic energy."""
     known = int(atoms.get_number_of_degrees_of_freedom())
     counted = any(isinstance(constraint, FixCom) for constraint in atoms.constraints)
-    return known - 3 if centred and not counted and not ensemble.startswith("npt") else known
+    return known - 3 if centred and not counted else known
 
 
 def set_temperature(integrator: MolecularDynamics, temperature: float) -> None:

@@ -63,6 +63,12 @@ def check_options(
         raise InputError(f"temperature_end goes with {' or '.join(_RAMPED)}, not with {ensemble}")
     if ensemble.startswith("npt"):
         _check_npt(atoms)
+    kinds = {type(constraint).__name__ for constraint in atoms.constraints}
+    if ensemble == "nvt-nose-hoover" and kinds - {"FixAtoms", "FixCartesian"}:
+        raise InputError(
+            f"nvt-nose-hoover does not go with {', '.join(sorted(kinds))}, only with FixAtoms and "
+            "FixCartesian: choose nvt-langevin or nvt-bussi"
+        )
     if timestep > 1.0 and (atoms.get_masses() < _LIGHT).any():
         warnings.warn(
             f"a timestep of {timestep} fs is too long for the vibrations of hydrogen: use 0.5 fs, "

@@ -50,7 +50,10 @@ class Recorder:
     def record(self, run: Dynamics) -> dict[str, float]:
         """Add a frame and a line, which is returned, by column."""
         line = _line(run, self._timestep)
-        self.frames.write(snapshot(run.atoms, step=run.step, time_fs=line["time_fs"]))
+        frame = snapshot(run.atoms, step=run.step, time_fs=line["time_fs"])
+        if run.centred:  # a constraint of the integrator, not of the structure
+            frame.set_constraint()
+        self.frames.write(frame)
         self.log.write(",".join(repr(line[column]) for column in COLUMNS) + "\n")
         return line
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
+from jmp_md.simulate.frames import read_frames
 from jmp_md.simulate.halves import SPLIT
 from jmp_md.simulate.md import MDResult, md
 from jmp_md.simulate.options import check_options
@@ -140,6 +141,18 @@ def _check(
         )
     for atoms in structures:
         check_options(atoms, steps=steps, **settings)
+        alike = settings["ensemble"] in ("nve", "nvt-nose-hoover") and atoms.get_momenta().any()
+        if replicas > 1 and alike:
+            raise InputError(
+                f"{replicas} replicas that start with the momenta of the structure are one and the "
+                f"same run in {settings['ensemble']}: take the momenta out of the file, or choose "
+                "nvt-langevin or nvt-bussi"
+            )
+
+
+def _begun(log: Path) -> bool:
+    """Whether a run got as far as its first line."""
+    return log.exists() and log.read_text(encoding="utf-8").count("\n") > 1
 
 
 def _results(
@@ -150,13 +163,16 @@ def _results(
     results = []
     for index, atoms in enumerate(given):
         own, end = folder / replica_name(index), runs.ended.get(index)
-        final = ends.get(index, atoms).copy()
+        trajectory_path, log = own / f"trajectory.{trajectory}", own / LOG
+        if index in ends:
+            final = ends[index].copy()
+        else:  # what it wrote before it was dropped
+            final = read_frames(trajectory_path)[-1] if _begun(log) else atoms.copy()
         final.set_constraint(atoms.constraints)
-        log = own / LOG
         results.append(
             ReplicaResult(
                 final,
-                own / f"trajectory.{trajectory}",
+                trajectory_path,
                 log,
                 *drift(log, len(atoms)),
                 steps=runs.step if end is None else end.step,

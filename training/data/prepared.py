@@ -78,6 +78,7 @@ def prepare(
     folder: str | Path,
     *,
     source: dict[str, str],
+    reading: dict[str, Any] | None = None,
     shard_size: int = SHARD_SIZE,
     processes: int = 1,
     max_force: float | None = None,
@@ -91,6 +92,7 @@ def prepare(
         folder: Where to, created if need be.
         source: Hash of each source file, kept in the index; a folder begun from other files is
             not continued.
+        reading: How the source is read, by name; a folder begun in another way is not continued.
         shard_size: Frames of the source per shard.
         processes: Processes that read and write shards.
         max_force: eV/Å; frames with a force above it are left out.
@@ -104,9 +106,9 @@ def prepare(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"shard_size": shard_size, "max_force": max_force, "double": double}
-    begun = {"files": source, "n_frames": len(dataset), **settings}
+    begun = {"files": source, "reading": reading or {}, "n_frames": len(dataset), **settings}
     if (folder / SOURCE_FILE).exists():
-        if _read_json(folder / SOURCE_FILE) != begun:
+        if {"reading": {}, **_read_json(folder / SOURCE_FILE)} != begun:
             raise InputError(
                 f"{folder} was begun from other files or with other settings: choose another folder"
             )

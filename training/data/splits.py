@@ -234,10 +234,21 @@ def _stratified_folds(targets: np.ndarray) -> np.ndarray:
 
 def write_split(path: str | Path, split: Split) -> None:
     """Write a split as JSON, atomically."""
-    content = {"format": FORMAT, "n_frames": split.n_frames}
-    content |= {part: getattr(split, part).tolist() for part in PARTS}
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_content(split)) + "\n", encoding="utf-8")
+
+
+def same_split(path: str | Path, split: Split) -> bool:
+    """Whether a file that `write_split` wrote holds this split."""
+    try:
+        return bool(json.loads(Path(path).read_text(encoding="utf-8")) == _content(split))
+    except (OSError, ValueError):
+        return False
+
+
+def _content(split: Split) -> dict[str, object]:
+    parts = {part: getattr(split, part).tolist() for part in PARTS}
+    return {"format": FORMAT, "n_frames": split.n_frames, **parts}
 
 
 def read_split(path: str | Path, dataset: Dataset) -> Split:
