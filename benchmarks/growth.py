@@ -31,6 +31,7 @@ def measure(
     model: str = "jmp-xs",
     method: str = "fast",
     memory: float = 8.0,
+    keep: bool = False,
     rounds: int = 3,
     timeout: float = 300.0,
 ) -> Iterator[dict[str, Any]]:
@@ -41,7 +42,7 @@ def measure(
             file = Path(folder) / f"water-{n}.extxyz"
             atoms.write(file)
             command = [sys.executable, str(METHODS_SCRIPT), model, method, str(file)]
-            command += ["--memory", str(memory)]
+            command += ["--memory", str(memory), *(["--keep"] if keep else [])]
             turns = take_turns({"": command}, rounds=rounds, budget=90.0, timeout=timeout)
             yield {"method": method, "atoms": len(atoms)} | turns[""].summary()
 
@@ -77,10 +78,12 @@ def main() -> None:
     parser.add_argument("--method", default="fast", choices=list(OURS))
     parser.add_argument("--molecules", nargs="+", type=int, default=list(MOLECULES))
     parser.add_argument("--memory", type=float, default=8.0, help="GiB a process may take")
+    parser.add_argument("--keep", action="store_true", help="keep freed memory for the next step")
     parser.add_argument("--clock", default="cpu_ms", choices=["ms", "cpu_ms"])
     parser.add_argument("--svg", type=Path, help="draw the figure here")
     args = parser.parse_args()
-    rows = list(measure(args.molecules, model=args.model, method=args.method, memory=args.memory))
+    options = {"model": args.model, "method": args.method, "memory": args.memory}
+    rows = list(measure(args.molecules, keep=args.keep, **options))
     print("\n".join(table(rows, args.clock)))
     if args.svg:
         figures.save(figures.growth(rows, args.clock), args.svg)

@@ -32,6 +32,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GRAPHS, GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.memory import keep_freed_memory
 from jmp_md.nn.config import preset
 from jmp_md.nn.layers import scaled_silu
 from jmp_md.potential import Potential
@@ -173,7 +174,10 @@ def main() -> None:
     parser.add_argument("method", choices=[*OURS, "oracle", "floor"])
     parser.add_argument("structure", type=Path)
     parser.add_argument("--memory", type=float, help="GiB that steps may take")
+    parser.add_argument("--keep", action="store_true", help="keep freed memory for the next step")
     args = parser.parse_args()
+    if args.keep:
+        keep_freed_memory()
     warnings.simplefilter("ignore")
     warnings.filterwarnings("error", ".* runs in eager mode")  # instead of compiled code
     atoms = read(args.structure)

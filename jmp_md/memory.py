@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,8 @@ from jmp_md.nn.config import BackboneConfig
 _UNKNOWN = 4 * 2**30
 _FEW = 64 * 2**20  # bytes for which it is not worth to ask what is free
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEEPS: list[bool] = []
 _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -21,7 +24,7 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     try:
         about = _numbers(Path("/proc/meminfo"))
-        return min(1024 * about["MemAvailable"], _allowed())
+        return min(1024 * about["MemAvailable"], _allowed()) + _kept_bytes()
     except (OSError, KeyError, ValueError):
         return _UNKNOWN
 
@@ -87,6 +90,61 @@ def _bytes_of_slot(sizes: BackboneConfig, weight: torch.Tensor) -> int:
     """
     numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
     return numbers * weight.element_size()
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep the memory of freed tensors for the next step, in this process.
+
+    Left to itself, glibc gives large arrays back to the system when they are freed and fetches
+    others page by page, which soon takes longer than to compute: a step of 5,184 atoms takes four
+    times as long (docs/performance.md). Kept, the process stays as large as it once was, and grows
+    up to a third larger. It is a setting of the whole process, so that libraries must not choose
+    it: the command line does, and scripts may.
+
+    Returns:
+        Whether there is a glibc that took the settings.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        done = libc.mallopt(_M_MMAP_THRESHOLD, 2**30) and libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    except (AttributeError, OSError, TypeError):
+        return False
+    _KEEPS.append(True)
+    return bool(done)
+
+
+class _Mallinfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc 2.33 and later."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in (
+            [
+                "arena",
+                "ordblks",
+                "smblks",
+                "hblks",
+                "hblkhd",
+                "usmblks",
+                "fsmblks",
+                "uordblks",
+                "fordblks",
+                "keepcost",
+            ]
+        )
+    ]
+
+
+def _kept_bytes() -> int:
+    """Freed memory that this process keeps because of :func:`keep_freed_memory`."""
+    if not _KEEPS:
+        return 0
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    mallinfo.restype = _Mallinfo
+    return int(mallinfo().fordblks)
 
 
 def give_back_freed_memory(gradient: torch.Tensor | None = None) -> None:

@@ -74,6 +74,40 @@ print(held - before, resident() - before)
     assert left < 10
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux does")
+def test_kept_memory_is_not_fetched_anew() -> None:
+    script = """
+import resource, torch
+from jmp_md.memory import free_memory, keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def step():
+    before = faults()
+    for _ in range(3):
+        torch.ones(2**24).exp()
+    return faults() - before
+
+step()
+fetched = step()
+assert keep_freed_memory()
+step()
+before = free_memory(torch.device("cpu"))
+kept = torch.ones(2**27)
+del kept
+after = free_memory(torch.device("cpu"))
+print(fetched, step(), (after - before) / 2**20)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    fetched, kept, change = map(float, done.stdout.split())
+    assert fetched > 50_000  # 6 x 64 MiB in pages of 4 kiB, where they are not huge
+    assert kept < 0.02 * fetched
+    assert abs(change) < 256  # 512 MiB that are kept are free
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_limits_of_containers_and_batch_systems_count(
     version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

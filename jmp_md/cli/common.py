@@ -85,7 +85,9 @@ def calculators_for(
         ModelNotFoundError: No model was named and no shipped one covers a structure.
     """
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.memory import keep_freed_memory
 
+    keep_freed_memory()
     names = [args.model or _shipped_model(atoms) for atoms in structures]
     loaded = {
         name: JMPCalculator(
