@@ -348,7 +348,7 @@ def test_files_that_cannot_be_used_are_refused_with_the_reason(tmp_path: Path) -
     export(small_potential(), tmp_path / "m.pt")
     with pytest.raises(InputError, match="computes in float32"):
         load_model(tmp_path / "m.pt", dtype=torch.float64)
-    with pytest.raises(InputError, match="references built in"):
+    with pytest.raises(InputError, match="precision built in"):
         load_model(tmp_path / "m.pt", references={"H": 1.0})
     with pytest.raises(CheckpointError, match="no head 'other'"):
         load_model(tmp_path / "m.pt", head="other")

@@ -112,6 +112,7 @@ def test_md_runs_replicas_and_whole_files(
     assert sorted(path.name for path in Path("two-md").iterdir()) == [
         "replica-000",
         "replica-001",
+        "report.html",
         "state.npz",
         "summary.json",
     ]
