@@ -124,5 +124,6 @@ def test_limits_of_containers_and_batch_systems_count(
     own = tmp_path / "own"
     own.write_text("0::/job/step\n" if version == 2 else "4:cpu:/\n3:memory:/job/step\n")
     monkeypatch.setattr("jmp_md.memory._CGROUPS", tmp_path)
+    monkeypatch.setattr("jmp_md.memory._KEEPS", [])  # commands that ran in this process keep some
     monkeypatch.setattr("jmp_md.memory._OWN_CGROUP", own)
     assert free_memory(torch.device("cpu")) == 60_000_000
