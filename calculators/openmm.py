@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from jmp_md.errors import InputError
 from jmp_md.export.write import choose_forces
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
-from jmp_md.validate import check_numbers, foreign_formula
+from jmp_md.validate import check_numbers
 
 try:
     import openmm
@@ -105,8 +104,6 @@ def jmp_force(
         device="cpu" if backend == "torch" else device,
     )
     check_numbers(numbers, potential.header, potential.head)
-    if message := foreign_formula(numbers, potential.header):
-        warnings.warn(message, stacklevel=2)
     interaction = Interaction(
         potential,
         numbers,

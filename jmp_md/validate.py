@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from ase.data import chemical_symbols
 from ase.symbols import Symbols
@@ -89,13 +91,15 @@ def check_tags(tags: np.ndarray) -> None:
 
 
 def check_numbers(numbers: np.ndarray, header: ModelHeader, head: HeadInfo) -> None:
-    """The checks of :func:`check_structure` that need no positions.
+    """The checks that need no positions; a molecule other than the model's brings a warning.
 
     Raises:
-        InputError: As there.
+        InputError: As :func:`check_structure`.
     """
     unset = np.zeros((len(numbers), 3))
     check_structure(unset, numbers, np.zeros((3, 3)), np.zeros(3, bool), header, head)
+    if message := foreign_formula(numbers, header):
+        warnings.warn(message, stacklevel=3)
 
 
 def foreign_formula(numbers: np.ndarray, header: ModelHeader) -> str:

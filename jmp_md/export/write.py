@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -28,7 +27,7 @@ from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
 from jmp_md.nn.layers import derive_all
 from jmp_md.potential import Potential
-from jmp_md.validate import check_numbers, foreign_formula
+from jmp_md.validate import check_numbers
 
 _SUFFIXES = {"torchscript": ".pt", "aoti": PACKAGE_SUFFIX}
 
@@ -95,8 +94,6 @@ def export(
     if numbers is not None:
         given = np.array(list(numbers), dtype=np.int64)
         check_numbers(given, potential.header, potential.head)
-        if message := foreign_formula(given, potential.header):
-            warnings.warn(message, stacklevel=2)
     info = ExportInfo(
         header=exported_header(potential),
         form="graph" if format == "aoti" else "general" if numbers is None else "openmm",

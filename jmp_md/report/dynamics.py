@@ -55,7 +55,6 @@ def write_dynamics_report(
         report.add_table(("element", "mean temperature (K)"), elements.items())
     report.add_heading("Structure")
     add_structure(report, some)
-    add_forces(report, some)
     path = folder / NAME
     report.write(path)
     return path
@@ -123,25 +122,21 @@ def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
 
 
 def add_structure(report: Report, frames: Sequence[Atoms]) -> None:
-    """Add the distribution of bond lengths and, of crystals, that of all distances."""
+    """Add distributions of bond lengths, of forces where known and, in crystals, of distances."""
     bonds, at_start = bond_lengths(frames)
     if bonds:
         report.add_figure(
             histogram(bonds, "bond length (Å)", at_start),
             "Lengths of the bonds of the first frame during the run; marks are the first frame",
         )
+    if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
+        forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
+        report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
     if frames[0].pbc.all():
         distances, g = mean_rdf(frames)
         report.add_figure(
             radial_distribution(distances, g), "Radial distribution function of all atoms"
         )
-
-
-def add_forces(report: Report, frames: Sequence[Atoms]) -> None:
-    """Add the distribution of forces, where all frames have them."""
-    if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
-        forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
-        report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
 
 
 def bond_lengths(

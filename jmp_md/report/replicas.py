@@ -10,7 +10,6 @@ import numpy as np
 
 from jmp_md.report.dynamics import (
     SAMPLE,
-    add_forces,
     add_structure,
     domain_warnings,
     element_temperatures,
@@ -62,7 +61,6 @@ def write_replicas_report(
         if elements:
             report.add_table(("element", "mean temperature (K)"), elements.items())
         add_structure(report, own)
-        add_forces(report, own)
     report.add_heading("Replicas")
     columns = ("replica", "structure", "steps", "temperature (K)", "drift (meV/atom/ps)")
     report.add_table(columns, [_row(i, result) for i, result in enumerate(results)])

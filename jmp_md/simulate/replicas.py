@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,11 +151,6 @@ def _check(
             )
 
 
-def _begun(log: Path) -> bool:
-    """Whether a run got as far as its first line."""
-    return log.exists() and log.read_text(encoding="utf-8").count("\n") > 1
-
-
 def _results(
     given: Sequence[Atoms], runs: Together, folder: Path, trajectory: str
 ) -> list[ReplicaResult]:
@@ -164,17 +160,19 @@ def _results(
     for index, atoms in enumerate(given):
         own, end = folder / replica_name(index), runs.ended.get(index)
         trajectory_path, log = own / f"trajectory.{trajectory}", own / LOG
+        temperature, slope = drift(log, len(atoms))
         if index in ends:
             final = ends[index].copy()
         else:  # what it wrote before it was dropped
-            final = read_frames(trajectory_path)[-1] if _begun(log) else atoms.copy()
+            final = read_frames(trajectory_path)[-1] if isfinite(temperature) else atoms.copy()
         final.set_constraint(atoms.constraints)
         results.append(
             ReplicaResult(
                 final,
                 trajectory_path,
                 log,
-                *drift(log, len(atoms)),
+                temperature,
+                slope,
                 steps=runs.step if end is None else end.step,
                 error=None if end is None else end.error,
             )
