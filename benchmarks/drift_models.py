@@ -1,12 +1,12 @@
-"""Energy drift, temperature and equipartition of the shipped models, by replicas in one batch.
+"""Energy drift, temperature and equipartition of the shipped models.
 
     python benchmarks/drift_models.py --minutes 30 --folder FOLDER
     python benchmarks/drift_models.py --minutes 30 --folder FOLDER      # goes on where it was
 
-Every model moves replicas of its molecule at 300 K, without a thermostat (the drift of the total
-energy, a slope for each replica) and, half as long, with Langevin dynamics (the temperature, of
-all atoms and of each element). Models take turns, a slice at a time, until the time is over: the
-table says how far they got.
+Every model moves its molecule at 300 K: without a thermostat, one long run by compiled code (the
+drift of the total energy), and with Langevin dynamics, replicas in one batch (the temperature, of
+all atoms and of each element). Models take turns, a slice at a time, until all is done or the time
+is over: the table says how far they got.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from ase import units
+from ase import Atoms, units
 from ase.io import read
+from ase.md.velocitydistribution import Stationary, force_temperature, thermalize_momenta
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.simulate.h5md import read_h5md
+from jmp_md.simulate.md import md
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.replicas import md_many
 from jmp_md.simulate.state import load_state
@@ -31,12 +32,14 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MOLECULES = {  # model: head, molecule
     "jmp-xs-rmd17-ethanol": (None, "ethanol"),
     "jmp-xs-rmd17-malonaldehyde": (None, "malonaldehyde-diketone"),
+    "jmp-xs-rmd17-benzene": (None, "benzene"),
     "jmp-xs-rmd17-aspirin": (None, "aspirin"),
     "jmp-xs-organic": (None, "malonaldehyde"),
     "jmp-xs": ("qm7x", "ethanol"),
 }
-TEMPERATURE = 300.0
-SETTLED = 0.2  # share of a Langevin run that is left out
+TEMPERATURE = 300.0  # K
+SETTLING = 1000.0  # fs that are left out at the start
+BLOCKS = 20  # for the error of a slope
 
 
 class Case:
@@ -44,81 +47,92 @@ class Case:
 
     Args:
         model: Name of a model.
-        folder: Where its runs are.
-        dtype: Precision.
-        replicas: Runs in a batch.
+        args: Options of the command line.
     """
 
-    def __init__(self, model: str, folder: Path, dtype: str, replicas: int) -> None:
+    def __init__(self, model: str, args: argparse.Namespace) -> None:
         head, molecule = MOLECULES[model]
-        self.model, self.folder, self.replicas = model, folder, replicas
-        self.calculator = JMPCalculator(model, head=head, dtype=dtype)
+        self.model, self.args, self.folder = model, args, args.folder / model
+        self.calculator = JMPCalculator(model, head=head, dtype=args.dtype)
+        self.compiled = self.calculator
+        if not args.eager:
+            self.compiled = JMPCalculator(model, head=head, dtype=args.dtype, compile=True)
         atoms = read(EXAMPLES / f"{molecule}.xyz")
         atoms.calc = self.calculator
         self.atoms = relax(atoms, fmax=0.05, steps=200).atoms
 
-    def advance(self, ensemble: str, steps: int, timestep: float) -> None:
-        """Go on by a slice.
+    def advance(self) -> bool:
+        """Go on with both runs by a slice; False once they are as long as they should be."""
+        args = self.args
+        options = {"timestep": args.timestep, "interval": 20, "save_interval": args.slice}
+        options |= {"trajectory": "h5", "restart": True, "report": False}
+        nve = self._next("nve", args.nve)
+        if nve:
+            md(self._hot(), self.folder / "nve", ensemble="nve", steps=nve, **options)
+        langevin = self._next("langevin", args.langevin / args.replicas)
+        if langevin:
+            options |= {"replicas": args.replicas, "temperature": TEMPERATURE}
+            structures, folder = [self.atoms], self.folder / "langevin"
+            md_many(structures, self.calculator, folder, steps=langevin, **options)
+        return bool(nve or langevin)
 
-        A minimum at rest has no potential energy to share: NVE starts with twice the temperature.
-        """
-        saved = load_state(self.folder / ensemble)
+    def _hot(self) -> Atoms:
+        """The minimum, at twice the temperature: it has no potential energy to share."""
+        atoms = self.atoms.copy()
+        atoms.calc = self.compiled
+        rng = np.random.default_rng(0)
+        thermalize_momenta(atoms, temperature_K=2 * TEMPERATURE, rng=rng)
+        Stationary(atoms)
+        force_temperature(atoms, 2 * TEMPERATURE)
+        return atoms
+
+    def _next(self, run: str, ps: float) -> int:
+        """Steps a run has after its next slice; 0 if it is done."""
+        saved = load_state(self.folder / run)
         done = 0 if saved is None else saved[1]["step"]
-        options: dict[str, Any] = {"interval": 20, "save_interval": steps, "trajectory": "h5"}
-        md_many(
-            [self.atoms],
-            self.calculator,
-            self.folder / ensemble,
-            replicas=self.replicas,
-            ensemble=ensemble,
-            temperature=TEMPERATURE * (2 if ensemble == "nve" else 1),
-            timestep=timestep,
-            steps=done + steps,
-            restart=True,
-            report=False,
-            **options,
-        )
-
-    def logs(self, ensemble: str) -> list[np.ndarray]:
-        """Logs of all replicas."""
-        paths = sorted((self.folder / ensemble).glob("replica-*/log.csv"))
-        return [np.genfromtxt(path, delimiter=",", names=True) for path in paths]
+        steps = round(1000 * ps / self.args.timestep)
+        return 0 if done >= steps else min(done + self.args.slice, steps)
 
     def drift(self) -> str:
-        """Length in ps and drift in meV per atom and ns, with its standard error."""
-        logs = self.logs("nve")
-        length = logs[0]["time_fs"][-1] / 1000
-        per_atom = 1e3 / len(self.atoms)  # meV
-        slopes = [
-            1e3 * per_atom * np.polyfit(log["time_fs"] / 1000, log["total_eV"], 1)[0]
-            for log in logs
+        """Drift in meV per atom and ns with its standard error, by means over blocks."""
+        log = _settled(self.folder / "nve")
+        energy = 1e3 * log["total_eV"] / len(self.atoms)
+        ns = 1e-6 * log["time_fs"]
+        means = [
+            (t.mean(), e.mean())
+            for t, e in zip(np.array_split(ns, BLOCKS), np.array_split(energy, BLOCKS), strict=True)
         ]
-        ripple = np.mean([per_atom * log["total_eV"].std() for log in logs])
-        error = np.std(slopes, ddof=1) / np.sqrt(len(slopes))
-        mean = np.mean([log["temperature_K"].mean() for log in logs])
+        (slope, _), errors = np.polyfit(*np.array(means).T, 1, cov=True)
         return (
-            f"NVE {len(logs)} x {length:.2f} ps, {mean:.0f} K: drift {np.mean(slopes):+.2f} ± "
-            f"{error:.2f} meV/atom/ns, largest of a replica {np.abs(slopes).max():.2f}, "
-            f"fluctuation {ripple:.3f} meV/atom"
+            f"NVE {1e3 * ns[-1]:.1f} ps, {log['temperature_K'].mean():.0f} K: drift {slope:+.3f} ± "
+            f"{errors[0, 0] ** 0.5:.3f} meV/atom/ns, fluctuation {energy.std():.3f} meV/atom, "
+            f"largest deviation {np.abs(energy - energy.mean()).max():.3f}"
         )
 
     def temperatures(self) -> str:
         """Temperature of Langevin dynamics, of all atoms and by element, with standard errors."""
-        logs = self.logs("nvt-langevin")
-        length = logs[0]["time_fs"][-1] / 1000
-        means = [log["temperature_K"][int(SETTLED * len(log)) :].mean() for log in logs]
-        text = f"Langevin {len(logs)} x {length:.2f} ps: {_mean(means)} K"
+        folders = sorted((self.folder / "langevin").glob("replica-*"))
+        logs = [_settled(folder) for folder in folders]
+        means = [log["temperature_K"].mean() for log in logs]
+        text = f"Langevin {len(logs)} x {logs[0]['time_fs'][-1] / 1000:.2f} ps: {_mean(means)} K"
+        masses, symbols = self.atoms.get_masses(), np.array(self.atoms.get_chemical_symbols())
+        freedom = 3 - 3 * masses / masses.sum()  # without drift
         by_element: dict[str, list[float]] = {}
-        freedom = 3 - 3 * self.atoms.get_masses() / self.atoms.get_masses().sum()  # without drift
-        for path in sorted((self.folder / "nvt-langevin").glob("replica-*/trajectory.h5")):
-            frames = read_h5md(path)
-            p = np.array([a.get_momenta() for a in frames[int(SETTLED * len(frames)) :]])
-            twice = (p**2).sum(axis=2) / self.atoms.get_masses() / units.kB
-            for symbol in sorted(set(self.atoms.symbols)):
-                own = self.atoms.symbols == symbol
+        for folder, log in zip(folders, logs, strict=True):
+            frames = read_h5md(folder / "trajectory.h5")[-len(log) :]
+            p = np.array([frame.get_momenta() for frame in frames])
+            twice = (p**2).sum(axis=2) / masses / units.kB
+            for symbol in sorted(set(symbols)):
+                own = symbols == symbol
                 value = twice[:, own].sum(axis=1).mean() / freedom[own].sum()
                 by_element.setdefault(symbol, []).append(value)
         return f"{text}; " + ", ".join(f"{s} {_mean(v)}" for s, v in by_element.items())
+
+
+def _settled(folder: Path) -> np.ndarray:
+    """Log of a run without its start."""
+    log = np.genfromtxt(folder / "log.csv", delimiter=",", names=True)
+    return log[log["time_fs"] > SETTLING]
 
 
 def _mean(values: list[float]) -> str:
@@ -127,34 +141,27 @@ def _mean(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Move all models until the time is over, then print the table."""
+    """Move all models until they are done or the time is over, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=list(MOLECULES), default=list(MOLECULES))
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--every-round", action="store_true", help="print after every round")
-    parser.add_argument("--longest", type=float, default=100.0, help="ps of all replicas together")
-    parser.add_argument("--replicas", type=int, default=8)
-    parser.add_argument("--slice", type=int, default=200, help="steps")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so long")
+    parser.add_argument("--nve", type=float, default=100.0, help="ps without a thermostat")
+    parser.add_argument("--langevin", type=float, default=50.0, help="ps of all replicas together")
+    parser.add_argument("--replicas", type=int, default=8, help="with Langevin")
+    parser.add_argument("--slice", type=int, default=5000, help="steps")
     parser.add_argument("--timestep", type=float, default=0.5, help="fs")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--folder", type=Path, default=Path("drift"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    begun = time.monotonic()
-    cases = [Case(m, args.folder / m, args.dtype, args.replicas) for m in args.models]
+    until = time.monotonic() + 60 * args.minutes
+    cases = moving = [Case(model, args) for model in args.models]
+    while moving and time.monotonic() < until:
+        moving = [case for case in moving if case.advance()]
     print(f"{args.dtype}, {args.timestep} fs, torch {torch.__version__}")
-    while True:
-        for case in cases:
-            case.advance("nve", args.slice, args.timestep)
-            case.advance("nvt-langevin", args.slice // 2, args.timestep)
-        length = cases[0].logs("nve")[0]["time_fs"][-1] / 1000 * args.replicas
-        over = length >= args.longest or time.monotonic() - begun > 60 * args.minutes
-        if over or args.every_round:
-            for case in cases:
-                print(f"{case.model}, {case.atoms.symbols}\n  {case.drift()}")
-                print(f"  {case.temperatures()}", flush=True)
-        if over:
-            return
+    for case in cases:
+        print(f"{case.model}, {case.atoms.symbols}\n  {case.drift()}\n  {case.temperatures()}")
 
 
 if __name__ == "__main__":
