@@ -98,8 +98,8 @@ def keep_freed_memory() -> bool:
     Left to itself, glibc gives large arrays back to the system when they are freed and fetches
     others page by page, which soon takes longer than to compute: a step of 5,184 atoms takes four
     times as long (docs/performance.md). Kept, the process stays as large as it once was, and grows
-    up to a third larger. It is a setting of the whole process, so that libraries must not choose
-    it: the command line does, and scripts may.
+    up to a third larger, with lean memory up to 1.7 times as large. It is a setting of the whole
+    process, so that libraries must not choose it: the command line does, and scripts may.
 
     Returns:
         Whether there is a glibc that took the settings.
@@ -109,7 +109,8 @@ def keep_freed_memory() -> bool:
         done = libc.mallopt(_M_MMAP_THRESHOLD, 2**30) and libc.mallopt(_M_TRIM_THRESHOLD, -1)
     except (AttributeError, OSError, TypeError):
         return False
-    _KEEPS.append(True)
+    if done and not _KEEPS:
+        _KEEPS.append(True)
     return bool(done)
 
 
@@ -152,8 +153,10 @@ def give_back_freed_memory(gradient: torch.Tensor | None = None) -> None:
 
     Left to itself, glibc keeps freed arrays of up to 32 MiB in its heap, where small objects
     between them soon forbid to use them again: the process grows to several times what it needs.
-    Does nothing where there is no glibc.
+    Does nothing where there is no glibc, and after :func:`keep_freed_memory`.
     """
+    if _KEEPS:
+        return
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):
