@@ -15,8 +15,9 @@ Parts:
 With `--json` results are kept after every row, and rows that are there are not measured again.
 The methods, in `methods.py`: fast, lean, bf16 and compiled are ways to run this network; oracle is
 the enumerating network of the tests, the algorithm of the official code; floor is the dense layers
-on edges alone; mace is a MACE of the size of MACE-OFF small. Weights are random. Peak memory is the
-growth of the resident set over the process with weights loaded.
+on edges alone; mace is a MACE of the size of MACE-OFF small. Weights are random. All keep freed
+memory, as the command line does. Peak memory is the growth of the resident set over the process
+with weights loaded.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from jmp_md.checkpoints.native import atomic_write
 
 HERE = Path(__file__).parent
 PARTS = ("steps", "split", "growth", "batching")
+# What keep_freed_memory does, for a process without this package.
+KEEP = f"GLIBC_TUNABLES=glibc.malloc.mmap_threshold={2**30}:glibc.malloc.trim_threshold={2**40}"
 METHODS = ("fast", "lean", "bf16", "compiled", "oracle", "floor", "mace")
 # By model: what is compared. Small models have nothing to gain from less memory.
 COMPARED = {
@@ -139,9 +142,9 @@ def measure_row(row: str, methods: Sequence[str], args: argparse.Namespace) -> d
         commands = {}
         for method in methods:
             own = [sys.executable, str(HERE / "methods.py"), model, method]
-            peer = [args.peer_python, str(HERE / "peer.py")]
-            command = [*(peer if method == "mace" else own), str(file)]
-            commands[method] = [*command, "--memory", str(args.memory)]
+            peer = ["env", KEEP, args.peer_python, str(HERE / "peer.py")]
+            command = peer if method == "mace" else [*own, "--keep"]
+            commands[method] = [*command, str(file), "--memory", str(args.memory)]
         measured = take_turns(
             commands, rounds=args.rounds, seconds=args.seconds, timeout=args.timeout
         )

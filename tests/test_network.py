@@ -19,6 +19,7 @@ from network_oracle import (
 )
 
 from jmp_md.graph.policy import GraphPolicy
+from jmp_md.nn.layers import RadialBasis
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import concatenate
 
@@ -236,3 +237,15 @@ def test_gradients_of_a_force_loss_are_finite_on_a_line(policy: GraphPolicy) -> 
     assert all(bool(g.isfinite().all()) for g in gradients)
     assert s.positions.grad is not None
     assert bool(s.positions.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_gaussians_do_not_underflow(dtype: torch.dtype) -> None:
+    """They are computed ten times as slowly then; their values do not matter."""
+    d = torch.linspace(0.5, 10.0, 50, dtype=dtype)
+    basis = RadialBasis(128, 12.0).to(dtype)(d)
+    x = (d.double() / 12.0).unsqueeze(1)
+    exact = (-((x - torch.linspace(0, 1, 128).double()) ** 2) * 0.5 * 127**2).exp()
+    exact *= 1 - 21 * x**5 + 35 * x**6 - 15 * x**7
+    torch.testing.assert_close(basis.double(), exact, rtol=0, atol=1e-5)  # places are in float32
+    assert basis.min() > 1e3 * torch.finfo(torch.float32).tiny
