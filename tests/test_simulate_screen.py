@@ -14,7 +14,7 @@ from factories import write_model
 
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
-from jmp_md.simulate.screen import screen
+from jmp_md.simulate.screen import _resource, screen
 
 
 def waters(count: int) -> list[Atoms]:
@@ -115,12 +115,24 @@ def test_ray_does_the_same_work(model: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"task": "singlepoint", "chunk": 1, "device": "cpu"}
     alone = screen(structures, model, tmp_path / "alone", **options)
     ray.init(num_cpus=2, include_dashboard=False)
+    options["ray"] = "local"
     try:
-        shared = screen(structures, model, tmp_path / "shared", ray="local", **options)
+        shared = screen(structures, model, tmp_path / "shared", **options)
+        with pytest.raises(InputError, match="device 'cuda': the Ray cluster has no GPU"):
+            screen(structures, model, tmp_path / "none", **options | {"device": "cuda"})
     finally:
         ray.shutdown()
     assert energies(shared) == pytest.approx(energies(alone), abs=1e-9)
     assert [atoms.info["index"] for atoms in shared] == list(range(5))
+
+
+def test_a_chunk_takes_a_gpu_of_a_cluster_that_has_some() -> None:
+    assert _resource(None, {"CPU": 8.0, "GPU": 2.0}) == "GPU"
+    assert _resource("cuda", {"CPU": 8.0, "GPU": 2.0}) == "GPU"
+    assert _resource("cpu", {"CPU": 8.0, "GPU": 2.0}) == "CPU"
+    assert _resource(None, {"CPU": 8.0}) == "CPU"
+    with pytest.raises(InputError, match="device 'cuda:1': Ray chooses"):
+        _resource("cuda:1", {"CPU": 8.0, "GPU": 2.0})
 
 
 def test_work_that_cannot_be_meant_is_refused(

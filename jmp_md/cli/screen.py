@@ -39,8 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.errors import InputError
+    from jmp_md.memory import keep_freed_memory
     from jmp_md.simulate.screen import RESULTS, screen
 
+    keep_freed_memory()
     if args.model is None:
         raise InputError("give the model that all workers are to use: --model NAME or FILE")
     structures = [atoms for path in args.structures for atoms in read_structures(path)]

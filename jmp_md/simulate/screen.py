@@ -59,7 +59,8 @@ def screen(
         task: ``"relax"`` or ``"singlepoint"``.
         head: Task of a model with several.
         dtype: Precision.
-        device: Of the workers; None takes CUDA where there is one.
+        device: Of the workers; None takes CUDA where there is one. With Ray every chunk has a GPU
+            or a CPU to itself.
         compile: Compile the network, in every worker.
         trust: Whether ``model`` may be a ``.pt2`` package, which runs machine code it holds.
         options: Of :func:`jmp_md.simulate.many.relax_many`.
@@ -164,8 +165,9 @@ def _with_ray(
     if own:
         ray.init(address=address, log_to_driver=False)
     try:
-        work = ray.remote(compute_chunk)
-        most = max(int(_WAITING * ray.cluster_resources().get("CPU", 1)), 1)
+        kind = _resource(job["about"]["device"], ray.cluster_resources())
+        work = ray.remote(**{f"num_{kind.lower()}s": 1})(compute_chunk)
+        most = max(int(_WAITING * ray.cluster_resources().get(kind, 1)), 1)
         waiting = iter(todo.items())
         running: dict[Any, int] = {}
         while True:
@@ -178,6 +180,15 @@ def _with_ray(
     finally:
         if own:
             ray.shutdown()
+
+
+def _resource(device: str | None, cluster: Mapping[str, float]) -> str:
+    """What a chunk takes one of, ``"CPU"`` or ``"GPU"``; Ray hides GPUs that are not asked for."""
+    if device is not None and ":" in device:
+        raise InputError(f"device {device!r}: Ray chooses which GPU a worker has, write 'cuda'")
+    if device == "cuda" and not cluster.get("GPU"):
+        raise InputError("device 'cuda': the Ray cluster has no GPU: choose 'cpu' or none")
+    return "GPU" if device in ("cuda", None) and cluster.get("GPU") else "CPU"
 
 
 def _digest(structures: Sequence[Atoms]) -> str:
