@@ -15,9 +15,9 @@ Parts:
 With `--json` results are kept after every row, and rows that are there are not measured again.
 The methods, in `methods.py`: fast, lean, bf16 and compiled are ways to run this network; oracle is
 the enumerating network of the tests, the algorithm of the official code; floor is the dense layers
-on edges alone; mace is a MACE of the size of MACE-OFF small. Weights are random. All keep freed
-memory, as the command line does. Peak memory is the growth of the resident set over the process
-with weights loaded.
+on edges alone; mace is a MACE of the size of MACE-OFF small. Weights are random. All but lean keep
+freed memory, as the command line does. Peak memory is the growth of the resident set over the
+process with weights loaded.
 """
 
 from __future__ import annotations
@@ -122,7 +122,6 @@ def measure(args: argparse.Namespace, results: dict[str, Any]) -> Iterator[None]
             known = {r["atoms"] for r in results["growth"] if r["method"] == method}
             missing = [n for n in growth.MOLECULES if args.again or 3 * n not in known]
             limits = {"memory": args.memory, "timeout": args.timeout}
-            # Lean is for the least memory: it gives back what it frees.
             for row in growth.measure(missing, method=method, keep=method == "fast", **limits):
                 same = (row["method"], row["atoms"])
                 others = [r for r in results["growth"] if (r["method"], r["atoms"]) != same]
@@ -144,7 +143,9 @@ def measure_row(row: str, methods: Sequence[str], args: argparse.Namespace) -> d
         for method in methods:
             own = [sys.executable, str(HERE / "methods.py"), model, method]
             peer = ["env", KEEP, args.peer_python, str(HERE / "peer.py")]
-            command = peer if method == "mace" else [*own, "--keep"]
+            if method != "lean":  # which is for the least memory
+                own.append("--keep")
+            command = peer if method == "mace" else own
             commands[method] = [*command, str(file), "--memory", str(args.memory)]
         measured = take_turns(
             commands, rounds=args.rounds, seconds=args.seconds, timeout=args.timeout

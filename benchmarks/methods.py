@@ -32,7 +32,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GRAPHS, GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.memory import keep_freed_memory
+from jmp_md.memory import give_back_freed_memory, keep_freed_memory
 from jmp_md.nn.config import preset
 from jmp_md.nn.layers import scaled_silu
 from jmp_md.potential import Potential
@@ -176,13 +176,15 @@ def main() -> None:
     parser.add_argument("--memory", type=float, help="GiB that steps may take")
     parser.add_argument("--keep", action="store_true", help="keep freed memory for the next step")
     args = parser.parse_args()
-    if args.keep:
-        keep_freed_memory()
     warnings.simplefilter("ignore")
     warnings.filterwarnings("error", ".* runs in eager mode")  # instead of compiled code
     atoms = read(args.structure)
     assert isinstance(atoms, Atoms)
-    serve(make_call(args.model, args.method, atoms), args.memory)
+    call = make_call(args.model, args.method, atoms)
+    give_back_freed_memory()  # what the making of weights took must not hide what steps take
+    if args.keep:
+        keep_freed_memory()
+    serve(call, args.memory)
 
 
 if __name__ == "__main__":
