@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
 
 import batching
 import drift
+import drift_models
 import engine
 import figures
 import goals
@@ -177,6 +179,42 @@ def test_dynamics_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     assert len(parts["energies"]) == 4
     np.testing.assert_allclose(parts["energies"], whole["energies"], atol=1e-4)
     np.testing.assert_allclose(parts["positions"], whole["positions"], atol=1e-6)
+
+
+def test_drift_and_temperatures_of_a_shipped_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "jmp-xs-rmd17-ethanol"
+    lengths = ["--nve", "0.1", "--langevin", "0.2", "--replicas", "2", "--slice", "150"]
+    command = ["drift_models.py", "--models", name, "--eager", *lengths]
+    monkeypatch.setattr(sys, "argv", [*command, "--folder", str(tmp_path)])
+    drift_models.main()
+    shown = capsys.readouterr().out
+    assert "NVE 0.1 ps" in shown
+    assert "Langevin 2 x 0.10 ps" in shown
+    log = np.genfromtxt(tmp_path / name / "nve" / "log.csv", delimiter=",", names=True)
+    assert log["step"][-1] == 200  # 150, and what was left
+    # 3N momenta share what is counted by 3N - 3 here.
+    assert log["temperature_K"][0] == pytest.approx(2 * drift_models.TEMPERATURE * 9 / 8, abs=1)
+    drift_models.main()  # all is done
+    assert capsys.readouterr().out == shown
+
+
+def test_a_slope_in_a_log_is_the_drift(tmp_path: Path) -> None:
+    """0.9 meV in a ps for 9 atoms, and a wave that is none."""
+    fs = np.arange(0.0, 20_000.0, 10.0)
+    total = 9e-7 * fs + 0.01 * np.sin(fs / 5)
+    (tmp_path / "nve").mkdir()
+    lines = [f"{t},{e},300" for t, e in zip(fs, total, strict=True)]
+    text = "\n".join(["time_fs,total_eV,temperature_K", *lines])
+    (tmp_path / "nve" / "log.csv").write_text(text)
+    case = drift_models.Case.__new__(drift_models.Case)
+    case.folder, case.atoms = tmp_path, structures.build("ethanol")
+    shown = re.search(r"drift ([+-][\d.]+) ± ([\d.]+) meV/atom/ns", case.drift())
+    assert shown is not None
+    slope, error = map(float, shown.groups())
+    assert slope == pytest.approx(100.0, abs=3 * error)
+    assert error < 2.0
 
 
 def test_figures_come_out_the_same(tmp_path: Path) -> None:
