@@ -67,6 +67,9 @@ def growth(rows: Sequence[Mapping[str, Any]], clock: str) -> Figure:
             per_atom = np.array([row[key] for row in done]) / atoms
             axes.plot(atoms, per_atom, f"{mark}-", color=color, label=method)
         axes.set(xscale="log", xlabel="atoms of water", ylabel=label)
+        sizes = sorted({row["atoms"] for row in rows})
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.minorticks_off()
         axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
         axes.grid(lw=0.4)
