@@ -165,9 +165,10 @@ def _with_ray(
     if own:
         ray.init(address=address, log_to_driver=False)
     try:
-        kind = _resource(job["about"]["device"], ray.cluster_resources())
+        resources = ray.cluster_resources()
+        kind = _resource(job["about"]["device"], resources)
         work = ray.remote(**{f"num_{kind.lower()}s": 1})(compute_chunk)
-        most = max(int(_WAITING * ray.cluster_resources().get(kind, 1)), 1)
+        most = max(int(_WAITING * resources.get(kind, 1)), 1)
         waiting = iter(todo.items())
         running: dict[Any, int] = {}
         while True:
