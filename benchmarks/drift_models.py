@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms, units
+from ase import Atoms
 from ase.io import read
 from ase.md.velocitydistribution import Stationary, force_temperature, thermalize_momenta
 
 from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.report.dynamics import element_temperatures
 from jmp_md.simulate.h5md import read_h5md
 from jmp_md.simulate.md import md
 from jmp_md.simulate.relax import relax
@@ -114,16 +115,10 @@ class Case:
         logs = [_settled(folder) for folder in folders]
         means = [log["temperature_K"].mean() for log in logs]
         text = f"Langevin {len(logs)} x {logs[0]['time_fs'][-1] / 1000:.2f} ps: {_mean(means)} K"
-        masses, symbols = self.atoms.get_masses(), np.array(self.atoms.get_chemical_symbols())
-        freedom = 3 - 3 * masses / masses.sum()  # without drift
         by_element: dict[str, list[float]] = {}
         for folder, log in zip(folders, logs, strict=True):
             frames = read_h5md(folder / "trajectory.h5")[-len(log) :]
-            p = np.array([frame.get_momenta() for frame in frames])
-            twice = (p**2).sum(axis=2) / masses / units.kB
-            for symbol in sorted(set(symbols)):
-                own = symbols == symbol
-                value = twice[:, own].sum(axis=1).mean() / freedom[own].sum()
+            for symbol, value in sorted(element_temperatures(frames).items()):
                 by_element.setdefault(symbol, []).append(value)
         return f"{text}; " + ", ".join(f"{s} {_mean(v)}" for s, v in by_element.items())
 
