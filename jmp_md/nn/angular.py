@@ -39,17 +39,6 @@ def cosine_coefficients(num_spherical: int) -> Tensor:
     return torch.from_numpy(rows * norm[:, None])
 
 
-def dihedral_coefficients(num_spherical: int) -> Tensor:
-    """D with Y_l(cos(a - b)) = sum_r D[l, r] f_r(a) f_r(b), f the rows of :func:`azimuth_series`.
-
-    Shape (num_spherical, 2 * num_spherical), float64.
-    """
-    series = cosine_coefficients(num_spherical)
-    constant, of_m = series[:, -1:], [series[:, m : m + 1] for m in range(num_spherical)]
-    rest = [column for column in of_m[1:] for _ in ("cos", "sin")]
-    return torch.cat([of_m[0], constant, *rest], dim=1)
-
-
 def _normalisation(num_spherical: int) -> np.ndarray:
     return np.sqrt((2 * np.arange(num_spherical) + 1) / (4 * math.pi))
 
@@ -78,11 +67,16 @@ def orthogonal_frame(axis: Tensor) -> Tensor:
 
 
 def azimuth_series(in_plane: Tensor, count: int, inline_sin2: float, smooth: bool) -> Tensor:
-    """s, 1, then +-s cos(m alpha), +-s sin(m alpha) for m = 1 .. count-1, in pairs of rows.
+    """s, then +-s cos(m alpha); 1, then +-s sin(m alpha), m = 1 .. count-1: 2 * count rows.
 
     ``in_plane`` (..., 2, n) are the components of unit vectors in the plane orthogonal to an
-    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n). Signs, + + - - + + by m,
-    spare the recursion an operation; only products of two series are of use, where they cancel.
+    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n). Signs, + - + by m, spare
+    the recursion an operation; only products of two series are of use, where they cancel. With
+    the C of :func:`cosine_coefficients`,
+
+        Y_l(cos(a - b)) = C[l, -1] + sum_m C[l, m] (f_m(a) f_m(b) + g_m(a) g_m(b)),
+
+    f the first ``count`` rows, g the others but for the 1, which the constant goes with.
 
     s is 1 except near the axis, where alpha loses meaning. Official rule: s = 0 below a
     threshold of sin^2(phi). Smooth rule: s rises from 0 to 1 over sin^2(phi) in
@@ -106,7 +100,7 @@ def azimuth_series(in_plane: Tensor, count: int, inline_sin2: float, smooth: boo
             sign = -1.0 if m % 2 == 0 else 1.0
             pairs.append(torch.addcmul(before, twice, pairs[-1], value=sign))
             before = pairs[-2]
-    return torch.cat(pairs, dim=-2)
+    return torch.stack(pairs, dim=-2).flatten(-3, -2)
 
 
 def smoothstep(t: Tensor) -> Tensor:

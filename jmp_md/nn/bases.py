@@ -23,7 +23,6 @@ from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
 from jmp_md.nn.angular import (
     azimuth_series,
     cosine_coefficients,
-    dihedral_coefficients,
     orthogonal_frame,
     power_coefficients,
     weighted_powers,
@@ -133,8 +132,7 @@ class Bases(nn.Module):
     """Projections of the bases (spec section 3) and the coefficients made from them."""
 
     power_series: Tensor
-    dihedral_series: Tensor
-    closing_series: Tensor
+    cosine_series: Tensor
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -161,12 +159,8 @@ class Bases(nn.Module):
         self.edge_emb = EdgeEmbedding(c.emb_size_atom, c.num_radial, c.emb_size_edge)
         # Constants of mathematics: kept in float64, cast on use, never saved.
         powers, cosines = power_coefficients(c.num_spherical), cosine_coefficients(c.num_spherical)
-        closing = torch.stack([cosines[:, :-1].sum(dim=1), cosines[:, -1]], dim=1)
         self.register_buffer("power_series", powers, persistent=False)
-        self.register_buffer(
-            "dihedral_series", dihedral_coefficients(c.num_spherical), persistent=False
-        )
-        self.register_buffer("closing_series", closing, persistent=False)
+        self.register_buffer("cosine_series", cosines, persistent=False)
         self._on_main, self._on_atom_edge = Derived(), Derived()
         self._on_quadruplet = Derived()
 
@@ -183,8 +177,8 @@ class Bases(nn.Module):
         # Copied: blocks hold on to the filters, but need not to the many factors.
         rad_t, rad_q, rad_ea, rad_h, rad_o = filters.contiguous().chunk(5, dim=1)
         main_weight = main.weight.unsqueeze(1)
-        factors_t, factors_ae, factors_q, factors_dc = to_slots(factors, main, n).split(
-            [cbf * S, cbf * S, sbf * 2 * S * S, sbf * 2 * S], dim=2
+        factors_t, factors_ae, factors_q = to_slots(factors, main, n).split(
+            [cbf * S, cbf * S, sbf * (S + 1) * S], dim=2
         )
         by_atom_edge = radial.atom_edge @ on_atom_edge
         rad_ae, factors_ea = by_atom_edge.split([rbf, cbf * S], dim=1)
@@ -212,15 +206,17 @@ class Bases(nn.Module):
         triplet, quad_in, azimuth_c = self._azimuths(
             units, weights.squeeze(2), axis, factors_d, sources, graph
         )
-        quad_out = torch.bmm(factors_q.view(n * k, sbf * 2 * S, S), series_q)
-        quad_out = quad_out.view(n * k, sbf, 2 * S, kq) * azimuth_c.unsqueeze(1)
+        dihedral = torch.bmm(factors_q.view(n * k, sbf * (S + 1), S), series_q)
+        dihedral = dihedral.view(n * k, sbf, S + 1, kq)
+        cosines, constant = dihedral.split([S, 1], dim=2)
+        # cos(m alpha) and sin(m alpha) have the same coefficient.
+        quad_out = torch.cat([dihedral, cosines[:, :, 1:]], dim=2) * azimuth_c.unsqueeze(1)
 
-        # d == c: the azimuths are the same.
-        azimuth_d = quad_in[:, :2].transpose(1, 2).reshape(n * kq * k, 2)
+        # d == c: the azimuths are the same, and squares of cosine and sine add up to one.
+        azimuth_d = quad_in[:, ::S].transpose(1, 2).reshape(n * kq * k, 2)
         azimuth_d = azimuth_d.index_select(0, graph.closing).view(n * k, kq, 2).transpose(1, 2)
-        both = azimuth_c[:, :2] * azimuth_d * graph.is_closing.view(n * k, 1, kq).to(weight.dtype)
-        quad_closing = torch.bmm(factors_dc.view(n * k, sbf * 2, S), series_q)
-        quad_closing = (quad_closing.view(n * k, sbf, 2, kq) * both.unsqueeze(1)).sum(dim=2)
+        both = azimuth_c[:, ::S] * azimuth_d * graph.is_closing.view(n * k, 1, kq).to(weight.dtype)
+        quad_closing = cosines.sum(dim=2) * both[:, :1] + constant.squeeze(2) * both[:, 1:]
         return BasisProjections(
             rad_t=rad_t,
             rad_q=rad_q,
@@ -279,8 +275,8 @@ class Bases(nn.Module):
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights on the radial bases of main, atom-edge and quadruplet edges, (num_radial, ...).
 
-        Main edges: five filters, circular factors of e2e and a2e, spherical factors, and those of
-        closing triplets. Atom-edge edges: a filter and circular factors.
+        Main edges: five filters, circular factors of e2e and a2e, spherical factors. Atom-edge
+        edges: a filter and circular factors.
         """
         if torch.jit.is_scripting():
             return self._on_main.kept, self._on_atom_edge.kept, self._on_quadruplet.kept
@@ -305,8 +301,7 @@ class Bases(nn.Module):
         """Filters, then circular factors, then spherical ones, side by side."""
         parts = [weight.t() for weight in weights[:5]]
         parts += [self._circular(weight) for weight in weights[5:7]]
-        parts.append(self._spherical(weights[7], self.dihedral_series))
-        parts.append(self._spherical(weights[7], self.closing_series))
+        parts.append(self._spherical(weights[7]))
         return torch.cat(parts, dim=1) * gain
 
     def _join_circular(self, weights: list[Tensor], gain: float) -> Tensor:
@@ -321,15 +316,15 @@ class Bases(nn.Module):
         series = weight.reshape(-1, self.num_spherical) @ self.power_series.to(weight.dtype)
         return series.view(weight.shape[0], -1)
 
-    def _spherical(self, weight: Tensor, table: Tensor) -> Tensor:
-        """A spherical weight with a series of dihedrals (S, f) and powers of cosines folded in.
+    def _spherical(self, weight: Tensor) -> Tensor:
+        """A spherical weight with the cosines of dihedrals and powers of cosines folded in.
 
-        (num_radial, emb_sbf * f * S).
+        (num_radial, emb_sbf * (S + 1) * S).
         """
-        S, f = table.shape
+        S = self.num_spherical
         # As in _circular: flattened, then read back with the angular index last.
-        series = weight.reshape(-1, S) @ table.to(weight.dtype)
-        series = series.view(-1, S, f).transpose(1, 2)
+        series = weight.reshape(-1, S) @ self.cosine_series.to(weight.dtype)
+        series = series.view(-1, S, S + 1).transpose(1, 2)
         return (series @ self.power_series.to(weight.dtype)).reshape(weight.shape[0], -1)
 
 
