@@ -72,7 +72,7 @@ def to_slots(x: Tensor, edges: Edges, n_atoms: int) -> Tensor:
     shape = [n_atoms, edges.slots] + list(x.shape[1:])
     if x.shape[0] != n_atoms * edges.slots:  # else every slot is in use, in order
         padded = x.new_zeros([n_atoms * edges.slots] + list(x.shape[1:]))
-        x = padded.index_copy_(0, edges.slot, x)
+        x = padded.index_put_([edges.slot], x)  # index_copy_ would hold x for its gradient
     return x.view(shape)
 
 
@@ -93,4 +93,5 @@ def source_slots(edges: Edges, n_atoms: int) -> Tensor:
 
 def sum_to_target(x: Tensor, edges: Edges, n_atoms: int) -> Tensor:
     """Sum flat edge features over the edges into each atom: (n_edges, f) -> (n_atoms, f)."""
-    return x.new_zeros(n_atoms, x.shape[1]).index_add(0, edges.target, x)
+    target = edges.target.unsqueeze(1).expand_as(x)
+    return x.new_zeros(n_atoms, x.shape[1]).scatter_add(0, target, x)  # index_add would hold x

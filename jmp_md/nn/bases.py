@@ -2,10 +2,11 @@
 
 The official network lists every triplet and quadruplet, weights each by radial and angular
 functions, and does so again in every block. The weights are the same in all blocks, so here they
-become dense coefficient blocks, computed once per structure:
+become dense coefficients, computed once per structure:
 
-- e2e:  y_ca = W vec(M), M[i] = sum_b C[c, i, b] x_b with
-  C[c, i, b] = sum_l R[ca, i, l] Y_l(cos phi_cab): one small matrix product per atom and block.
+- e2e:  y_ca = W vec(M) with M[i] = sum_b,l R[ca, i, l] Y_l(cos phi_cab) x_b. Y_l is a polynomial,
+  so M[i] = sum_p F[ca, i, p] T[p] with T[p] = sum_b cos^p phi_cab x_b: two small matrix products,
+  one per atom and one per edge.
 - e2a:  the sum over both edges closes, so C[i, b] = sum_c,l R[ca, i, l] Y_l(cos phi_cab).
 - quadruplets: with azimuths about the axis b -> a, the sum over d becomes a Fourier series
   A[m] = sum_d e^(i m alpha_d) x_d per edge b -> a, read out for c with e^(-i m alpha_c).
@@ -39,8 +40,8 @@ class BasisProjections(NamedTuple):
         rad_ae: (E_ae, emb_rbf) radial filters of atom-edge edges.
         rad_h, rad_o: (E, emb_rbf) filters of atom update and energy output, edge-weighted.
         rad_f: (E, emb_rbf) the filter of the force output, not weighted.
-        edge_to_edge: (n, k * emb_cbf, k) coefficients.
-        atom_to_edge: (n, k * emb_cbf, ka) coefficients.
+        edge_to_edge: F (n * k, emb_cbf, S) and powers of cosines (n, k * S, k).
+        atom_to_edge: the same for edges of atoms, (n * k, emb_cbf, S) and (n, k * S, ka).
         edge_to_atom: (n, emb_cbf, k) coefficients.
         atom_to_atom: (n, emb_rbf, kaa) coefficients.
         atom_atom_sources: (n * kaa,) source atom of each slot.
@@ -58,8 +59,8 @@ class BasisProjections(NamedTuple):
     rad_h: Tensor
     rad_o: Tensor
     rad_f: Tensor
-    edge_to_edge: Tensor
-    atom_to_edge: Tensor
+    edge_to_edge: tuple[Tensor, Tensor]
+    atom_to_edge: tuple[Tensor, Tensor]
     edge_to_atom: Tensor
     atom_to_atom: Tensor
     atom_atom_sources: Tensor
@@ -172,12 +173,14 @@ class Bases(nn.Module):
         on_main, on_atom_edge, on_quadruplet = self._weights()
 
         # One product with each radial basis.
-        by_main = radial.main @ on_main
-        filters, factors = by_main.split([5 * rbf, by_main.shape[1] - 5 * rbf], dim=1)
-        # Copied: blocks hold on to the filters, but need not to the many factors.
-        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.contiguous().chunk(5, dim=1)
+        sizes = [5 * rbf, on_main.shape[1] - 5 * rbf]
+        filters, factors = (radial.main @ on_main).split(sizes, dim=1)
+        # Copied, both: nothing may hold on to the product, least of all the blocks.
+        filters, factors = filters.contiguous(), to_slots(factors, main, n)
+        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.chunk(5, dim=1)
         main_weight = main.weight.unsqueeze(1)
-        factors_t, factors_ae, factors_q = to_slots(factors, main, n).split(
+        rad_f, rad_o, rad_h = rad_o, rad_o * main_weight, rad_h * main_weight
+        factors_t, factors_ae, factors_q = factors.split(
             [cbf * S, cbf * S, sbf * (S + 1) * S], dim=2
         )
         by_atom_edge = radial.atom_edge @ on_atom_edge
@@ -194,13 +197,13 @@ class Bases(nn.Module):
         series = weighted_powers(cosine, weight, S).view(n * k, S, k + ka + kq)
         series_t, series_ae, series_q = series.split([k, ka, kq], dim=2)
 
-        edge_to_edge = torch.bmm(factors_t.view(n * k, cbf, S), series_t)
-        atom_to_edge = torch.bmm(factors_ae.view(n * k, cbf, S), series_ae)
         factors_ea = factors_ea.view(n, ka, cbf, S).permute(0, 3, 1, 2)
         edge_to_atom = torch.bmm(
             series_ae.reshape(n, k, S * ka), factors_ea.reshape(n, S * ka, cbf)
         )
+        edge_to_atom = (edge_to_atom * weights).transpose(1, 2)
         rad_aa = radial.atom_atom @ self.mlp_rbf_aint.weight.t() * near.weight.unsqueeze(1)
+        atom_to_atom = to_slots(rad_aa, near, n).transpose(1, 2)
 
         sources = source_slots(quad, n)
         triplet, quad_in, azimuth_c = self._azimuths(
@@ -222,13 +225,13 @@ class Bases(nn.Module):
             rad_q=rad_q,
             rad_ae=rad_ae,
             rad_ea=rad_ea,
-            rad_h=rad_h * main_weight,
-            rad_o=rad_o * main_weight,
-            rad_f=rad_o,
-            edge_to_edge=edge_to_edge.view(n, k * cbf, k),
-            atom_to_edge=atom_to_edge.view(n, k * cbf, ka),
-            edge_to_atom=(edge_to_atom * weights).transpose(1, 2),
-            atom_to_atom=to_slots(rad_aa, near, n).transpose(1, 2),
+            rad_h=rad_h,
+            rad_o=rad_o,
+            rad_f=rad_f,
+            edge_to_edge=(factors_t.view(n * k, cbf, S), series_t.view(n, k * S, k)),
+            atom_to_edge=(factors_ae.view(n * k, cbf, S), series_ae.view(n, k * S, ka)),
+            edge_to_atom=edge_to_atom,
+            atom_to_atom=atom_to_atom,
             atom_atom_sources=source_slots(near, n),
             triplet=triplet,
             quad_sources=sources,

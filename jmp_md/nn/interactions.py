@@ -43,6 +43,21 @@ class EdgePass(nn.Module):
         return sigma(functional.linear(y.value, weight))
 
 
+def angular_sum(coefficients: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    """M[i] = sum_p F[ca, i, p] sum_b cos^p phi_cab x_b of :mod:`jmp_md.nn.bases`.
+
+    Args:
+        coefficients: F (n * k, emb_cbf, S) and weighted powers of cosines (n, k * S, slots).
+        x: (n, slots, emb) by edges b -> a.
+
+    Returns:
+        (n * k, emb_cbf, emb) by edges c -> a.
+    """
+    factors, powers = coefficients
+    by_power = torch.bmm(powers, x).view(factors.shape[0], factors.shape[2], x.shape[2])
+    return torch.bmm(factors, by_power)
+
+
 class EdgeToEdge(EdgePass):
     """Triplets: edges b -> a act on the edge c -> a (``trip_interaction``)."""
 
@@ -56,13 +71,11 @@ class EdgeToEdge(EdgePass):
         self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in)
         self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge)
         self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge)
-        self.emb_cbf = c.emb_size_cbf
 
     def forward(self, x_ba: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
         filtered = x_ba.value * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_t)
         x = self.down_projection(self.scale_rbf(Scaled(filtered, x_ba.gain), x_ba))
-        message = torch.bmm(bases.edge_to_edge, to_slots(x.value, graph.main, n_atoms))
-        message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.value.shape[1])
+        message = angular_sum(bases.edge_to_edge, to_slots(x.value, graph.main, n_atoms))
         y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
         y_ca = self.scale_cbf_sum(Scaled(y, x.gain), x)
         ca, ac = self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight
@@ -121,15 +134,13 @@ class AtomToEdge(EdgePass):
         self.down_projection = Dense(c.emb_size_atom, c.emb_size_trip_in)
         self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge)
         self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge)
-        self.emb_cbf = c.emb_size_cbf
 
     def forward(self, h: Scaled, bases: BasisProjections, graph: Graph, n_atoms: int) -> Scaled:
         x_b = self.dense_ba(h)
         x_ba = Scaled(x_b.value.index_select(0, graph.atom_edge.source), x_b.gain)
         filtered = x_ba.value * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_ae)
         x = self.down_projection(self.scale_rbf(Scaled(filtered, x_ba.gain), x_ba))
-        message = torch.bmm(bases.atom_to_edge, to_slots(x.value, graph.atom_edge, n_atoms))
-        message = message.view(n_atoms * graph.main.slots, self.emb_cbf, x.value.shape[1])
+        message = angular_sum(bases.atom_to_edge, to_slots(x.value, graph.atom_edge, n_atoms))
         y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
         y_ca = self.scale_cbf_sum(Scaled(y, x.gain), x)
         ca, ac = self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight
