@@ -1,66 +1,13 @@
 """From candidate pairs to the four weighted graphs of a structure or a batch."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
+from jmp_md.graph.layout import Edges, Graph
 from jmp_md.graph.pairs import Pairs
 from jmp_md.graph.policy import GraphPolicy
+from jmp_md.graph.topology import Recalled, find_topology, rank_in_target, select_pairs
 from jmp_md.nn.angular import smoothstep
-
-
-class Topology(NamedTuple):
-    """All of a :class:`Graph` that consists of indices, which few steps of a simulation change.
-
-    Attributes:
-        pairs: Of each graph, the pairs that are its edges.
-        edges: Of each graph, its edges without distances, unit vectors and weights.
-    """
-
-    pairs: list[Tensor]
-    edges: list[Edges]
-    swap: Tensor
-    differ_main: Tensor
-    differ_atom_edge: Tensor
-    differ_quadruplet: Tensor
-    open_triplet: Tensor
-    closing: Tensor
-    is_closing: Tensor
-
-
-class Recalled:
-    """The last result of a function of index tensors, for as long as they stay the same."""
-
-    def __init__(self) -> None:
-        self._last: tuple[list[Tensor], int, Any] | None = None
-
-    def __call__(
-        self, function: Callable[[list[Tensor], int], Any], tensors: list[Tensor], n_atoms: int
-    ) -> Any:
-        """``function(tensors, n_atoms)``."""
-        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-            return function(tensors, n_atoms)
-        if self._last is not None:
-            known, known_n_atoms, result = self._last
-            if n_atoms == known_n_atoms and all(map(_same, tensors, known)):
-                return result
-        result = function(tensors, n_atoms)
-        self._last = (tensors, n_atoms, result)
-        return result
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Recalled":
-        return Recalled()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Recalled, ()
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.device == b.device and torch.equal(a, b))
 
 
 class GraphBuilder(nn.Module):
@@ -118,9 +65,9 @@ class GraphBuilder(nn.Module):
 
         tensors = masks + [pairs.source, pairs.target, pairs.offset, pairs.reverse]
         if torch.jit.is_scripting():
-            topology = _join(tensors, n_atoms)
+            topology = find_topology(tensors, n_atoms)
         else:
-            topology = self._topology(_join, tensors, n_atoms)
+            topology = self._topology(find_topology, tensors, n_atoms)
         edges: list[Edges] = []
         for g in range(4):
             pair, indices = topology.pairs[g], topology.edges[g]
@@ -161,9 +108,9 @@ class GraphBuilder(nn.Module):
             near = square <= max(self.cutoffs) ** 2
             tensors = [near, pairs.source, pairs.target, pairs.offset, pairs.reverse]
             if torch.jit.is_scripting():
-                pairs = _only(tensors, positions.shape[0])
+                pairs = select_pairs(tensors, positions.shape[0])
             else:
-                pairs = self._near_pairs(_only, tensors, positions.shape[0])
+                pairs = self._near_pairs(select_pairs, tensors, positions.shape[0])
         vector = _pair_vectors(positions, cells, structure, pairs)
         return pairs, vector, torch.linalg.norm(vector, dim=-1)
 
@@ -176,7 +123,7 @@ class GraphBuilder(nn.Module):
         order = torch.argsort(d, stable=True)
         order = order[torch.argsort(pairs.target[order], stable=True)]
         rank = torch.empty_like(order)
-        rank[order] = _rank_in_target(pairs.target[order], n_atoms)
+        rank[order] = rank_in_target(pairs.target[order], n_atoms)
 
         masks: list[Tensor] = []
         for g in range(4):
@@ -208,54 +155,6 @@ class GraphBuilder(nn.Module):
         return masks, weights
 
 
-def _only(tensors: list[Tensor], n_atoms: int) -> Pairs:
-    """The pairs of a mask, from the mask and the fields of all pairs."""
-    mask, source, target = tensors[0], tensors[1], tensors[2]
-    offset, reverse = tensors[3], tensors[4]
-    renumbered = mask.cumsum(0) - 1
-    return Pairs(source[mask], target[mask], offset[mask], renumbered[reverse[mask]])
-
-
-def _join(tensors: list[Tensor], n_atoms: int) -> Topology:
-    """Find where edges of different graphs are the same pair of atoms and images.
-
-    From the masks of the four graphs and the fields of the pairs.
-    """
-    masks = tensors[:4]
-    pairs = Pairs(tensors[4], tensors[5], tensors[6], tensors[7])
-    chosen: list[Tensor] = []
-    edges: list[Edges] = []
-    for mask in masks:
-        chosen.append(mask.nonzero().squeeze(1))
-        edges.append(_edges(chosen[-1], pairs, n_atoms))
-    main, atom_edge, quad = edges[0], edges[1], edges[2]
-    k, kq = main.slots, quad.slots
-    in_main = masks[0].cumsum(0) - 1
-    back = pairs.reverse[chosen[2]]  # a -> b for each quadruplet edge b -> a
-
-    # d -> b with d == a, where a -> b is in the main graph: not a triplet.
-    is_main = masks[0][back]
-    row, column = quad.slot[is_main], main.slot[in_main[back[is_main]]] % max(k, 1)
-    open_triplet = torch.ones(n_atoms * kq * k, dtype=torch.bool, device=row.device)
-    open_triplet[row * k + column] = False
-    open_triplet = open_triplet.view(n_atoms * kq, k)
-
-    closing, is_closing = _closing_triplets(
-        main, quad, pairs.offset[chosen[0]], pairs.offset[chosen[2]], open_triplet, n_atoms
-    )
-    return Topology(
-        pairs=chosen,
-        edges=edges,
-        swap=in_main[pairs.reverse[chosen[0]]],
-        differ_main=~torch.eye(k, dtype=torch.bool, device=row.device),
-        differ_atom_edge=_differ(main, atom_edge, masks[0], masks[1], n_atoms),
-        differ_quadruplet=_differ(main, quad, masks[0], masks[2], n_atoms),
-        open_triplet=open_triplet,
-        closing=closing,
-        is_closing=is_closing.view(n_atoms, k, kq),
-    )
-
-
 def _is_forward(pairs: Pairs) -> Tensor:
     """One of each pair and its reverse: s < t, or the same atom and a negative offset."""
     x, y, z = pairs.offset.unbind(1)
@@ -271,19 +170,12 @@ def _pair_vectors(positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pa
     return vector - shift
 
 
-def _rank_in_target(target: Tensor, n_atoms: int) -> Tensor:
-    """Place of each entry among those of its target, for sorted targets."""
-    count = torch.bincount(target, minlength=n_atoms)
-    start = count.cumsum(0) - count
-    return torch.arange(target.shape[0], device=target.device) - start[target]
-
-
 def _soft_rank(distance: Tensor, weight: Tensor, target: Tensor, n_atoms: int) -> Tensor:
     """Weighted number of closer neighbours of the target, each counted over a soft step.
 
     A neighbour counts fully once it is 0.25 Å closer and not at all when 0.25 Å farther.
     """
-    rank = _rank_in_target(target, n_atoms)
+    rank = rank_in_target(target, n_atoms)
     slots = int(rank.max()) + 1 if rank.numel() > 0 else 0
     place = target * slots + rank
     padded_d = distance.new_full([n_atoms * slots], 1e6).index_copy(0, place, distance)
@@ -292,88 +184,3 @@ def _soft_rank(distance: Tensor, weight: Tensor, target: Tensor, n_atoms: int) -
     closer = smoothstep((gap / 0.25 + 1.0) * 0.5) * padded_w.view(n_atoms, 1, slots)
     own = 0.5 * padded_w  # an edge is not closer than itself
     return (closer.sum(dim=2).view(-1) - own).index_select(0, place)
-
-
-def _edges(chosen: Tensor, pairs: Pairs, n_atoms: int) -> Edges:
-    """Edges from the indices of their pairs, without distances, unit vectors and weights."""
-    target = pairs.target[chosen]
-    rank = _rank_in_target(target, n_atoms)
-    slots = int(rank.max()) + 1 if chosen.shape[0] > 0 else 0
-    none = torch.zeros(0, device=chosen.device)
-    return Edges(
-        source=pairs.source[chosen],
-        target=target,
-        slot=target * slots + rank,
-        slots=slots,
-        distance=none,
-        unit=none,
-        weight=none,
-    )
-
-
-def _differ(
-    main: Edges, other: Edges, main_mask: Tensor, other_mask: Tensor, n_atoms: int
-) -> Tensor:
-    """(n, main slots, other slots) False where both slots hold the same pair, True elsewhere."""
-    differ = torch.ones(
-        n_atoms * main.slots * other.slots, dtype=torch.bool, device=main.source.device
-    )
-    both = main_mask & other_mask
-    in_main = main_mask.cumsum(0) - 1
-    in_other = other_mask.cumsum(0) - 1
-    row, column = main.slot[in_main[both]], other.slot[in_other[both]]
-    if other.slots > 0:
-        differ[row * other.slots + column % other.slots] = False
-    return differ.view(n_atoms, main.slots, other.slots)
-
-
-def _closing_triplets(
-    main: Edges,
-    quad: Edges,
-    main_offset: Tensor,
-    quad_offset: Tensor,
-    open_triplet: Tensor,
-    n_atoms: int,
-) -> tuple[Tensor, Tensor]:
-    """Triplets d -> b -> a whose d is also a main neighbour c -> a, by (c -> a, b -> a).
-
-    Returns the flat index into (n * kq, k) for every (n, k, kq), and whether there is one.
-    """
-    k, kq = main.slots, quad.slots
-    closing = torch.zeros(n_atoms * k * kq, dtype=torch.long, device=main.source.device)
-    is_closing = torch.zeros(n_atoms * k * kq, dtype=torch.bool, device=main.source.device)
-    if k == 0 or kq == 0:
-        return closing, is_closing
-    # Every triplet (quadruplet slot, main slot of b) as the pair d -> a it would close.
-    b = source_slots(quad, n_atoms)
-    filled = to_slots(torch.ones_like(main.source), main, n_atoms) > 0
-    filled_q = to_slots(torch.ones_like(quad.source), quad, n_atoms).view(-1, 1) > 0
-    exists = open_triplet & filled.index_select(0, b) & filled_q
-    d = source_slots(main, n_atoms).view(n_atoms, k).index_select(0, b)
-    offset_d = to_slots(main_offset, main, n_atoms).index_select(0, b)
-    offset = offset_d + to_slots(quad_offset, quad, n_atoms).view(-1, 1, 3)
-    a = (torch.arange(n_atoms * kq, device=b.device) // kq).view(-1, 1).expand_as(d)
-
-    reach = 2 * max(int(main_offset.abs().max()), int(quad_offset.abs().max()))
-    known = _pair_key(main.target, main.source, main_offset, n_atoms, reach)
-    triplet = exists.flatten().nonzero().squeeze(1)
-    wanted = _pair_key(
-        a.flatten()[triplet], d.flatten()[triplet], offset.flatten(0, 1)[triplet], n_atoms, reach
-    )
-    place = torch.searchsorted(known, wanted).clamp(max=known.shape[0] - 1)
-    found = known[place] == wanted
-    triplet, edge = triplet[found], place[found]
-    quad_slot = (triplet // k) % kq
-    where = main.slot[edge] * kq + quad_slot
-    closing[where] = triplet
-    is_closing[where] = True
-    return closing, is_closing
-
-
-def _pair_key(target: Tensor, source: Tensor, offset: Tensor, n_atoms: int, reach: int) -> Tensor:
-    """One integer per pair and image, in the sort order of pairs."""
-    m = 2 * reach + 1
-    key = target * n_atoms + source
-    for axis in range(3):
-        key = key * m + offset[:, axis] + reach
-    return key

@@ -209,17 +209,9 @@ class Bases(nn.Module):
         triplet, quad_in, azimuth_c = self._azimuths(
             units, weights.squeeze(2), axis, factors_d, sources, graph
         )
-        dihedral = torch.bmm(factors_q.view(n * k, sbf * (S + 1), S), series_q)
-        dihedral = dihedral.view(n * k, sbf, S + 1, kq)
-        cosines, constant = dihedral.split([S, 1], dim=2)
-        # cos(m alpha) and sin(m alpha) have the same coefficient.
-        quad_out = torch.cat([dihedral, cosines[:, :, 1:]], dim=2) * azimuth_c.unsqueeze(1)
-
-        # d == c: the azimuths are the same, and squares of cosine and sine add up to one.
-        azimuth_d = quad_in[:, ::S].transpose(1, 2).reshape(n * kq * k, 2)
-        azimuth_d = azimuth_d.index_select(0, graph.closing).view(n * k, kq, 2).transpose(1, 2)
-        both = azimuth_c[:, ::S] * azimuth_d * graph.is_closing.view(n * k, 1, kq).to(weight.dtype)
-        quad_closing = cosines.sum(dim=2) * both[:, :1] + constant.squeeze(2) * both[:, 1:]
+        quad_out, quad_closing = self._read_out(
+            factors_q.view(n * k, sbf * (S + 1), S), series_q, azimuth_c, quad_in, graph
+        )
         return BasisProjections(
             rad_t=rad_t,
             rad_q=rad_q,
@@ -274,6 +266,28 @@ class Bases(nn.Module):
             azimuth_d * weight.unsqueeze(1),
             azimuth_c.reshape(n * k, 2 * S, kq),
         )
+
+    def _read_out(
+        self, factors: Tensor, series: Tensor, azimuth_c: Tensor, quad_in: Tensor, graph: Graph
+    ) -> tuple[Tensor, Tensor]:
+        """Coefficients of c -> a that read out the Fourier series of b -> a, and those of d == c.
+
+        From (n * k, emb_sbf * (S + 1), S) factors, (n * k, S, kq) powers of cosines and azimuth
+        series (n * k, 2S, kq) of c and (n * kq, 2S, k) of d. Returns (n * k, emb_sbf, 2S, kq) and
+        (n * k, emb_sbf, kq).
+        """
+        S, (rows, _, kq), k = self.num_spherical, series.shape, graph.main.slots
+        dihedral = torch.bmm(factors, series).view(rows, self.emb_sbf, S + 1, kq)
+        cosines, constant = dihedral.split([S, 1], dim=2)
+        # cos(m alpha) and sin(m alpha) have the same coefficient.
+        quad_out = torch.cat([dihedral, cosines[:, :, 1:]], dim=2) * azimuth_c.unsqueeze(1)
+
+        # d == c: the azimuths are the same, and squares of cosine and sine add up to one.
+        azimuth_d = quad_in[:, ::S].transpose(1, 2).reshape(quad_in.shape[0] * k, 2)
+        azimuth_d = azimuth_d.index_select(0, graph.closing).view(rows, kq, 2).transpose(1, 2)
+        both = azimuth_c[:, ::S] * azimuth_d * graph.is_closing.view(rows, 1, kq).to(factors.dtype)
+        closing = cosines.sum(dim=2) * both[:, :1] + constant.squeeze(2) * both[:, 1:]
+        return quad_out, closing
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights on the radial bases of main, atom-edge and quadruplet edges, (num_radial, ...).
