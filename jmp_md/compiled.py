@@ -39,6 +39,7 @@ from jmp_md.potential import Potential
 
 # What the code of a step is made from: other versions of it are other code.
 _SOURCES = ("nn/*.py", "graph/layout.py", "potential.py", "aoti.py")
+_SLOWER = 1.15  # times eager mode, beyond noise
 
 
 class CompiledNetwork:
@@ -93,16 +94,33 @@ class CompiledNetwork:
         return step_result(outputs, graph)
 
     def _prepare(self, inputs: list[Tensor], gradient: bool) -> Step:
-        """The compiled step, compared with eager mode."""
+        """The compiled step, compared with eager mode; a warning where it is slower."""
         began = time.perf_counter()
         step = _load_or_compile(self._potential, gradient)
-        error = deviation(
-            step(*self._weights, *inputs), network_step(self._potential, gradient)(*inputs)
-        )
+        eager, everything = network_step(self._potential, gradient), [*self._weights, *inputs]
+        error = deviation(step(*everything), eager(*inputs))
         if not error <= tolerance(self._potential):
             raise ValueError(f"its results differ from eager mode's by {error:.1e}, relatively")
+        ours, theirs = _seconds(step, everything), _seconds(eager, inputs)
+        if ours > _SLOWER * theirs:
+            # Not left at once: which of the two runs must not depend on what else the machine does.
+            warnings.warn(
+                f"compiled code takes {1e3 * ours:.1f} ms for this structure, eager mode "
+                f"{1e3 * theirs:.1f} ms: leave out compile=True (--compile) for more speed",
+                stacklevel=6,
+            )
         self.seconds += time.perf_counter() - began
         return step
+
+
+def _seconds(step: Step, inputs: list[Tensor]) -> float:
+    """What a step takes that has run before, the best of three."""
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        step(*inputs)[0].sum().item()  # waits for the device
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def _load_or_compile(potential: Potential, gradient: bool) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def in_python(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(jmp_md.compiled, "compile_step", compile_step)
         monkeypatch.setattr(jmp_md.compiled, "load_step", lambda path, device: made[Path()])
 
+    monkeypatch.setattr(jmp_md.compiled, "_SLOWER", 10.0)  # the same code, on a busy machine
     return use
 
 
@@ -112,6 +114,26 @@ def test_gradients_go_on_from_the_graph_to_forces_and_stress(
     assert fast.compiled is not None
     assert fast.compiled.seconds > 0
     assert not fast.compiled.failure
+
+
+def test_slower_code_is_told_once(in_python: Callable[..., None]) -> None:
+    def slow(outputs: tuple[Tensor, ...]) -> Sequence[Tensor]:
+        time.sleep(1.0)
+        return outputs
+
+    in_python(slow)
+    fast = compiled(small())
+    with pytest.warns(
+        UserWarning, match=r"takes 1\d+\.\d ms .* eager mode .* leave out compile"
+    ) as told:
+        (first,) = evaluate([molecule("CH3CH2OH")], fast)
+    assert len(told) == 1
+    assert fast.compiled is not None
+    assert not fast.compiled.failure
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (second,) = evaluate([molecule("CH3CH2OH")], fast)
+    assert first.energy == second.energy
 
 
 def test_direct_forces_come_from_compiled_code(in_python: Callable[..., None]) -> None:
