@@ -96,9 +96,9 @@ def keep_freed_memory() -> bool:
     """Have the C library keep the memory of freed tensors for the next step, in this process.
 
     Left to itself, glibc gives large arrays back to the system when they are freed and fetches
-    others page by page, which soon takes longer than to compute: a step of 5,184 atoms takes four
+    others page by page, which soon takes longer than to compute: a step of 5,184 atoms takes three
     times as long (docs/performance.md). Kept, the process stays as large as it once was, and grows
-    up to a third larger, with lean memory up to 1.7 times as large. It is a setting of the whole
+    up to a third larger, with lean memory up to 1.5 times as large. It is a setting of the whole
     process, so that libraries must not choose it: the command line does, and scripts may.
 
     Returns:
