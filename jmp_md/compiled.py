@@ -45,14 +45,15 @@ _SLOWER = 1.15  # times eager mode, beyond noise
 class CompiledNetwork:
     """The compiled network of a potential, which falls back to eager mode with one warning.
 
-    The first use compiles, or loads what was compiled before, and compares with eager mode.
+    The first use compiles, or loads what was compiled before, compares with eager mode, and
+    warns where that is faster.
 
     Args:
         potential: In its type and on its device, which must not change afterwards.
 
     Attributes:
         failure: Why compiled code is not used; empty where nothing is wrong.
-        seconds: What compiling, loading and comparing took so far.
+        seconds: What compiling, loading, comparing and timing took so far.
     """
 
     def __init__(self, potential: Potential) -> None:
@@ -76,10 +77,11 @@ class CompiledNetwork:
         inputs = graph_inputs(numbers, graph)
         if self.failure or not is_general(inputs):
             return None
+        slower = ""
         try:
             with torch.no_grad():
                 if gradient not in self._steps:
-                    self._steps[gradient] = self._prepare(inputs, gradient)
+                    self._steps[gradient], slower = self._prepare(inputs, gradient)
                 outputs = self._steps[gradient](*self._weights, *inputs)
         except Exception as error:  # whatever a compiler may raise
             if is_out_of_memory(error):
@@ -91,10 +93,13 @@ class CompiledNetwork:
                 stacklevel=5,
             )
             return None
+        if slower:
+            # Not left: which of the two runs must not depend on what else the machine does.
+            warnings.warn(slower, stacklevel=5)
         return step_result(outputs, graph)
 
-    def _prepare(self, inputs: list[Tensor], gradient: bool) -> Step:
-        """The compiled step, compared with eager mode; a warning where it is slower."""
+    def _prepare(self, inputs: list[Tensor], gradient: bool) -> tuple[Step, str]:
+        """The compiled step, compared with eager mode, and a warning where it is slower."""
         began = time.perf_counter()
         step = _load_or_compile(self._potential, gradient)
         eager, everything = network_step(self._potential, gradient), [*self._weights, *inputs]
@@ -102,21 +107,20 @@ class CompiledNetwork:
         if not error <= tolerance(self._potential):
             raise ValueError(f"its results differ from eager mode's by {error:.1e}, relatively")
         ours, theirs = _seconds(step, everything), _seconds(eager, inputs)
+        slower = ""
         if ours > _SLOWER * theirs:
-            # Not left at once: which of the two runs must not depend on what else the machine does.
-            warnings.warn(
+            slower = (
                 f"compiled code takes {1e3 * ours:.1f} ms for this structure, eager mode "
-                f"{1e3 * theirs:.1f} ms: leave out compile=True (--compile) for more speed",
-                stacklevel=6,
+                f"{1e3 * theirs:.1f} ms: leave out compile=True (--compile) for more speed"
             )
         self.seconds += time.perf_counter() - began
-        return step
+        return step, slower
 
 
 def _seconds(step: Step, inputs: list[Tensor]) -> float:
-    """What a step takes that has run before, the best of three."""
-    taken = []
-    for _ in range(3):
+    """What a step takes that has run before, the best of three; of fewer if they take long."""
+    taken: list[float] = []
+    while len(taken) < 3 and sum(taken) < 1.0:
         began = time.perf_counter()
         step(*inputs)[0].sum().item()  # waits for the device
         taken.append(time.perf_counter() - began)

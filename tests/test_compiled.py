@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,15 +115,16 @@ def test_gradients_go_on_from_the_graph_to_forces_and_stress(
     assert not fast.compiled.failure
 
 
-def test_slower_code_is_told_once(in_python: Callable[..., None]) -> None:
-    def slow(outputs: tuple[Tensor, ...]) -> Sequence[Tensor]:
-        time.sleep(1.0)
-        return outputs
-
-    in_python(slow)
+def test_slower_code_is_told_once_and_used(
+    in_python: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_python()
+    taken = iter([0.13, 0.1])  # compiled code, eager mode
+    monkeypatch.setattr(jmp_md.compiled, "_SLOWER", 1.15)
+    monkeypatch.setattr(jmp_md.compiled, "_seconds", lambda step, inputs: next(taken))
     fast = compiled(small())
     with pytest.warns(
-        UserWarning, match=r"takes 1\d+\.\d ms .* eager mode .* leave out compile"
+        UserWarning, match=r"takes 130\.0 ms .* eager mode 100\.0 ms: leave out"
     ) as told:
         (first,) = evaluate([molecule("CH3CH2OH")], fast)
     assert len(told) == 1
@@ -274,7 +274,7 @@ def test_one_compilation_serves_all_sizes_and_later_processes(
     apart = molecule("CH3CH2OH")
     apart.positions *= 1.7
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*eager mode")
+        warnings.filterwarnings("error", message=".* runs in eager mode")
         assert_same(fast, potential, [molecule("CH3CH2OH"), apart, crystal(), molecule("C6H6")])
         assert_same(fast, potential, [molecule("C6H6"), molecule("CH4")] * 3)
     assert fast.compiled is not None

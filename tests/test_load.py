@@ -174,8 +174,12 @@ def test_every_public_name_can_be_had() -> None:
         _ = jmp_md.Potentail
 
 
-def test_lean_memory_changes_no_result_and_bfloat16_little(tmp_path: Path) -> None:
-    path = write_model(tmp_path)
+@pytest.mark.parametrize("num_spherical", [4, 7])
+def test_lean_memory_changes_no_result_and_bfloat16_little(
+    tmp_path: Path, num_spherical: int
+) -> None:
+    """Powers of cosines, in place of Legendre functions, would lose 1.3 % with seven."""
+    path = write_model(tmp_path, num_spherical=num_spherical)
     structures = water()
     forces = {
         name: load_model(path, **options).predict(structures).forces
@@ -187,7 +191,7 @@ def test_lean_memory_changes_no_result_and_bfloat16_little(tmp_path: Path) -> No
     }
     assert torch.equal(forces["fast"], forces["lean"])
     deviation = (forces["bf16"] - forces["fast"]).square().mean().sqrt()
-    assert 0 < deviation < 0.05 * forces["fast"].square().mean().sqrt()
+    assert 0 < deviation < 0.01 * forces["fast"].square().mean().sqrt()
 
 
 @pytest.mark.parametrize("option", ["precision", "memory", "weights"])

@@ -1,9 +1,9 @@
-"""Angular functions as power and Fourier series, the key to not listing triplets.
+"""Angular functions in forms that factorise, the key to not listing triplets.
 
-Y_l(z) = sqrt((2l+1)/(4 pi)) P_l(z) is a polynomial of degree l, and P_l(cos theta) a cosine
-series of degree l. Written so, the coefficients fold into the weights that multiply the radial
-basis, and what remains per pair of edges is a power of a cosine or a pair (cos m alpha,
-sin m alpha).
+Y_l(z) = sqrt((2l+1)/(4 pi)) P_l(z) of the angle between two edges is the same for all weights, and
+P_l(cos theta) of a dihedral is a cosine series of degree l. Constants and coefficients fold into
+the weights that multiply the radial basis; what remains per pair of edges is a Legendre function
+or a pair (cos m alpha, sin m alpha).
 """
 
 import math
@@ -14,12 +14,12 @@ from numpy.polynomial import chebyshev, legendre
 from torch import Tensor
 
 
-def power_coefficients(num_spherical: int) -> Tensor:
-    """L with Y_l(z) = sum_p L[l, p] z^p; shape (num_spherical, num_spherical), float64."""
-    rows = np.zeros((num_spherical, num_spherical))
-    for l in range(num_spherical):  # noqa: E741 - the field's letter
-        rows[l, : l + 1] = legendre.leg2poly(np.eye(num_spherical)[l])[: l + 1]
-    return torch.from_numpy(rows * _normalisation(num_spherical)[:, None])
+def legendre_scales(num_spherical: int) -> Tensor:
+    """c with Y_l(z) = c[l] f_l(z), f of :func:`weighted_legendre`; (num_spherical,), float64."""
+    scales = [1.0, 1.0]
+    for l in range(1, num_spherical - 1):  # noqa: E741 - the field's letter
+        scales.append(-l / (l + 1) * scales[l - 1])
+    return torch.from_numpy(np.array(scales[:num_spherical]) * _normalisation(num_spherical))
 
 
 def cosine_coefficients(num_spherical: int) -> Tensor:
@@ -43,11 +43,21 @@ def _normalisation(num_spherical: int) -> np.ndarray:
     return np.sqrt((2 * np.arange(num_spherical) + 1) / (4 * math.pi))
 
 
-def weighted_powers(z: Tensor, weight: Tensor, count: int) -> Tensor:
-    """weight * z^p, p = 0 .. count-1, before the last dimension: (..., n) -> (..., count, n)."""
+def weighted_legendre(z: Tensor, weight: Tensor, count: int) -> Tensor:
+    """weight * f_l(z), l = 0 .. count-1, before the last dimension: (..., n) -> (..., count, n).
+
+    f_l is the Legendre polynomial P_l but for a constant, chosen so that Bonnet's recursion
+    (l + 1) P_(l+1) = (2 l + 1) z P_l - l P_(l-1) takes one operation. Powers would take no fewer
+    and lose digits where they cancel, half of those that bfloat16 has.
+    """
     terms = [weight]
-    for _ in range(1, count):
-        terms.append(terms[-1] * z)
+    if count > 1:
+        terms.append(weight * z)
+    before, scale = 1.0, 1.0  # P_l = scale * f_l
+    for l in range(1, count - 1):  # noqa: E741
+        ratio = -(2 * l + 1) / l * scale / before
+        terms.append(torch.addcmul(terms[l - 1], terms[l], z, value=ratio))
+        before, scale = scale, -l / (l + 1) * before
     return torch.stack(terms, dim=-2)
 
 
@@ -70,9 +80,9 @@ def azimuth_series(in_plane: Tensor, count: int, inline_sin2: float, smooth: boo
     """s, then +-s cos(m alpha); 1, then +-s sin(m alpha), m = 1 .. count-1: 2 * count rows.
 
     ``in_plane`` (..., 2, n) are the components of unit vectors in the plane orthogonal to an
-    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n). Signs, + - + by m, spare
-    the recursion an operation; only products of two series are of use, where they cancel. With
-    the C of :func:`cosine_coefficients`,
+    axis: sin(phi) (cos alpha, sin alpha). Returns (..., 2 * count, n). Signs, + + - - + + by m,
+    spare the recursion an operation; only products of two series are of use, where they cancel.
+    With the C of :func:`cosine_coefficients`,
 
         Y_l(cos(a - b)) = C[l, -1] + sum_m C[l, m] (f_m(a) f_m(b) + g_m(a) g_m(b)),
 

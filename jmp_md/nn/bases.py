@@ -4,9 +4,9 @@ The official network lists every triplet and quadruplet, weights each by radial 
 functions, and does so again in every block. The weights are the same in all blocks, so here they
 become dense coefficients, computed once per structure:
 
-- e2e:  y_ca = W vec(M) with M[i] = sum_b,l R[ca, i, l] Y_l(cos phi_cab) x_b. Y_l is a polynomial,
-  so M[i] = sum_p F[ca, i, p] T[p] with T[p] = sum_b cos^p phi_cab x_b: two small matrix products,
-  one per atom and one per edge.
+- e2e:  y_ca = W vec(M) with M[i] = sum_b,l R[ca, i, l] Y_l(cos phi_cab) x_b. As R knows
+  nothing of b, M[i] = sum_l F[ca, i, l] T[l] with T[l] = sum_b f_l(cos phi_cab) x_b, where f_l is
+  Y_l but for a constant: two small matrix products, one per atom and one per edge.
 - e2a:  the sum over both edges closes, so C[i, b] = sum_c,l R[ca, i, l] Y_l(cos phi_cab).
 - quadruplets: with azimuths about the axis b -> a, the sum over d becomes a Fourier series
   A[m] = sum_d e^(i m alpha_d) x_d per edge b -> a, read out for c with e^(-i m alpha_c).
@@ -24,9 +24,9 @@ from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
 from jmp_md.nn.angular import (
     azimuth_series,
     cosine_coefficients,
+    legendre_scales,
     orthogonal_frame,
-    power_coefficients,
-    weighted_powers,
+    weighted_legendre,
 )
 from jmp_md.nn.config import BackboneConfig
 from jmp_md.nn.layers import Dense, Derived, Scaled, he_orthogonal_, sigma
@@ -40,7 +40,7 @@ class BasisProjections(NamedTuple):
         rad_ae: (E_ae, emb_rbf) radial filters of atom-edge edges.
         rad_h, rad_o: (E, emb_rbf) filters of atom update and energy output, edge-weighted.
         rad_f: (E, emb_rbf) the filter of the force output, not weighted.
-        edge_to_edge: F (n * k, emb_cbf, S) and powers of cosines (n, k * S, k).
+        edge_to_edge: F (n * k, emb_cbf, S) and Legendre functions f (n, k * S, k).
         atom_to_edge: the same for edges of atoms, (n * k, emb_cbf, S) and (n, k * S, ka).
         edge_to_atom: (n, emb_cbf, k) coefficients.
         atom_to_atom: (n, emb_rbf, kaa) coefficients.
@@ -132,7 +132,7 @@ class EdgeEmbedding(nn.Module):
 class Bases(nn.Module):
     """Projections of the bases (spec section 3) and the coefficients made from them."""
 
-    power_series: Tensor
+    legendre_scales: Tensor
     cosine_series: Tensor
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -159,8 +159,8 @@ class Bases(nn.Module):
         self.mlp_sbf_qint = BasisWeight(c.num_radial, c.num_spherical**2, c.emb_size_sbf)
         self.edge_emb = EdgeEmbedding(c.emb_size_atom, c.num_radial, c.emb_size_edge)
         # Constants of mathematics: kept in float64, cast on use, never saved.
-        powers, cosines = power_coefficients(c.num_spherical), cosine_coefficients(c.num_spherical)
-        self.register_buffer("power_series", powers, persistent=False)
+        scales, cosines = legendre_scales(c.num_spherical), cosine_coefficients(c.num_spherical)
+        self.register_buffer("legendre_scales", scales, persistent=False)
         self.register_buffer("cosine_series", cosines, persistent=False)
         self._on_main, self._on_atom_edge = Derived(), Derived()
         self._on_quadruplet = Derived()
@@ -173,28 +173,26 @@ class Bases(nn.Module):
         on_main, on_atom_edge, on_quadruplet = self._weights()
 
         # One product with each radial basis.
-        sizes = [5 * rbf, on_main.shape[1] - 5 * rbf]
-        filters, factors = (radial.main @ on_main).split(sizes, dim=1)
-        # Copied, both: nothing may hold on to the product, least of all the blocks.
-        filters, factors = filters.contiguous(), to_slots(factors, main, n)
-        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.chunk(5, dim=1)
+        sizes = [5 * rbf, 2 * cbf * S, sbf * (S + 1) * S]
+        filters, circular, spherical = (radial.main @ on_main).split(sizes, dim=1)
+        # Copied, so that the blocks do not hold on to the whole product.
+        rad_t, rad_q, rad_ea, rad_h, rad_o = filters.contiguous().chunk(5, dim=1)
+        factors_t, factors_ae = to_slots(circular.contiguous(), main, n).chunk(2, dim=2)
+        factors_q = to_slots(spherical, main, n)
         main_weight = main.weight.unsqueeze(1)
         rad_f, rad_o, rad_h = rad_o, rad_o * main_weight, rad_h * main_weight
-        factors_t, factors_ae, factors_q = factors.split(
-            [cbf * S, cbf * S, sbf * (S + 1) * S], dim=2
-        )
         by_atom_edge = radial.atom_edge @ on_atom_edge
         rad_ae, factors_ea = by_atom_edge.split([rbf, cbf * S], dim=1)
         factors_ea, units_ae, weights_ae = _slots(factors_ea, atom_edge, n)
         factors_d, axis, weights_q = _slots(radial.quadruplet @ on_quadruplet, quad, n)
         _, units, weights = _slots(main.unit.new_zeros(main.unit.shape[0], 0), main, n)
 
-        # Powers of the cosines between main edges c -> a and all edges b -> a, with weights of b.
+        # f_l of the cosines between main edges c -> a and all edges b -> a, with weights of b.
         cosine = torch.bmm(units, torch.cat([units, units_ae, axis], dim=1).transpose(1, 2))
         differ = [graph.differ_main.expand(n, k, k), graph.differ_atom_edge]
         weight = torch.cat([weights, weights_ae, weights_q], dim=1).transpose(1, 2)
         weight = weight * torch.cat(differ + [graph.differ_quadruplet], dim=2).to(weight.dtype)
-        series = weighted_powers(cosine, weight, S).view(n * k, S, k + ka + kq)
+        series = weighted_legendre(cosine, weight, S).view(n * k, S, k + ka + kq)
         series_t, series_ae, series_q = series.split([k, ka, kq], dim=2)
 
         factors_ea = factors_ea.view(n, ka, cbf, S).permute(0, 3, 1, 2)
@@ -210,7 +208,7 @@ class Bases(nn.Module):
             units, weights.squeeze(2), axis, factors_d, sources, graph
         )
         quad_out, quad_closing = self._read_out(
-            factors_q.view(n * k, sbf * (S + 1), S), series_q, azimuth_c, quad_in, graph
+            factors_q.reshape(n * k, sbf * (S + 1), S), series_q, azimuth_c, quad_in, graph
         )
         return BasisProjections(
             rad_t=rad_t,
@@ -257,7 +255,7 @@ class Bases(nn.Module):
         azimuth_c = azimuth_c.view(n, kq, 2 * S, k).permute(0, 3, 2, 1)
 
         cosine_d = cosine.squeeze(1).narrow(1, k, k)
-        series = weighted_powers(cosine_d, torch.ones_like(cosine_d), S)
+        series = weighted_legendre(cosine_d, torch.ones_like(cosine_d), S)
         factors = factors.view(n * kq, self.emb_cbf, S)
         triplet = torch.bmm(series.transpose(1, 2), factors.transpose(1, 2))
         weight = weights.index_select(0, sources) * graph.open_triplet.to(weights.dtype)
@@ -272,7 +270,7 @@ class Bases(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Coefficients of c -> a that read out the Fourier series of b -> a, and those of d == c.
 
-        From (n * k, emb_sbf * (S + 1), S) factors, (n * k, S, kq) powers of cosines and azimuth
+        From (n * k, emb_sbf * (S + 1), S) factors, (n * k, S, kq) Legendre functions and azimuth
         series (n * k, 2S, kq) of c and (n * kq, 2S, k) of d. Returns (n * k, emb_sbf, 2S, kq) and
         (n * k, emb_sbf, kq).
         """
@@ -328,13 +326,13 @@ class Bases(nn.Module):
         return torch.cat(parts, dim=1) * gain
 
     def _circular(self, weight: Tensor) -> Tensor:
-        """A circular weight with the power series folded in: (num_radial, emb_cbf * S)."""
+        """A circular weight times the scales of Legendre functions: (num_radial, emb_cbf * S)."""
         # The official code flattens (radial, S, I) and reads it back as (radial, I, S).
-        series = weight.reshape(-1, self.num_spherical) @ self.power_series.to(weight.dtype)
-        return series.view(weight.shape[0], -1)
+        factors = weight.reshape(-1, self.num_spherical) * self.legendre_scales.to(weight.dtype)
+        return factors.view(weight.shape[0], -1)
 
     def _spherical(self, weight: Tensor) -> Tensor:
-        """A spherical weight with the cosines of dihedrals and powers of cosines folded in.
+        """A spherical weight with the cosines of dihedrals folded in, times those scales.
 
         (num_radial, emb_sbf * (S + 1) * S).
         """
@@ -342,7 +340,7 @@ class Bases(nn.Module):
         # As in _circular: flattened, then read back with the angular index last.
         series = weight.reshape(-1, S) @ self.cosine_series.to(weight.dtype)
         series = series.view(-1, S, S + 1).transpose(1, 2)
-        return (series @ self.power_series.to(weight.dtype)).reshape(weight.shape[0], -1)
+        return (series * self.legendre_scales.to(weight.dtype)).reshape(weight.shape[0], -1)
 
 
 def _slots(features: Tensor, edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:

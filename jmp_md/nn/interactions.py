@@ -44,18 +44,18 @@ class EdgePass(nn.Module):
 
 
 def angular_sum(coefficients: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-    """M[i] = sum_p F[ca, i, p] sum_b cos^p phi_cab x_b of :mod:`jmp_md.nn.bases`.
+    """M[i] = sum_l F[ca, i, l] sum_b f_l(cos phi_cab) x_b of :mod:`jmp_md.nn.bases`.
 
     Args:
-        coefficients: F (n * k, emb_cbf, S) and weighted powers of cosines (n, k * S, slots).
+        coefficients: F (n * k, emb_cbf, S) and weighted functions f (n, k * S, slots).
         x: (n, slots, emb) by edges b -> a.
 
     Returns:
         (n * k, emb_cbf, emb) by edges c -> a.
     """
-    factors, powers = coefficients
-    by_power = torch.bmm(powers, x).view(factors.shape[0], factors.shape[2], x.shape[2])
-    return torch.bmm(factors, by_power)
+    factors, functions = coefficients
+    sums = torch.bmm(functions, x).view(factors.shape[0], factors.shape[2], x.shape[2])
+    return torch.bmm(factors, sums)
 
 
 class EdgeToEdge(EdgePass):
