@@ -118,7 +118,8 @@ class ModelHeader:
             return self.heads[0]
         if name is None:
             raise CheckpointError(
-                f"model {self.name!r} has several heads: pass head= one of {', '.join(names)}"
+                f"model {self.name!r} has several heads; choose with head= (--head) one of "
+                f"{', '.join(names)}"
             )
         if name not in names:
             raise CheckpointError(
