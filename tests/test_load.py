@@ -122,7 +122,8 @@ def test_an_official_checkpoint_gives_its_published_outputs(shared: Path, head: 
 
 
 def test_an_official_checkpoint_of_several_tasks_asks_for_one(shared: Path) -> None:
-    with pytest.raises(CheckpointError, match="one of oc20, oc22, ani1x, transition1x"):
+    expected = r"head= \(--head\) one of oc20, oc22, ani1x, transition1x"
+    with pytest.raises(CheckpointError, match=expected):
         load_model(shared / "reference" / "tiny-pretrain.ckpt")
 
 
