@@ -16,10 +16,16 @@ from torch import Tensor
 
 def legendre_scales(num_spherical: int) -> Tensor:
     """c with Y_l(z) = c[l] f_l(z), f of :func:`weighted_legendre`; (num_spherical,), float64."""
+    scales = np.array(_scales(num_spherical)[:num_spherical])
+    return torch.from_numpy(scales * _normalisation(num_spherical))
+
+
+def _scales(count: int) -> list[float]:
+    """s with P_l = s[l] f_l; two at least."""
     scales = [1.0, 1.0]
-    for l in range(1, num_spherical - 1):  # noqa: E741 - the field's letter
-        scales.append(-l / (l + 1) * scales[l - 1])
-    return torch.from_numpy(np.array(scales[:num_spherical]) * _normalisation(num_spherical))
+    for degree in range(1, count - 1):
+        scales.append(-degree / (degree + 1) * scales[degree - 1])
+    return scales
 
 
 def cosine_coefficients(num_spherical: int) -> Tensor:
@@ -30,12 +36,11 @@ def cosine_coefficients(num_spherical: int) -> Tensor:
     """
     norm = _normalisation(num_spherical)
     rows = np.zeros((num_spherical, num_spherical + 1))
-    for l in range(num_spherical):  # noqa: E741
-        series = chebyshev.poly2cheb(legendre.leg2poly(np.eye(num_spherical)[l])[: l + 1])
-        at_zero = legendre.legval(0.0, np.eye(num_spherical)[l])
-        rows[l, : l + 1] = series
-        rows[l, 0] -= at_zero
-        rows[l, -1] = at_zero
+    for degree, own in enumerate(np.eye(num_spherical)):
+        at_zero = legendre.legval(0.0, own)
+        rows[degree, : degree + 1] = chebyshev.poly2cheb(legendre.leg2poly(own)[: degree + 1])
+        rows[degree, 0] -= at_zero
+        rows[degree, -1] = at_zero
     return torch.from_numpy(rows * norm[:, None])
 
 
@@ -53,11 +58,10 @@ def weighted_legendre(z: Tensor, weight: Tensor, count: int) -> Tensor:
     terms = [weight]
     if count > 1:
         terms.append(weight * z)
-    before, scale = 1.0, 1.0  # P_l = scale * f_l
-    for l in range(1, count - 1):  # noqa: E741
-        ratio = -(2 * l + 1) / l * scale / before
-        terms.append(torch.addcmul(terms[l - 1], terms[l], z, value=ratio))
-        before, scale = scale, -l / (l + 1) * before
+    scales = _scales(count)
+    for degree in range(1, count - 1):
+        ratio = -(2 * degree + 1) / degree * scales[degree] / scales[degree - 1]
+        terms.append(torch.addcmul(terms[degree - 1], terms[degree], z, value=ratio))
     return torch.stack(terms, dim=-2)
 
 

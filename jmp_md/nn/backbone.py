@@ -10,8 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from jmp_md.graph.layout import Graph, sum_to_target
 from jmp_md.memory import give_back_freed_memory
-from jmp_md.nn.bases import Bases, BasisProjections, EdgeEmbedding, RadialFeatures
+from jmp_md.nn.bases import Bases, BasisProjections, RadialFeatures
 from jmp_md.nn.config import BackboneConfig
+from jmp_md.nn.edge_embedding import EdgeEmbedding
 from jmp_md.nn.interactions import (
     AtomToAtom,
     AtomToEdge,

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jmp_md.graph.layout import Edges, Graph, source_slots, to_slots
 from jmp_md.nn.angular import (
@@ -29,7 +28,8 @@ from jmp_md.nn.angular import (
     weighted_legendre,
 )
 from jmp_md.nn.config import BackboneConfig
-from jmp_md.nn.layers import Dense, Derived, Scaled, he_orthogonal_, sigma
+from jmp_md.nn.edge_embedding import EdgeEmbedding
+from jmp_md.nn.layers import Dense, Derived, he_orthogonal_
 
 
 class BasisProjections(NamedTuple):
@@ -95,40 +95,6 @@ class BasisWeight(nn.Module):
                     he_orthogonal_(self.weight[:, :, i], fan_in)
 
 
-class EdgeEmbedding(nn.Module):
-    """m_ca = sigma(W [h_c, h_a, x_ca]), evaluated by columns of W.
-
-    The columns of atoms act on n_atoms rows, not n_edges, before they are gathered.
-    """
-
-    def __init__(self, emb_atom: int, n_edge_features: int, out_features: int) -> None:
-        super().__init__()
-        self.emb_atom = emb_atom
-        self.dense = Dense(2 * emb_atom + n_edge_features, out_features)
-        self._on_atoms, self._on_edges = Derived(), Derived()
-
-    def forward(self, h: Scaled, x: Scaled, edges: Edges) -> Scaled:
-        if torch.jit.is_scripting():
-            on_atoms, on_edges = self._on_atoms.kept, self._on_edges.kept
-        else:
-            weight = [self.dense.linear.weight]
-            on_atoms = self._on_atoms.of(self._atom_columns, weight, h.gain)
-            on_edges = self._on_edges.of(self._edge_columns, weight, x.gain)
-        from_source, from_target = functional.linear(h.value, on_atoms).chunk(2, dim=1)
-        from_atoms = from_source.index_select(0, edges.source)
-        from_atoms = from_atoms + from_target.index_select(0, edges.target)
-        return sigma(torch.addmm(from_atoms, x.value, on_edges))
-
-    def _atom_columns(self, weight: list[Tensor], gain: float) -> Tensor:
-        """gain times the columns of sources, above those of targets: (2 * out, emb_atom)."""
-        n = self.emb_atom
-        return torch.cat([weight[0][:, :n], weight[0][:, n : 2 * n]]) * gain
-
-    def _edge_columns(self, weight: list[Tensor], gain: float) -> Tensor:
-        """gain times the columns of edges, transposed: (n_edge_features, out)."""
-        return weight[0][:, 2 * self.emb_atom :].t() * gain
-
-
 class Bases(nn.Module):
     """Projections of the bases (spec section 3) and the coefficients made from them."""
 
@@ -177,7 +143,7 @@ class Bases(nn.Module):
         filters, circular, spherical = (radial.main @ on_main).split(sizes, dim=1)
         # Copied, so that the blocks do not hold on to the whole product.
         rad_t, rad_q, rad_ea, rad_h, rad_o = filters.contiguous().chunk(5, dim=1)
-        factors_t, factors_ae = to_slots(circular.contiguous(), main, n).chunk(2, dim=2)
+        factors_t, factors_ae = to_slots(circular, main, n).contiguous().chunk(2, dim=2)
         factors_q = to_slots(spherical, main, n)
         main_weight = main.weight.unsqueeze(1)
         rad_f, rad_o, rad_h = rad_o, rad_o * main_weight, rad_h * main_weight
