@@ -26,7 +26,7 @@ from smoothness import random_potentials
 from structures import aspirins
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.checkpoints.native import atomic_write
+from jmp_md.files import atomic_write
 from jmp_md.potential import Potential
 
 GRAPHS = ("official", "smooth")

@@ -41,7 +41,7 @@ import torch
 from structures import build
 from turns import take_turns
 
-from jmp_md.checkpoints.native import atomic_write
+from jmp_md.files import atomic_write
 
 HERE = Path(__file__).parent
 PARTS = ("steps", "split", "growth", "batching")

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jmp_md.checkpoints.native import atomic_write
+from jmp_md.files import atomic_write
 
 _MARKS = {
     "fast": ("tab:blue", "o"),

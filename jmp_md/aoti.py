@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.graph.layout import Edges, Graph
 from jmp_md.potential import Potential
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jmp_md.checkpoints.native import atomic_write, read_header, read_native, write_native
+from jmp_md.checkpoints.native import read_header, read_native, write_native
 from jmp_md.errors import CheckpointError
+from jmp_md.files import atomic_write
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.config import preset

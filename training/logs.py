@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 
 
 class Log(Protocol):

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

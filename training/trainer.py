@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from jmp_md._version import __version__
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.training.batches import Frames, Sampler, batches
 from jmp_md.training.config import plain
 from jmp_md.training.distributed import Ranks, share

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from jmp_md.errors import CheckpointError
+from jmp_md.files import atomic_write
 from jmp_md.header import ModelHeader
 
 if TYPE_CHECKING:  # torch takes seconds to import and a header needs none of it
@@ -26,22 +23,6 @@ SUFFIX = ".safetensors"
 METADATA_KEY = "jmp_md"
 
 _GET_AGAIN = "copy, download or convert the file again"
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that replaces it once the block succeeds.
-
-    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of it. When
-    the block raises, the temporary file is removed and ``path`` is left as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_native(path: str | Path, header: ModelHeader, state: dict[str, Tensor]) -> None:

@@ -157,7 +157,7 @@ def write_structures(path: Path, structures: Sequence[Atoms]) -> None:
     from ase.io import write
     from ase.io.formats import filetype
 
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
 
     with atomic_write(path) as temporary:
         images = structures if len(structures) > 1 else structures[0]

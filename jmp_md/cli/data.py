@@ -143,7 +143,7 @@ def open_data(files: Sequence[str], args: argparse.Namespace) -> Dataset:
 
 
 def _save(path: str | None, content: dict[str, Any]) -> None:
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
 
     if path:
         with atomic_write(Path(path)) as temporary:

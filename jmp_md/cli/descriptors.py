@@ -105,7 +105,7 @@ def _write(
 ) -> None:
     import numpy as np
 
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
 
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
@@ -119,7 +119,7 @@ def _write(
 
 
 def _draw(path: Path, result: Descriptors, groups: Sequence[str], args: argparse.Namespace) -> None:
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
     from jmp_md.report.crystals import embedding_map
     from jmp_md.simulate.descriptors import plane
 

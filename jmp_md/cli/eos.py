@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from ase.units import GPa
 
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
     from jmp_md.report.crystals import energy_volume
     from jmp_md.simulate.eos import check_options, eos
     from jmp_md.simulate.summary import describe, write_summary

@@ -54,8 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.checkpoints.native import atomic_write
     from jmp_md.errors import InputError
+    from jmp_md.files import atomic_write
 
     dataset = open_data([args.data], args)
     if not len(dataset):
@@ -162,7 +162,7 @@ def _write_predictions(path: Path, target: str, found: Predictions) -> None:
     """A row per structure; the label is empty where there is none."""
     import numpy as np
 
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
 
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -120,7 +120,7 @@ def _figures(result: Result) -> dict[str, Any]:
 def _write(
     output: Path | None, structures: list[Atoms], results: list[Result], rows: list[dict[str, Any]]
 ) -> None:
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
 
     if output is None:
         for row in rows:

@@ -105,7 +105,7 @@ def _write_modes(modes: Vibrations, path: Path) -> None:
     from ase.io import write
     from ase.units import invcm
 
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
 
     frames = []
     displacements = modes.data.get_modes(all_atoms=True)

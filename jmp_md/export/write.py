@@ -18,11 +18,11 @@ from jmp_md.checkpoints.exported import (
     ScriptedPotential,
     exported_header,
 )
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.checkpoints.packaged import PACKAGE_SUFFIX
 from jmp_md.errors import InputError
 from jmp_md.export.module import ExportedPotential, OpenMMEnergy, OpenMMForces
 from jmp_md.export.verify import sample_batch, verify
+from jmp_md.files import atomic_write
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
 from jmp_md.nn.layers import derive_all

@@ -18,8 +18,8 @@ from typing import IO
 
 from tqdm import tqdm
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import CheckpointError, ModelNotFoundError
+from jmp_md.files import atomic_write
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # s without a byte

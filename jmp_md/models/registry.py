@@ -18,8 +18,9 @@ from pathlib import Path
 
 from ase.symbols import Symbols
 
-from jmp_md.checkpoints.native import SUFFIX, atomic_write, read_header, read_native
+from jmp_md.checkpoints.native import SUFFIX, read_header, read_native
 from jmp_md.errors import CheckpointError, InputError, ModelNotFoundError
+from jmp_md.files import atomic_write
 from jmp_md.header import ModelHeader
 from jmp_md.models.catalogue import KNOWN, OFFICIAL_LICENCE, how_to_get, notify_licence
 from jmp_md.models.download import beside, download, verify_sha256

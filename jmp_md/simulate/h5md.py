@@ -15,8 +15,8 @@ import numpy as np
 from ase import Atoms, units
 
 from jmp_md._version import __version__
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.simulate.patches import PatchedFile
 
 SUFFIX = ".h5"

@@ -215,7 +215,7 @@ def _result(band: Band, converged: bool, steps: int) -> NEBResult:
 def _write(result: NEBResult, folder: Path) -> None:
     from ase.io import write
 
-    from jmp_md.checkpoints.native import atomic_write
+    from jmp_md.files import atomic_write
     from jmp_md.report.figures import energy_path
 
     for name, structures in ((PATH, result.images), (SADDLE, [result.transition_state])):

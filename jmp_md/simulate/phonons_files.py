@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.checkpoints.native import atomic_write
+from jmp_md.files import atomic_write
 
 if TYPE_CHECKING:
     from jmp_md.simulate.phonons import Bands, Phonons

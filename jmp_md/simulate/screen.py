@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.simulate.state import check_same
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md._version import __version__
-from jmp_md.checkpoints.native import atomic_write
+from jmp_md.files import atomic_write
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.training.data.frame import Dataset, Frame, wrap_index
 from jmp_md.training.data.shards import Shard, frames_to_arrays
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from ase.symbols import Symbols
 
-from jmp_md.checkpoints.native import atomic_write
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.training.data.frame import Dataset, Frame, frames
 
 PARTS = ("train", "val", "test")

@@ -1,0 +1,56 @@
+"""Files that are written as a whole, and folders that one process at a time writes to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jmp_md.errors import InputError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that replaces it once the block succeeds.
+
+    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of it. When
+    the block raises, the temporary file is removed and ``path`` is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from writing to the folder of a run while the block lasts.
+
+    The folder is created if need be. The operating system lifts the lock of a process that is
+    killed, so that its run can be continued at once.
+
+    Raises:
+        InputError: Another process holds the lock.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(
+            f"another process is writing to {folder}: wait for it, or choose another output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
