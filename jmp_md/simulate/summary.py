@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,9 @@ def describe(calculator: Calculator) -> dict[str, Any]:
 
     Returns:
         ``calculator``, the name of its class, and for a JMP model ``name``, ``head``, ``dtype``,
-        ``device``, ``precision``, ``forces``, ``tags`` and ``sha256``, a hash of header, graphs,
-        references and weights, which does not depend on the precision in use.
+        ``device``, ``precision``, ``forces``, ``tags`` and ``sha256``, a hash of the
+        head, graphs, references and weights, which does not depend on the precision in use, nor on
+        names and notes in the header.
     """
     from jmp_md.calculators.ase import JMPCalculator
 
@@ -102,8 +104,13 @@ def _fingerprint(potential: Potential) -> str:
     from jmp_md.checkpoints.exported import ScriptedPotential
     from jmp_md.checkpoints.packaged import PackagedPotential
 
-    about = potential.header.to_json(), repr(potential.policy), repr(potential.references.tolist())
-    digest = sha256("".join(about).encode())
+    about = {
+        "architecture": asdict(potential.header.architecture),
+        "head": {**asdict(potential.head), "level_of_theory": None},
+        "graph": asdict(potential.policy),
+        "references": potential.references.tolist(),
+    }
+    digest = sha256(json.dumps(about, sort_keys=True).encode())
     if isinstance(potential, PackagedPotential):
         digest.update(potential.path.read_bytes())
         return digest.hexdigest()
