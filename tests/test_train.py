@@ -227,6 +227,33 @@ def test_batches_that_are_not_finite_are_skipped_then_stop_the_run(tmp_path: Pat
     assert saved["batch"]["positions"].shape == (12, 3)
 
 
+def test_a_run_that_skipped_every_batch_fails_and_leaves_no_model(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    poison(trainer, 99)
+    with pytest.raises(InputError, match="none of 6 batches gave a finite loss"):
+        trainer.run()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-15])
+def test_frames_without_forces_to_learn_leave_the_scale_at_one(
+    tmp_path: Path, noise: float
+) -> None:
+    """Energies of perfect crystals, and atoms on their own, have labels of zero force."""
+    frames = [
+        dataclasses.replace(f, forces=np.full_like(f.positions, noise))
+        for f in (crystals(11)[k] for k in range(11))
+    ]
+    frames[0] = make_frame(
+        "atom", 0, numbers=[8], positions=[[0, 0, 0]], energy=-30, forces=[[0, 0, 0]]
+    )
+    trainer = tiny_trainer(tmp_path, "loss.energy=1", dataset=FrameList(frames))
+    assert trainer.objective.model.head.energy_scale == 1.0
+    rows = trainer.run().history
+    assert trainer.progress.skipped == 0
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
 def test_a_run_stops_when_it_no_longer_improves(tmp_path: Path) -> None:
     trainer = tiny_trainer(
         tmp_path, "optimiser.patience=2", "optimiser.learning_rate=0", "optimiser.epochs=20"

@@ -20,7 +20,7 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
 from jmp_md.training.data.frame import Dataset, Frame, frames
-from jmp_md.training.data.statistics import composition, linear_references
+from jmp_md.training.data.statistics import NOTHING_LEFT, composition, linear_references
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.metrics import errors
@@ -139,7 +139,8 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
     _require_labels(everything, recipe.loss)
     forces = [f.forces[~f.fixed] if f.fixed is not None else f.forces
               for f in everything if f.forces is not None]  # fmt: skip
-    rms = float(torch.from_numpy(np.concatenate(forces)).square().mean().sqrt()) if forces else 1.0
+    rms = float(torch.from_numpy(np.concatenate(forces)).square().mean().sqrt()) if forces else 0.0
+    scale = rms if rms > NOTHING_LEFT else 1.0  # perfect crystals and lone atoms have no forces
     formulas = {Symbols(f.numbers).formula.format("hill") for f in everything}
     domain: dict[str, Any] = {}
     if recipe.data.single_molecule:
@@ -152,10 +153,10 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
     head = HeadInfo(
         name=section.head,
         graph=graph_policy(section.graph, start),
-        energy_scale=rms,
+        energy_scale=scale,
         energy_mean=mean,
         references=references,
-        force_scale=rms if section.forces == "direct" else None,
+        force_scale=scale if section.forces == "direct" else None,
         elements=tuple(sorted({int(z) for f in everything for z in f.numbers})),
         level_of_theory=section.level_of_theory,
     )

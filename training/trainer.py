@@ -137,7 +137,17 @@ class Trainer:
             late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
             if self.ranks.shared(late):
                 break
+        if self.progress.step and not self._taken():
+            raise InputError(
+                f"none of {self.progress.step} batches gave a finite loss and gradient, so that "
+                "nothing was learned: look for broken frames with 'jmp-md data inspect', or lower "
+                "optimiser.learning_rate"
+            )
         return self.progress
+
+    def _taken(self) -> int:
+        """Steps that changed the weights, or found a loss scale for fp16."""
+        return self.progress.step - self.progress.skipped
 
     def _finished(self) -> bool:
         s, p = self.section, self.progress
@@ -168,7 +178,7 @@ class Trainer:
         better = metric < p.best
         p.best, p.since_best = (metric, 0) if better else (p.best, p.since_best + 1)
         self.schedule.after_validation(p.step, metric)
-        if better and self.ranks.rank == 0 and averages is not None:
+        if better and self._taken() and self.ranks.rank == 0 and averages is not None:
             self.objective.export(averages, self.output / MODEL_FILE, measured, self.about())
         self.save()
         for log in self.logs:
