@@ -409,6 +409,10 @@ def test_a_run_is_not_continued_with_other_data(tmp_path: Path) -> None:
     write_npz(tmp_path / "train.npz", well(16))
     with pytest.raises(InputError, match=r"is not that of .*split.json"):
         train(recipe, tmp_path, tmp_path / "run", resume=True)
+    for others in (well(12)[::-1], well(12, seed=3)):  # another order, and other labels
+        write_npz(tmp_path / "train.npz", others)
+        with pytest.raises(InputError, match=r"data file train.npz is not what it was"):
+            train(recipe, tmp_path, tmp_path / "run", resume=True)
     other = from_yaml(RECIPE, "test", ["data.n_train=null", "data.n_test=2", "data.split_seed=7"])
     write_npz(tmp_path / "train.npz", well(12))
     with pytest.raises(InputError, match=r"is not that of .*split.json"):

@@ -12,9 +12,6 @@ from jmp_md.errors import InputError
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames, ordered_batches
 from jmp_md.training.data.frame import Dataset
-from jmp_md.training.data.hashing import sha256_of
-from jmp_md.training.data.open import open_dataset
-from jmp_md.training.data.prepared import PreparedDataset
 from jmp_md.training.finetune import VALIDATION_BATCH
 from jmp_md.training.metrics import ErrorSums, batch_errors
 from jmp_md.training.parity import Pair
@@ -27,12 +24,11 @@ from jmp_md.training.trainer import LOG_FILE, MODEL_FILE, Trainer
 Measured = tuple[dict[str, float], Mapping[str, Pair]]
 
 
-def finish(trainer: Trainer, data: Path, test: Dataset | None) -> None:
+def finish(trainer: Trainer, test: Dataset | None) -> None:
     """Measure the best model of a run, complete its header and write ``report.html``.
 
     Args:
         trainer: Of the run.
-        data: Folder of the data.
         test: Frames to test on; a mix of data sets has none, its plots show validation frames.
 
     Raises:
@@ -51,16 +47,13 @@ def finish(trainer: Trainer, data: Path, test: Dataset | None) -> None:
     pairs: Mapping[str, Pair] = {}
     if isinstance(recipe, PretrainRecipe):
         pairs = _validated(trainer, path)
-        files = [f for t in recipe.tasks.values() for f in (t.train, t.validation)]
     else:
         assert isinstance(recipe, Recipe | PropertyRecipe)
-        files = [recipe.data.train, recipe.data.test]
         if test is not None and len(test):
             measured, pairs = _tested(trainer, path, test)
             name = recipe.data.test or f"{recipe.data.train}, split {recipe.data.split}"
             metrics.update(measured, test=name)
-    hashes = {file: _hash(data / file) for file in files if file is not None}
-    training = {**header.training, "data_sha256": hashes}
+    training = {**header.training, "data_sha256": trainer.data}
     write_native(path, dataclasses.replace(header, metrics=metrics, training=training), state)
     history = trainer.progress.history
     write_training_report(trainer.output / REPORT_FILE, recipe, history, metrics, pairs)
@@ -100,9 +93,3 @@ def _validated(trainer: Trainer, path: Path) -> dict[str, Pair]:
 def _errors(potential: Potential, frames: PairedFrames) -> ErrorSums:
     batches = ordered_batches(frames, VALIDATION_BATCH)
     return batch_errors(potential, batches, direct=potential.force_head is not None)
-
-
-def _hash(path: Path) -> Any:
-    """Hash of a data file, or those a prepared data set keeps of its sources."""
-    dataset = open_dataset(path, "prepared") if (path / "index.json").is_file() else None
-    return dataset.source if isinstance(dataset, PreparedDataset) else sha256_of(path)

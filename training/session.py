@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Dataset, Subset, frames
+from jmp_md.training.data.hashing import Hash, hash_of_data
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.splits import (
     Split,
@@ -83,12 +84,24 @@ def _train(
     max_minutes: float | None,
 ) -> None:
     """The run itself; on return its model is gone, as :func:`leave` needs it."""
+    hashes = ranks.shared(_hashes(recipe, data) if ranks.rank == 0 else {})
     trainer, test = _prepare(recipe, data, output, ranks, options)
+    trainer.data = hashes
     if resume:
         trainer.resume()
     _run(trainer, max_minutes)
     if ranks.rank == 0:
-        finish(trainer, data, test)
+        finish(trainer, test)
+
+
+def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
+    """Hashes of the files that a recipe names."""
+    if isinstance(recipe, PretrainRecipe):
+        files = [file for task in recipe.tasks.values() for file in (task.train, task.validation)]
+    else:
+        assert isinstance(recipe, Recipe | PropertyRecipe)
+        files = [recipe.data.train, recipe.data.test]
+    return {file: hash_of_data(_existing(data, file)) for file in files if file is not None}
 
 
 def _run(trainer: Trainer, max_minutes: float | None) -> None:
@@ -194,7 +207,11 @@ def _keep(path: Path, split: Split, ranks: Ranks) -> None:
 
 
 def _open(folder: Path, name: str, format: str | None, options: dict[str, Any]) -> Dataset:
+    return open_dataset(_existing(folder, name), format, **options)
+
+
+def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.exists():
         raise InputError(f"{path} does not exist: give the folder that holds {name} as --data")
-    return open_dataset(path, format, **options)
+    return path

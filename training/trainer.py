@@ -18,6 +18,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
 from jmp_md.training.batches import Frames, Sampler, batches
 from jmp_md.training.config import plain
+from jmp_md.training.data.hashing import Hash
 from jmp_md.training.distributed import Ranks, share
 from jmp_md.training.logs import Log, TensorBoardLog, WandbLog, write_table
 from jmp_md.training.objective import Objective
@@ -58,6 +59,9 @@ class Trainer:
         workers: Processes that make batches; 0 makes them here.
         tensorboard, wandb: Also log for TensorBoard, or Weights & Biases.
         shard: Split the training state between the processes.
+
+    Attributes:
+        data: Hashes of the data files by name, for the header, and to resume with no others.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Trainer:
         self.frames, self.sampler = frames, sampler
         self.output, self.ranks, self.workers = output, ranks, workers
         self.progress = Progress()
+        self.data: dict[str, Hash] = {}
         if recipe.optimiser.batch_size < ranks.size:
             raise InputError(
                 f"optimiser.batch_size = {recipe.optimiser.batch_size} for {ranks.size} processes: "
@@ -247,6 +252,7 @@ class Trainer:
         """
         state = {
             "recipe": to_yaml(self.recipe),
+            "data": self.data,
             **self.update.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": dataclasses.asdict(self.progress),
@@ -260,7 +266,7 @@ class Trainer:
         """Continue from ``last.ckpt``.
 
         Raises:
-            InputError: No such file, or it belongs to another recipe.
+            InputError: No such file, or it belongs to another recipe or other data.
         """
         path = self.output / LAST_FILE
         state = load_checkpoint(path, self.ranks.device)
@@ -269,6 +275,13 @@ class Trainer:
                 f"{path} was written by another recipe: resume with {self.output / 'recipe.yaml'}, "
                 "or choose another --output"
             )
+        for file, value in state["data"].items():
+            if self.data.get(file) != value:
+                raise InputError(
+                    f"data file {file} is not what it was when the run in {self.output} began, and "
+                    "frames that were trained on would be tested on: put it back, or choose "
+                    "another --output"
+                )
         self.update.load_state_dict(state)
         self.schedule.load_state_dict(state.get("schedule", {}))
         self.progress = Progress(**state["progress"])
