@@ -1,6 +1,6 @@
 """Kill runs at random moments, continue them, and count frames that are lost or there twice.
 
-    python benchmarks/kill.py --kills 50
+    OMP_NUM_THREADS=1 python benchmarks/kill.py --kills 50
 
 Dynamics (one run and replicas), relaxation (one and a batch) and a reaction path take turns; every
 one is killed with SIGKILL and continued until it ends by itself, and begun anew until the kills are
@@ -10,19 +10,16 @@ spent. Dynamics is NVE: what was killed must equal, byte for byte, a run that wa
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.io import read
+from killing import killed
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.simulate.frames import read_frames
@@ -244,41 +241,28 @@ TRIALS: dict[str, Callable[[str, Path], Trial]] = {
 }
 
 
-def killed(trial: Trial, folder: Path, seconds: float) -> bool:
-    """Continue a run in a process of its own; whether it was killed before it ended."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            trial.run(folder)
-            status = 0
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            if status:
-                raise RuntimeError(f"the run in {folder} failed")
-            return False
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
+def continue_run(name: str, model: str, folder: Path) -> None:
+    """Continue a run of a kind, in a process that knows nothing of the ones before."""
+    TRIALS[name](model, folder.parent).run(folder)
 
 
-def spend(trial: Trial, kills: int, longest: float, rng: np.random.Generator) -> Count:
+def spend(
+    name: str, model: str, place: Path, kills: int, longest: float, rng: np.random.Generator
+) -> Count:
     """Kill and continue runs of a kind until the kills are spent."""
-    count = Count()
+    trial, count = TRIALS[name](model, place), Count()
     whole = trial.folder / "whole"
     trial.run(whole)
     done, round_ = 0, 0
     while done < kills:
         folder = trial.folder / str(round_)
         round_ += 1
-        while done < kills and killed(trial, folder, rng.uniform(0.05, longest)):
+        given = (continue_run, name, model, folder)
+        while done < kills and killed(rng.uniform(0.05, longest), *given):
             done += 1
             trial.look(folder, count)
-        killed(trial, folder, 600.0)
+        if killed(600.0, *given):
+            raise RuntimeError(f"the run in {folder} did not end in 10 minutes")
         trial.check(folder, whole, count)
     return count
 
@@ -292,14 +276,13 @@ def main() -> None:
     parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(1)
     rng = np.random.default_rng(args.seed)
     shares = np.bincount(np.arange(args.kills) % len(args.runs), minlength=len(args.runs))
     print("run                  kills  frames  lost  doubled  as uninterrupted")
     total = Count()
     for name, kills in zip(args.runs, shares, strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            count = spend(TRIALS[name](args.model, Path(folder)), int(kills), args.longest, rng)
+            count = spend(name, args.model, Path(folder), int(kills), args.longest, rng)
         total.frames, total.lost = total.frames + count.frames, total.lost + count.lost
         total.doubled, total.same = total.doubled + count.doubled, total.same and count.same
         print(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Read when torch is loaded, here and in what tests start: threads that wait for each other slow
+# small tensors a hundredfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from processes import run_alone
 
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import frames
@@ -149,10 +150,8 @@ def energies_in_worker(dataset: object, queue: multiprocessing.Queue) -> None:
     queue.put((os.getpid(), [frame.energy for frame in frames(dataset)]))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_frames_can_be_read_in_worker_processes(tmp_path: Path, method: str) -> None:
-    write_ani1x(tmp_path / "ani1x.h5")
-    dataset = open_ani1x(tmp_path / "ani1x.h5")
+def read_in_worker(path: Path, method: str) -> None:
+    dataset = open_ani1x(path)
     expected = [frame.energy for frame in frames(dataset)]  # the handle is open in the parent
     context = multiprocessing.get_context(method)
     queue = context.Queue()
@@ -163,6 +162,12 @@ def test_frames_can_be_read_in_worker_processes(tmp_path: Path, method: str) -> 
     assert pid != os.getpid()
     assert energies == expected == [frame.energy for frame in frames(dataset)]
     assert len(pickle.dumps(dataset)) < 2000
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_frames_can_be_read_in_worker_processes(tmp_path: Path, method: str) -> None:
+    write_ani1x(tmp_path / "ani1x.h5")
+    run_alone(read_in_worker, tmp_path / "ani1x.h5", method)
 
 
 def test_broken_hdf5_files_are_refused_by_name(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db.row import atoms2dict
 from ase.io.jsonio import encode
+from processes import run_alone
 from torch_geometric.data import Data
 
 from jmp_md.errors import InputError, JMPError
@@ -131,9 +132,9 @@ def sum_in_worker(datasets: list, queue: multiprocessing.Queue) -> None:
     queue.put(sum(frame.energy for dataset in datasets for frame in frames(dataset)))
 
 
-def test_two_data_sets_on_one_file_work_here_and_in_a_fork(tmp_path: Path) -> None:
-    write_oc20(tmp_path / "a.lmdb", [-1.0, -2.0])
-    datasets = [open_lmdb(tmp_path / "a.lmdb"), open_lmdb(tmp_path / "a.lmdb")]
+def read_here_and_in_a_fork(path: Path) -> None:
+    datasets = [open_lmdb(path), open_lmdb(path)]
+    assert datasets[0][0].energy == -1.0  # the file is open before the fork
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     worker = context.Process(target=sum_in_worker, args=(datasets, queue))
@@ -141,6 +142,11 @@ def test_two_data_sets_on_one_file_work_here_and_in_a_fork(tmp_path: Path) -> No
     assert queue.get(timeout=60) == -6.0
     worker.join()
     assert pickle.loads(pickle.dumps(datasets[0]))[1].energy == datasets[1][1].energy == -2.0
+
+
+def test_two_data_sets_on_one_file_work_here_and_in_a_fork(tmp_path: Path) -> None:
+    write_oc20(tmp_path / "a.lmdb", [-1.0, -2.0])
+    run_alone(read_here_and_in_a_fork, tmp_path / "a.lmdb")
 
 
 class RunsOnLoad:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
 from ase.constraints import FixAtoms, FixBondLengths
 from ase.io import read
 from factories import random_potential
+from killing import killed
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
@@ -172,6 +170,10 @@ def test_every_ensemble_continues_bit_for_bit(ensemble: str, tmp_path: Path) -> 
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
+def continue_water(folder: Path, options: dict[str, Any]) -> None:
+    md(water(), folder, restart=True, **options)
+
+
 @pytest.mark.parametrize("trajectory", ["extxyz", "traj"])
 def test_killed_runs_lose_and_double_no_frame(trajectory: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"steps": 150, "interval": 1, "save_interval": 9}
@@ -179,15 +181,7 @@ def test_killed_runs_lose_and_double_no_frame(trajectory: str, tmp_path: Path) -
     md(water(), tmp_path / "whole", **options)
     rng, kills = np.random.default_rng(5), 0
     for _ in range(50):
-        child = os.fork()
-        if child == 0:
-            try:
-                md(water(), tmp_path / "parts", restart=True, **options)
-            finally:
-                os._exit(0)
-        time.sleep(rng.uniform(0.02, 0.1))
-        os.kill(child, signal.SIGKILL)
-        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+        if not killed(rng.uniform(0.02, 0.1), continue_water, tmp_path / "parts", options):
             break
         kills += 1
     assert kills > 2

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
 from ase.constraints import FixAtoms
 from factories import random_potential
+from killing import killed
 
 from jmp_md.batch import Result
 from jmp_md.calculators.ase import JMPCalculator
@@ -204,15 +201,8 @@ def test_a_bad_replica_is_dropped_and_the_rest_finish(
     assert again[2].error == results[2].error
 
 
-def die_after(seconds: float) -> Callable[..., None]:
-    """A progress function at whose first call the time to the end of this process begins."""
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
-
-    def progress(step: int, lines: Any) -> None:
-        if timer.ident is None:
-            timer.start()
-
-    return progress
+def continue_replicas(folder: Path, options: dict[str, Any]) -> None:
+    md_many([water()], calculator(), folder, restart=True, **options)
 
 
 def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
@@ -221,15 +211,7 @@ def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
     md_many([water()], calculator(), tmp_path / "whole", **options)
     rng, kills = np.random.default_rng(1), 0
     for _ in range(20):
-        seconds = rng.uniform(0.0, 0.1)  # from the first line of the log on, on any machine
-        child = os.fork()
-        if child == 0:
-            options["progress"] = die_after(seconds)
-            try:
-                md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
-            finally:
-                os._exit(0)
-        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+        if not killed(rng.uniform(0.1, 0.4), continue_replicas, tmp_path / "parts", options):
             break
         kills += 1
     assert kills > 1

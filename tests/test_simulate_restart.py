@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.io import read, write
 from factories import write_model
+from killing import killed
 
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
@@ -39,20 +39,16 @@ def frames(path: Path) -> list[Atoms]:
     return read(path, index=":")
 
 
+def continue_crumpled(path: Path) -> None:
+    relax(crumpled(), fmax=0.02, optimizer="FIRE", trajectory=path, restart=True)
+
+
 def test_a_killed_relaxation_goes_on_from_its_last_step(tmp_path: Path) -> None:
     whole = relax(crumpled(), fmax=0.02, trajectory=tmp_path / "whole.traj")
     path = tmp_path / "parts.traj"
     rng, kills, seen = np.random.default_rng(3), 0, [0]
     for _ in range(40):
-        child = os.fork()
-        if child == 0:
-            try:
-                relax(crumpled(), fmax=0.02, optimizer="FIRE", trajectory=path, restart=True)
-            finally:
-                os._exit(0)
-        time.sleep(rng.uniform(0.03, 0.12))
-        os.kill(child, signal.SIGKILL)
-        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+        if not killed(rng.uniform(0.03, 0.12), continue_crumpled, path):
             break
         kills += 1
         seen.append(len(frames(path)) if path.exists() and path.stat().st_size > 100 else 0)
