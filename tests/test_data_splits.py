@@ -178,3 +178,9 @@ def test_wrong_split_files_are_refused_by_name(tmp_path: Path) -> None:
         read_split(tmp_path / "split.json", dataset)
     with pytest.raises(InputError, match="frame 7 of a data set of 4"):
         Split(4, np.array([7]), np.array([]), np.array([]))
+
+
+def test_a_number_with_a_point_is_a_share() -> None:
+    for sizes, counts in (((1.0, None, 0), [10, 0, 0]), ((1, None, 0.2), [1, 7, 2])):
+        split = random_split(10, sizes)
+        assert [len(split.train), len(split.val), len(split.test)] == counts

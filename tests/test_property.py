@@ -74,7 +74,7 @@ def model(**target: object) -> PropertyModel:
     header = ModelHeader("p", BackboneConfig(**SIZES), (head,))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = PropertyModel(header, TargetSection("gap", **target))  # type: ignore[arg-type]
+        made = PropertyModel(header, TargetSection(name="gap", **target))  # type: ignore[arg-type]
     return made.double().eval()
 
 

@@ -1,41 +1,124 @@
-"""Typed settings from plain mappings: every key known, every value of its type."""
+"""Typed settings from plain mappings: every key known, every value of its type and in its range."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import types
 from collections.abc import Iterable
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from jmp_md.errors import InputError
 
 
-def build(cls: type, raw: Any, where: str = "") -> Any:
-    """A dataclass from a mapping, section by section, refusing what does not belong.
+class Section(BaseModel):
+    """A section of a recipe: keys that are known, values that are not converted."""
 
-    Args:
-        cls: A dataclass; its fields may be dataclasses, or mappings and tuples of them.
-        raw: What YAML gave.
-        where: Name of the section with a dot at the end, for messages.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-3 as text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
+
+
+def _size(value: Any) -> int | float | None:
+    """A number of frames, or a share of them."""
+    value = _number(value)
+    if isinstance(value, float) and not 0 < value <= 1:
+        raise ValueError("a number with a point is a share of the frames, above 0 and at most 1")
+    if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
+        raise ValueError("expected a number of frames, or a share such as 0.8")
+    if value is not None and value < 0:
+        raise ValueError("must be at least 0")
+    return value
+
+
+AnyNumber = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[AnyNumber, Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+BelowOne = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Size = Annotated[Any, PlainValidator(_size)]
+
+# What pydantic calls a value out of place, and what it is called here.
+_REASONS = {
+    "int_type": "expected int",
+    "float_type": "expected float",
+    "bool_type": "expected true or false",
+    "string_type": "expected text; put it in quotes",
+    "dict_type": "must be a mapping",
+    "tuple_type": "expected a list",
+    "finite_number": "expected a finite number",
+    "literal_error": "expected {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "value_error": "{error}",
+}
+
+
+def build(cls: type[SectionT], raw: Any) -> SectionT:
+    """A section from what YAML gave, refusing what does not belong.
 
     Raises:
-        InputError: An unknown key (with the nearest known one), a missing one or a wrong type.
+        InputError: An unknown key (with the nearest known one), a missing one, a wrong type or a
+            value out of range; the key is named as ``section.key``.
     """
-    if not isinstance(raw, dict):
-        raise InputError(f"recipe section {where.rstrip('.')!r} must be a mapping, not {raw!r}")
-    hints = get_type_hints(cls)
-    check_keys(raw, hints, where)
-    values = {}
-    for f in dataclasses.fields(cls):
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if f.name in raw:
-            values[f.name] = _convert(raw[f.name], hints[f.name], f"{where}{f.name}")
-        elif required:
-            raise InputError(f"the recipe needs {where}{f.name}")
-    return cls(**values)
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        # A key that is unknown explains others that are missing.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        raise InputError(_message(cls, problems[0])) from error
+
+
+def _message(cls: type[Section], problem: Any) -> str:
+    place = [str(part) if isinstance(part, int) else part for part in problem["loc"]]
+    name = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]
+    ).lstrip(".")
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        check_keys(place[-1:], _keys(cls, place[:-1]), "".join(f"{part}." for part in place[:-1]))
+    if kind == "missing":
+        return f"the recipe needs {name}"
+    if kind == "model_type":
+        return f"recipe section {name!r} must be a mapping, not {problem['input']!r}"
+    if kind == "value_error" and isinstance(problem["input"], dict):
+        return f"recipe section {name}: {context['error']}"
+    reason = _REASONS[kind].format(**context) if kind in _REASONS else problem["msg"]
+    return f"recipe key {name} = {problem['input']!r}: {reason}"
+
+
+def _keys(cls: type[Section], place: list[str]) -> list[str]:
+    """Keys that the section at a place below ``cls`` has."""
+    for part in place:
+        if part in cls.model_fields:
+            found = _sections(cls.model_fields[part].annotation)
+            cls = found[0] if found else cls
+    return list(cls.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """The sections that occur in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for part in getattr(annotation, "__args__", ()) for s in _sections(part)]
 
 
 def check_keys(given: Iterable[Any], known: Iterable[str], where: str) -> None:
@@ -79,37 +162,8 @@ def override(raw: dict[str, Any], assignment: str) -> None:
 
 def plain(value: Any) -> Any:
     """Settings as YAML has them: mappings, lists and plain values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump())
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _convert(value: Any, kind: Any, name: str) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        kinds = [k for k in arguments if k is not type(None)]
-        exact = [k for k in kinds if isinstance(k, type) and type(value) is k]
-        return _convert(value, (exact or kinds)[-1], name)
-    if dataclasses.is_dataclass(kind):
-        return build(kind, value, f"{name}.")  # type: ignore[arg-type]
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(v, arguments[0], f"{name}[{k}]") for k, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(v, arguments[1], f"{name}.{key}") for key, v in value.items()}
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-3 as a string
-        except ValueError:
-            pass
-    elif kind is Any or (isinstance(kind, type) and type(value) is kind):
-        return value
-    wanted = (
-        " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", kind)
-    )
-    raise InputError(f"recipe key {name} = {value!r}: expected {wanted}")

@@ -191,8 +191,6 @@ def _energy_zero(train: Dataset, everything: list[Frame]) -> tuple[float, dict[i
 
 
 def _require_labels(everything: list[Frame], loss: LossSection) -> None:
-    if not (loss.energy or loss.forces or loss.stress):
-        raise InputError("recipe section loss: all weights are zero, there is nothing to train on")
     for name in ("energy", "forces", "stress"):
         wanted = getattr(loss, name)
         if wanted and all(getattr(frame, name) is None for frame in everything):

@@ -15,8 +15,8 @@ from jmp_md.training.sections import LayerFactors, OptimiserSection
 
 # The paper's factors, by number of blocks (arXiv 2310.16802, appendix).
 PAPER_FACTORS = {
-    4: LayerFactors(0.30, (0.35, 0.40, 0.55, 0.625)),
-    6: LayerFactors(0.30, (0.55, 0.40, 0.30, 0.40, 0.55, 0.625)),
+    4: LayerFactors(embedding=0.30, blocks=(0.35, 0.40, 0.55, 0.625)),
+    6: LayerFactors(embedding=0.30, blocks=(0.55, 0.40, 0.30, 0.40, 0.55, 0.625)),
 }
 
 
@@ -62,7 +62,7 @@ def make_optimiser(
     return torch.optim.AdamW(
         [{"params": parameters} for parameters in groups.values()],
         lr=section.learning_rate,
-        betas=(section.betas[0], section.betas[1]),
+        betas=section.betas,
         weight_decay=section.weight_decay,
         fused=True,
     )

@@ -16,6 +16,7 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import ScaledSiLU
 from jmp_md.structures import Structures
+from jmp_md.training.config import build
 from jmp_md.training.sections import TargetSection
 
 _HEADER_KEY = "property"
@@ -73,7 +74,7 @@ class PropertyModel(nn.Module):
 
     def save(self, path: Path, header: ModelHeader) -> None:
         """Write a model file with another ``header``; :meth:`load` reads it."""
-        settings = dataclasses.asdict(self.target)
+        settings = self.target.model_dump()
         header = dataclasses.replace(header, training={**header.training, _HEADER_KEY: settings})
         prefix = f"heads.{self.head.name}.property."
         state = {k.replace("property_head.", prefix): v for k, v in self.state_dict().items()}
@@ -93,7 +94,7 @@ class PropertyModel(nn.Module):
                 f"{path} predicts energies and forces, not a property: use JMPCalculator"
             )
         prefix = f"heads.{header.head().name}.property."
-        model = cls(header, TargetSection(**settings))
+        model = cls(header, build(TargetSection, settings))
         model.load_state_dict({k.replace(prefix, "property_head."): v for k, v in state.items()})
         return model.eval().requires_grad_(False)
 

@@ -7,14 +7,14 @@ data set on one backbone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
 from jmp_md.errors import InputError
-from jmp_md.training.config import build, override, plain
+from jmp_md.training.config import Section, Seed, build, override, plain
 from jmp_md.training.sections import (
     DataSection,
     LossSection,
@@ -26,25 +26,22 @@ from jmp_md.training.sections import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnyRecipe:
+class AnyRecipe(Section):
     """What every run has."""
 
     model: ModelSection
-    optimiser: OptimiserSection = field(default_factory=OptimiserSection)
-    seed: int = 0
+    optimiser: OptimiserSection = Field(default_factory=OptimiserSection)
+    seed: Seed = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Recipe(AnyRecipe):
     """Training of one head for energies and forces."""
 
     task: Literal["potential"] = "potential"
     data: DataSection
-    loss: LossSection = field(default_factory=LossSection)
+    loss: LossSection = Field(default_factory=LossSection)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PropertyRecipe(AnyRecipe):
     """Training of a property of whole structures."""
 
@@ -53,13 +50,12 @@ class PropertyRecipe(AnyRecipe):
     target: TargetSection
 
 
-@dataclass(frozen=True, kw_only=True)
 class PretrainRecipe(AnyRecipe):
     """Training of one backbone on several data sets, each with a head of its own."""
 
     task: Literal["pretrain"] = "pretrain"
     tasks: dict[str, TaskSection]
-    mix: MixSection = field(default_factory=MixSection)
+    mix: MixSection = Field(default_factory=MixSection)
 
 
 _KINDS: dict[str, type[AnyRecipe]] = {
@@ -73,8 +69,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> AnyReci
     """Read a recipe; ``overrides`` are ``section.key=value`` with YAML values.
 
     Raises:
-        InputError: No such file, not YAML, unknown key (with the nearest valid one), wrong type,
-            or a molecule that was not given.
+        InputError: No such file, not YAML, unknown key (with the nearest valid one), wrong type
+            or range, or a molecule that was not given.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -96,9 +92,7 @@ def from_yaml(text: str, where: str, overrides: list[str] | None = None) -> AnyR
     kind = raw.get("task", "potential")
     if kind not in _KINDS:
         raise InputError(f"recipe key task = {kind!r}: expected {', '.join(_KINDS)}")
-    recipe = build(_KINDS[kind], _filled(raw, _words(raw.get("model")), where))
-    assert isinstance(recipe, AnyRecipe)
-    return recipe
+    return build(_KINDS[kind], _filled(raw, _words(raw.get("model")), where))
 
 
 def to_yaml(recipe: AnyRecipe) -> str:
@@ -109,7 +103,7 @@ def to_yaml(recipe: AnyRecipe) -> str:
 def _words(model: Any) -> dict[str, str | None]:
     """What stands for ``{base}`` and ``{molecule}``."""
     section = model if isinstance(model, dict) else {}
-    base = section.get("base") or section.get("preset", ModelSection.preset)
+    base = section.get("base") or section.get("preset", ModelSection.model_fields["preset"].default)
     molecule = section.get("molecule")
     return {"base": Path(str(base)).stem, "molecule": None if molecule is None else str(molecule)}
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from jmp_md.errors import InputError
+from pydantic import Field, model_validator
+
+from jmp_md.training.config import (
+    AnyNumber,
+    BelowOne,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Size,
+)
 
 
-@dataclass(frozen=True)
-class ModelSection:
+class ModelSection(Section):
     """What is trained.
 
     Attributes:
@@ -32,9 +43,9 @@ class ModelSection:
 
     name: str
     preset: str = "jmp-xs"
-    sizes: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Any] = Field(default_factory=dict)
     base: str | None = None
-    graph: dict[str, Any] = field(default_factory=dict)
+    graph: dict[str, Any] = Field(default_factory=dict)
     forces: Literal["conservative", "direct"] = "conservative"
     head: str = "energy"
     molecule: str | None = None
@@ -43,8 +54,7 @@ class ModelSection:
     licence: str = "unknown"
 
 
-@dataclass(frozen=True)
-class DataSection:
+class DataSection(Section):
     """Where frames come from; file names are relative to ``--data``.
 
     Attributes:
@@ -56,7 +66,8 @@ class DataSection:
         split: ``frames`` and ``systems`` share out shuffled frames or whole systems by the three
             numbers below, ``matbench`` takes a fold of MatBench; else the name of a split of the
             paper, e.g. ``qm9``.
-        n_train: Training frames; a fraction where below 1, the rest where null.
+        n_train: Training frames: a whole number of them, a share of all where it has a point (1.0
+            is all, 1 is one), what the others leave where null.
         n_validation: Validation frames, likewise.
         n_test: Test frames of ``train``, likewise; null is what training and validation leave.
         fold: Of MatBench, 0 to 4.
@@ -67,18 +78,17 @@ class DataSection:
     train: str
     test: str | None = None
     format: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     split: str = "frames"
-    n_train: int | float | None = 950
-    n_validation: int | float | None = 50
-    n_test: int | float | None = None
-    fold: int = 0
-    split_seed: int = 42
+    n_train: Size = 950
+    n_validation: Size = 50
+    n_test: Size = None
+    fold: Annotated[int, Field(ge=0, le=4)] = 0
+    split_seed: Seed = 42
     single_molecule: bool = False
 
 
-@dataclass(frozen=True)
-class LayerFactors:
+class LayerFactors(Section):
     """Shares of the learning rate, during warm-up and cosine, of the parts of the network.
 
     Attributes:
@@ -87,13 +97,12 @@ class LayerFactors:
         paper: Take the paper's in place of these, for networks of 4 (JMP-S) or 6 blocks (JMP-L).
     """
 
-    embedding: float = 1.0
-    blocks: tuple[float, ...] = ()
+    embedding: NotNegative = 1.0
+    blocks: tuple[NotNegative, ...] = Field(default=(), strict=False)
     paper: bool = False
 
 
-@dataclass(frozen=True)
-class OptimiserSection:
+class OptimiserSection(Section):
     """AdamW, a warm-up and a cosine, gradient clipping and averaged weights.
 
     Attributes:
@@ -126,47 +135,33 @@ class OptimiserSection:
         max_skipped: Batches whose loss or gradient may fail to be finite; the next one stops.
     """
 
-    learning_rate: float = 1e-3
-    betas: tuple[float, ...] = (0.9, 0.95)
-    weight_decay: float = 0.01
-    batch_size: int = 4
-    epochs: int = 200
-    warmup_epochs: float = 1.0
-    warmup_steps: int | None = None
-    warmup_factor: float = 0.1
-    cosine_epochs: float | None = None
-    final_factor: float = 0.01
-    plateau_patience: int | None = None
-    plateau_factor: float = 0.1
-    patience: int | None = None
-    min_learning_rate: float = 0.0
-    layer_factors: LayerFactors = field(default_factory=LayerFactors)
-    clip_norm: float | None = 10.0
-    clip_value: float | None = None
-    ema_decay: float = 0.99
-    edge_dropout: float = 0.0
-    dropout: float = 0.0
+    learning_rate: NotNegative = 1e-3
+    betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.95), strict=False)
+    weight_decay: NotNegative = 0.01
+    batch_size: Count = 4
+    epochs: Count = 200
+    warmup_epochs: NotNegative = 1.0
+    warmup_steps: CountOrNone | None = None
+    warmup_factor: Share = 0.1
+    cosine_epochs: Positive | None = None
+    final_factor: Share = 0.01
+    plateau_patience: CountOrNone | None = None
+    plateau_factor: BelowOne = 0.1
+    patience: Count | None = None
+    min_learning_rate: NotNegative = 0.0
+    layer_factors: LayerFactors = Field(default_factory=LayerFactors)
+    clip_norm: Positive | None = 10.0
+    clip_value: Positive | None = None
+    ema_decay: BelowOne = 0.99
+    edge_dropout: BelowOne = 0.0
+    dropout: BelowOne = 0.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     recompute: bool = False
-    validate_every: int | None = None
-    max_skipped: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs", "validate_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"recipe key optimiser.{name} = {value}: must be at least 1")
-        if len(self.betas) != 2:
-            raise InputError(f"recipe key optimiser.betas = {self.betas}: AdamW takes two")
-        for name in ("edge_dropout", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"recipe key optimiser.{name} = {getattr(self, name)}: from 0 to below 1"
-                )
+    validate_every: Count | None = None
+    max_skipped: CountOrNone = 100
 
 
-@dataclass(frozen=True)
-class LossSection:
+class LossSection(Section):
     """Weights of the terms of the loss, each a mean over what has the label.
 
     Attributes:
@@ -176,13 +171,18 @@ class LossSection:
             around 100 are usual.
     """
 
-    energy: float = 0.0
-    forces: float = 1.0
-    stress: float = 0.0
+    energy: NotNegative = 0.0
+    forces: NotNegative = 1.0
+    stress: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> LossSection:
+        if not (self.energy or self.forces or self.stress):
+            raise ValueError("all weights are zero, there is nothing to train on")
+        return self
 
 
-@dataclass(frozen=True)
-class TargetSection:
+class TargetSection(Section):
     """A property of whole structures.
 
     Attributes:
@@ -196,11 +196,10 @@ class TargetSection:
     name: str
     kind: Literal["scalar", "extent", "classes"] = "scalar"
     pooling: Literal["sum", "mean", "max"] = "mean"
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
 
 
-@dataclass(frozen=True)
-class TaskSection:
+class TaskSection(Section):
     """One data set of a pre-training mix.
 
     Attributes:
@@ -219,19 +218,18 @@ class TaskSection:
 
     train: str
     format: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     validation: str | None = None
     reference: str | None = None
     graph: dict[str, Any] | None = None
-    force_weight: float | None = None
-    max_force: float | None = None
-    energy_margin: float = 0.0
-    force_margin: float = 0.0
+    force_weight: NotNegative | None = None
+    max_force: Positive | None = None
+    energy_margin: NotNegative = 0.0
+    force_margin: NotNegative = 0.0
     level_of_theory: str = "unknown"
 
 
-@dataclass(frozen=True)
-class MixSection:
+class MixSection(Section):
     """How the data sets of a mix are sampled and weighed.
 
     Attributes:
@@ -242,11 +240,7 @@ class MixSection:
         pcgrad: Take from each task's gradient what opposes another task's (PCGrad).
     """
 
-    temperature: float = 2.0
+    temperature: Annotated[AnyNumber, Field(gt=0)] = 2.0
     structure_wise: bool = True
-    n_validation: int = 500
+    n_validation: Count = 500
     pcgrad: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise InputError(f"recipe key mix.temperature = {self.temperature}: must be positive")

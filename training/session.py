@@ -162,8 +162,13 @@ def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
 def _shares(section: DataSection, n_frames: int) -> tuple[float, float, float]:
     """Sizes of the three parts as shares of all frames; null is what the others leave."""
     given = (section.n_train, section.n_validation, section.n_test)
-    a, b, c = ((size if size is None or size < 1 else size / n_frames) for size in given)
-    rest = max(1.0 - sum(share for share in (a, b, c) if share is not None), 0.0)
+    a, b, c = (size / n_frames if isinstance(size, int) else size for size in given)
+    rest = 1.0 - sum(share for share in (a, b, c) if share is not None)
+    if rest < -1e-9:
+        raise InputError(
+            f"data.n_train, n_validation and n_test = {given} are more than the {n_frames} frames"
+        )
+    rest = max(rest, 0.0)
     return (rest if a is None else a, rest if b is None else b, rest if c is None else c)
 
 

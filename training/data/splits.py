@@ -28,7 +28,7 @@ MD22_TRAIN_SIZES = {
     "double-walled-nanotube": 800,
 }
 
-# Frames (whole numbers) or fractions of them in train, validation and test; None is the rest.
+# Frames (int) or shares of them (float) in train, validation and test; None is the rest.
 # Fractions are rounded down.
 PAPER_SPLITS: dict[str, tuple[float | None, float | None, float | None]] = {
     "rmd17": (950, 50, None),
@@ -109,15 +109,14 @@ def random_split(
     Args:
         n_frames: Frames in the data set.
         sizes: Of train, validation and test, in this order in the shuffled list: numbers of
-            frames, fractions below 1 (rounded down), or None for the rest, at most once.
+            frames as integers, shares of them as floats (1.0 is all; rounded down), or None for the
+            rest, at most once.
         seed: Of the shuffle.
 
     Raises:
         InputError: The sizes do not fit the data set.
     """
-    counts = [
-        size if size is None else int(size * n_frames if size < 1 else size) for size in sizes
-    ]
+    counts = [int(size * n_frames) if isinstance(size, float) else size for size in sizes]
     rest = n_frames - sum(count for count in counts if count is not None)
     too_small = any(count is not None and count < 0 for count in counts)
     if rest < 0 or too_small or len(counts) != 3 or counts.count(None) > 1:
