@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,18 +15,28 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from jmp_md.checkpoints.exported import FixedPotential
 from jmp_md.errors import InputError
+from jmp_md.fingerprint import fingerprint
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.load import load_model
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import single_structure
-from jmp_md.validate import check_distances, check_structure, check_tags, foreign_formula
+from jmp_md.validate import (
+    check_distances,
+    check_structure,
+    check_tags,
+    foreign_formula,
+    ignored_electrons,
+)
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class JMPCalculator(Calculator):
     """Energies (eV), forces (eV/Å) and stress (eV/Å³) of a JMP model in ASE.
+
+    Threads may share one: it computes one structure at a time.
 
     Args:
         model: Name that ``jmp-md models`` lists, file of a model, or a loaded potential.
@@ -46,7 +57,7 @@ class JMPCalculator(Calculator):
             never, ``"auto"`` where half of the free memory would not do.
         compile: Compile the network at its first use, which takes minutes once per model and
             machine; :meth:`warmup` does so in advance.
-        trust: Whether a ``.pt2`` package may be loaded, which runs machine code it holds.
+        trust: Whether an exported file may be loaded, which runs code that it holds.
 
     Attributes:
         potential: The model.
@@ -82,6 +93,8 @@ class JMPCalculator(Calculator):
         compile: bool = False,
         trust: bool = False,
     ) -> None:
+        self._lock = threading.RLock()
+        self._parameters: dict[str, Any] = {}
         super().__init__()
         for name, value, choices in (
             ("forces", forces, ("conservative", "direct")),
@@ -111,7 +124,7 @@ class JMPCalculator(Calculator):
                 "direct forces: use forces='conservative'"
             )
         self.oc_tags = tags == "oc"
-        self._warned = False
+        self._warned: set[str] = set()
         self.neighbours = NeighbourCache(self.potential.policy.cutoff, skin)
         if not self.potential.head.has_references:
             warnings.warn(
@@ -119,6 +132,47 @@ class JMPCalculator(Calculator):
                 "constant per element: compare structures of one composition, or give references=",
                 stacklevel=2,
             )
+
+    def __repr__(self) -> str:
+        about = {**self.parameters, "sha256": self.parameters["sha256"][:12]}
+        return f"JMPCalculator({', '.join(f'{name}={value!r}' for name, value in about.items())})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the numbers depend on, as databases and trajectories of ASE record it.
+
+        ``model``, ``head``, ``forces``, ``dtype``, ``precision``, ``tags``, ``graph`` and
+        ``sha256``, see :func:`~jmp_md.fingerprint.fingerprint`.
+        """
+        if not self._parameters and hasattr(self, "potential"):
+            potential, policy = self.potential, self.potential.policy
+            fixed = isinstance(potential, FixedPotential)
+            self._parameters = {
+                "model": potential.header.name,
+                "head": potential.head.name,
+                "forces": "direct" if self.direct else "conservative",
+                "dtype": str(potential.embedding.weight.dtype).removeprefix("torch."),
+                "precision": "bf16" if not fixed and potential.backbone.bf16 else "full",
+                "tags": "oc" if self.oc_tags else None,
+                "graph": {
+                    "kind": policy.kind,
+                    "cutoffs": list(policy.cutoffs),
+                    "counts": list(policy.counts),
+                },
+                "sha256": fingerprint(potential),
+            }
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, value: object) -> None:
+        """ASE resets them before there is a model; they are the model's, whatever is set."""
 
     def set(self, **options: Any) -> dict[str, Any]:
         """Refuse options: they are given when the calculator is made."""
@@ -144,6 +198,13 @@ class JMPCalculator(Calculator):
             changes.append("tags")
         return changes
 
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """A result, computed where need be; arrays are copies."""
+        with self._lock:  # what another thread computes meanwhile must not become this result
+            return super().get_property(name, atoms, allow_calculation)
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -152,14 +213,18 @@ class JMPCalculator(Calculator):
     ) -> None:
         """Fill ``results``; forces and, where they can be had, stress come together.
 
+        Known results of the same structure stay where others are refused.
+
         Raises:
             InputError: A structure the model cannot be used for.
             PropertyNotImplementedError: Stress where there is none.
         """
+        if atoms is not None and self.check_state(atoms):
+            self.results = {}  # those of another structure, should this one be refused
         super().calculate(atoms, properties, system_changes)
-        self.results = {}  # those of another structure, should this one be refused
         if "stress" in properties:
             self._require_stress()
+        self._warn("electrons", ignored_electrons(self.atoms))
         prediction = self._predict(not {"forces", "stress"}.isdisjoint(properties))
         energy = float(prediction.energy[0])
         results: dict[str, Any] = {
@@ -187,7 +252,7 @@ class JMPCalculator(Calculator):
         tags = self._tags()
         if self.oc_tags:
             check_tags(tags)
-        self._warn_foreign(numbers)
+        self._warn("formula", foreign_formula(numbers, potential.header))
         pairs, positions = self.neighbours.update(atoms.positions, numbers, cell, atoms.pbc)
         check_distances(positions, numbers, cell, self.neighbours.close)
         return potential.predict(
@@ -214,8 +279,8 @@ class JMPCalculator(Calculator):
                 f"{self.atoms.pbc.tolist()}: set a cell and atoms.pbc = True"
             )
 
-    def _warn_foreign(self, numbers: np.ndarray) -> None:
-        message = "" if self._warned else foreign_formula(numbers, self.potential.header)
-        if message:
-            self._warned = True
+    def _warn(self, about: str, message: str) -> None:
+        """Warn, once about each thing."""
+        if message and about not in self._warned:
+            self._warned.add(about)
             warnings.warn(message, stacklevel=2)

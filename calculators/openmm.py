@@ -58,6 +58,7 @@ def jmp_force(
     skin: float = 1.0,
     parameter: str | None = None,
     force_group: int = 0,
+    trust: bool = False,
 ) -> openmm.Force:
     """A JMP potential as an OpenMM force.
 
@@ -80,6 +81,7 @@ def jmp_force(
         skin: Å by which neighbours are searched beyond the cutoff, to search less often.
         parameter: Global parameter, 1 by default, that scales energy and forces.
         force_group: Group of the force.
+        trust: Whether ``model`` may be an exported file, which runs code that it holds.
 
     Raises:
         InputError: An option that does not exist or does not fit the model, particles or elements
@@ -102,6 +104,7 @@ def jmp_force(
         weights=weights,
         dtype=DTYPES[dtype],
         device="cpu" if backend == "torch" else device,
+        trust=trust,
     )
     check_numbers(numbers, potential.header, potential.head)
     interaction = Interaction(

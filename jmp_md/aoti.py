@@ -186,7 +186,8 @@ def compile_step(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        program = trace(potential, gradient, with_weights=with_weights)
+        with torch.autocast(potential.embedding.weight.device.type, enabled=False):
+            program = trace(potential, gradient, with_weights=with_weights)
         aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 

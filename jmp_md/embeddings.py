@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,11 @@ class Embeddings(NamedTuple):
     edges: Tensor
 
 
+@torch.inference_mode(False)
 def embed(potential: Potential, structures: Structures) -> Embeddings:
     """Embed a batch, in the type and on the device of the weights.
+
+    The caller's modes (autocast, inference_mode) make no difference.
 
     Args:
         potential: Any model but an exported one.
@@ -44,14 +48,16 @@ def embed(potential: Potential, structures: Structures) -> Embeddings:
     weight = potential.embedding.weight
     s = structures.to(weight.device, weight.dtype)
     blocks: list[tuple[Tensor, Tensor]] = []
+    thread = threading.get_ident()  # others may compute with the same model meanwhile
 
     def keep(module: torch.nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
-        blocks.append(output)
+        if threading.get_ident() == thread:
+            blocks.append(output)
 
     graph = potential.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
     handle = potential.backbone.int_blocks[-1].register_forward_hook(keep)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
             atoms, _ = potential.backbone(potential.embedding(s.numbers - 1), graph)
     finally:
         handle.remove()

@@ -15,7 +15,7 @@ from jmp_md.errors import InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
 from jmp_md.systems import System
-from jmp_md.validate import foreign_formula
+from jmp_md.validate import foreign_formula, ignored_electrons
 
 PROPERTIES = ("energy", "energies", "forces", "stress")
 _PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
@@ -34,6 +34,7 @@ def evaluate(
     max_edges: int | None = None,
     on_error: str = "raise",
     compile: bool | None = None,
+    trust: bool = False,
 ) -> list[Result]:
     """Evaluate structures of any sizes and periodicity, packed into batches.
 
@@ -58,6 +59,7 @@ def evaluate(
             ``"keep"`` to get a result of NaN with the error as its attribute ``error``.
         compile: Compile the network at its first use, as for :func:`jmp_md.load_model`; None
             takes a loaded potential as it is.
+        trust: Whether ``model`` may be an exported file, whose code then runs.
 
     Raises:
         InputError: An option that does not exist or does not fit the model, or a structure that
@@ -75,7 +77,7 @@ def evaluate(
         for value in values:
             if value not in choices:
                 raise InputError(f"{name}: {value!r}; choose {' or '.join(map(repr, choices))}")
-    potential = _potential(model, head, dtype, device, compile)
+    potential = _potential(model, head, dtype, device, compile, trust)
     predictor = BatchPredictor(
         potential,
         forces="forces" in properties,
@@ -91,6 +93,7 @@ def evaluate(
         except InputError as error:
             results[i] = Result.failed(len(atoms), error)
     _warn_foreign(systems, potential)
+    _warn_ignored(structures)
     for chunk in _chunks(systems, results):
         if on_error == "raise":
             _raise_first(results)
@@ -106,6 +109,7 @@ def _potential(
     dtype: str | None,
     device: str | torch.device | None,
     compile: bool | None,
+    trust: bool,
 ) -> Potential:
     """The model as asked for; a loaded one is used as it is where nothing else is asked for."""
     if not isinstance(model, Potential):
@@ -115,6 +119,7 @@ def _potential(
             dtype=DTYPES[dtype or "float32"],
             device=device,
             compile=bool(compile),
+            trust=trust,
         )
     if head is dtype is device is compile is None:
         return model
@@ -159,6 +164,15 @@ def _warn_foreign(systems: Mapping[int, System], potential: Potential) -> None:
     """Once per call, for the first structure that the model was not made for."""
     for i, system in systems.items():
         message = foreign_formula(system.numbers, potential.header)
+        if message:
+            warnings.warn(f"structure {i}: {message}", stacklevel=3)
+            return
+
+
+def _warn_ignored(structures: Sequence[Atoms]) -> None:
+    """Once per call, for the first structure with charges or spins."""
+    for i, atoms in enumerate(structures):
+        message = ignored_electrons(atoms)
         if message:
             warnings.warn(f"structure {i}: {message}", stacklevel=3)
             return

@@ -15,6 +15,21 @@ from jmp_md.errors import InputError
 LOCK = ".lock"
 
 
+def user_path(text: str | Path) -> Path:
+    """The path that a user means, with ``~`` in its place.
+
+    Raises:
+        InputError: No file can have that name.
+    """
+    path = Path(text)
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} cannot be a path: it holds a NUL character")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} is in the home folder of nobody: check the path") from error
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that replaces it once the block succeeds.

@@ -14,13 +14,13 @@ from torch import Tensor
 from jmp_md.checkpoints.exported import DTYPES, FixedPotential, is_exported, read_exported
 from jmp_md.checkpoints.native import SUFFIX, read_native
 from jmp_md.checkpoints.official import read_official, to_native
-from jmp_md.checkpoints.packaged import PACKAGE_SUFFIX, PackagedPotential
+from jmp_md.checkpoints.packaged import PackagedPotential
 from jmp_md.compiled import CompiledNetwork
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import notify_licence
-from jmp_md.models.registry import resolve
+from jmp_md.models.registry import PACKAGE_SUFFIX, model_file, resolve
 from jmp_md.potential import Potential
 
 
@@ -59,8 +59,8 @@ def load_model(
         memory: See :class:`~jmp_md.potential.Potential`.
         compile: Compile the network at its first use, for speed; see docs/performance.md. Where
             that fails, a warning says why and eager mode is used.
-        trust: Whether a ``.pt2`` package may be loaded, which holds machine code that then runs
-            with all rights of this process.
+        trust: Whether a file that ``jmp-md export`` wrote, or that looks like one, may be loaded:
+            it is a program, which then runs with all rights of this process.
 
     Raises:
         InputError: An option that does not exist or does not fit the model.
@@ -140,26 +140,23 @@ def _exported(
     """The potential of an exported file; None for any other model."""
     if isinstance(model, Potential):
         return model if isinstance(model, FixedPotential) else None
-    path = Path(model).expanduser()
-    if path.suffix == PACKAGE_SUFFIX and path.exists():
-        exported = _packaged(path, device, trust)
-    elif is_exported(path):
-        exported = read_exported(path)
-    else:
+    path = model_file(model)
+    if path is None or not (path.suffix == PACKAGE_SUFFIX or is_exported(path)):
         return None
-    notify_licence(exported.header.licence)
-    return exported
-
-
-def _packaged(path: Path, device: torch.device, trust: bool) -> FixedPotential:
     if not trust:
         raise InputError(
-            f"{path} holds machine code, which runs as soon as it is loaded and may do anything: "
-            "if you trust where it comes from, pass trust=True or --trust"
+            f"{path} is a program, which runs as soon as it is loaded and may do anything: if you "
+            "trust where it comes from, pass trust=True or --trust"
         )
-    if device.type != "cpu":
-        raise InputError(f"{path} is code for the CPU: use device='cpu', or the model itself")
-    return PackagedPotential(path)
+    exported: FixedPotential
+    if path.suffix == PACKAGE_SUFFIX:
+        if device.type != "cpu":
+            raise InputError(f"{path} is code for the CPU: use device='cpu', or the model itself")
+        exported = PackagedPotential(path)
+    else:
+        exported = read_exported(path)
+    notify_licence(exported.header.licence)
+    return exported
 
 
 def _as_exported(

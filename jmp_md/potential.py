@@ -134,6 +134,8 @@ class Potential(nn.Module):
     ) -> Prediction:
         """Energies, forces and stress, in the type and on the device of the weights.
 
+        The caller's modes (autocast, no_grad, inference_mode) make no difference.
+
         Args:
             structures: Any type and device.
             forces: Whether forces are wanted.
@@ -152,6 +154,10 @@ class Potential(nn.Module):
             raise InputError("direct forces have no stress: use forces='conservative'")
         weight = self.embedding.weight
         s = structures.to(weight.device, weight.dtype)
+        with torch.autocast(weight.device.type, enabled=False):
+            return self._predict(s, forces, stress, direct)
+
+    def _predict(self, s: Structures, forces: bool, stress: bool, direct: bool) -> Prediction:
         conservative = forces and not direct
         strain = torch.zeros_like(s.cells)
         if stress:

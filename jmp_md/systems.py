@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from jmp_md.errors import InputError
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.potential import Potential
 from jmp_md.structures import single_structure
-from jmp_md.validate import check_distances, check_structure, check_tags
+from jmp_md.validate import check_distances, check_structure, check_tags, ignored_electrons
 
 
 class System:
@@ -103,6 +104,7 @@ class BatchedSystems:
         self._oc_tags, self._skin = oc_tags, skin
         self._systems: dict[int, System] = {}
         self._added = 0
+        self._warned = False
         for atoms in structures:
             self.add(atoms)
 
@@ -133,6 +135,9 @@ class BatchedSystems:
         key = self._added
         with _naming(key):
             self._systems[key] = System(atoms, self._predictor.potential, self._skin, self._oc_tags)
+        if not self._warned and (message := ignored_electrons(atoms)):
+            self._warned = True
+            warnings.warn(message, stacklevel=2)
         self._added += 1
         return key
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from ase.symbols import Symbols
 
@@ -13,6 +14,8 @@ from jmp_md.graph.pairs import Pairs, pair_distances
 from jmp_md.header import HeadInfo, ModelHeader
 
 CLOSEST = 0.01  # Å; atoms nearer than this share a place by mistake
+CHARGES = ("charge", "total_charge")  # names in atoms.info
+SPINS = ("spin", "multiplicity", "spin_multiplicity", "total_spin", "magmom")
 _OC_TAGS = (0, 1, 2)
 
 
@@ -118,6 +121,34 @@ def foreign_formula(numbers: np.ndarray, header: ModelHeader) -> str:
         f"model {header.name!r} was trained on one molecule only, {own}; this structure is "
         f"{formula}, and its energies and forces may be wrong: 'jmp-md models' lists others"
     )
+
+
+def ignored_electrons(atoms: Atoms) -> str:
+    """What to say of charges and spins that a structure brings; empty where it brings none.
+
+    Counted are initial charges and magnetic moments, a charge other than 0 and a spin or
+    multiplicity other than 0 and 1 in ``atoms.info``.
+    """
+    found = [f"info[{name!r}]" for name in CHARGES if _differs(atoms.info.get(name), (0,))]
+    found += [f"info[{name!r}]" for name in SPINS if _differs(atoms.info.get(name), (0, 1))]
+    found += [
+        name.replace("_", " ")
+        for name in ("initial_charges", "initial_magmoms")
+        if atoms.has(name) and np.any(atoms.get_array(name))
+    ]
+    if not found:
+        return ""
+    return (
+        f"charges and spins are ignored ({', '.join(found)}): the model knows elements and places "
+        "only, and computes what it was trained on, usually the neutral ground state"
+    )
+
+
+def _differs(value: object, usual: tuple[int, ...]) -> bool:
+    """Whether a value is given that is none of the usual ones."""
+    if value is None:
+        return False
+    return not any(np.array_equal(value, each) for each in usual)
 
 
 def _check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,12 +15,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.db import connect
 from factories import random_potential
 
 from jmp_md import InputError, JMPCalculator
+from jmp_md.embeddings import embed
+from jmp_md.evaluation import evaluate
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.models import catalogue
+from jmp_md.systems import BatchedSystems, System
 
 SMALL = GraphPolicy.smooth(4.0, 4.0, 2.5, 4.5)
 
@@ -395,3 +404,150 @@ def test_a_refused_structure_leaves_no_result(smooth: JMPCalculator, ethanol: At
     for attempt in (lambda: smooth.warmup(broken), broken.get_potential_energy):
         with pytest.raises(InputError, match="Å"):
             attempt()
+
+
+def test_known_results_stay_where_stress_is_refused_as_with_emt() -> None:
+    """And nothing stays of another structure (metatensor#867)."""
+    for calc in (EMT(), calculator()):
+        atoms = molecule("CH3OH")
+        atoms.calc = calc
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        with pytest.raises(PropertyNotImplementedError):
+            atoms.get_stress()
+        assert calc.results["energy"] == energy
+        assert np.array_equal(calc.results["forces"], forces)
+        atoms.positions[0, 0] += 0.01
+        with pytest.raises(PropertyNotImplementedError):
+            atoms.get_stress()
+        assert calc.results.get("energy") != energy
+
+
+def test_the_structure_of_a_refused_calculation_has_no_results(smooth: JMPCalculator) -> None:
+    smooth.calculate(molecule("H2O"), ["energy"])
+    with pytest.raises(InputError):
+        smooth.calculate(Atoms(), ["energy"])
+    assert not smooth.results
+
+
+def own_results(atoms: Atoms, potential: Any) -> dict[str, np.ndarray]:
+    """Energies and forces of every way to compute, in single precision."""
+    calc = JMPCalculator(potential, dtype="float32", device="cpu")
+    (result,) = evaluate([atoms], potential, dtype="float32", device="cpu")
+    item = System(atoms, calc.potential, skin=1.0, oc_tags=False).item()
+    found = embed(calc.potential, item.structures)
+    return {
+        "energy": calc.get_potential_energy(atoms),
+        "forces": calc.get_forces(atoms),
+        "batch energy": np.array(result.energy),
+        "batch forces": result.forces,
+        "embedding": found.atoms.numpy(),
+    }
+
+
+@contextlib.contextmanager
+def default_type(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "double": lambda: default_type(torch.float64),
+    "half": lambda: default_type(torch.float16),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_modes_of_the_caller_make_no_difference(mode: str) -> None:
+    atoms, potential = molecule("H2O"), random_potential(num_blocks=1)
+    expected = own_results(atoms, random_potential(num_blocks=1))
+    with MODES[mode]():
+        inside = own_results(atoms, potential)
+    after = own_results(atoms, potential)  # what was kept for later is right, too
+    for name, value in expected.items():
+        assert np.array_equal(inside[name], value), name
+        assert np.array_equal(after[name], value), name
+
+
+def test_databases_record_which_model_computed(tmp_path: Any) -> None:
+    calc = calculator(head={"references": {1: -13.6, 8: -2040.0}})
+    atoms = molecule("H2O")
+    atoms.calc = calc
+    atoms.get_potential_energy()
+    with connect(tmp_path / "rows.db") as rows:
+        rows.write(atoms)
+    recorded = connect(tmp_path / "rows.db").get(1).calculator_parameters
+    assert recorded == calc.todict() == calc.parameters
+    assert recorded["graph"]["cutoffs"] == list(calc.potential.policy.cutoffs)
+    assert (recorded["model"], recorded["head"]) == ("random", "test")
+    assert len(recorded["sha256"]) == 64
+    for part in ("model='random'", "dtype='float64'", recorded["sha256"][:12]):
+        assert part in repr(calc)
+    other = calculator(head={"references": {1: -13.6, 8: -2041.0}})
+    assert other.parameters["sha256"] != recorded["sha256"]
+    copied = pickle.loads(pickle.dumps(calc))
+    assert copied.parameters == recorded
+    assert copied.get_potential_energy(atoms) == atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("given", ["charge", "spin", "initial charges", "initial magmoms"])
+def test_charges_and_spins_are_said_to_be_ignored_once(given: str) -> None:
+    atoms = [molecule("H2O"), molecule("CH4")]
+    for each in atoms:
+        if given.startswith("initial"):
+            each.set_array(given.replace(" ", "_"), np.eye(1, len(each))[0])
+        else:
+            each.info[given] = 3
+    calc = calculator()
+    systems = BatchedSystems(calc.potential, [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for each in atoms:
+            calc.get_potential_energy(each)
+        evaluate(atoms, calc.potential)
+        for each in atoms:
+            systems.add(each)
+    told = [str(w.message) for w in caught if "ignored" in str(w.message)]
+    assert len(told) == 3
+    assert all(given in message for message in told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for each in atoms:
+            each.info |= {"charge": 0, "spin": 1}
+            each.set_initial_charges(np.zeros(len(each)))
+            each.set_initial_magnetic_moments(np.zeros(len(each)))
+        calculator().get_potential_energy(atoms[0])
+        evaluate(atoms, calc.potential)
+
+
+@pytest.mark.parametrize("shared", ["nothing", "potential", "calculator"])
+def test_threads_get_the_results_of_their_own_structures(shared: str) -> None:
+    potential = random_potential(num_blocks=1)
+    one = JMPCalculator(potential, dtype="float64", device="cpu")
+    structures = [molecule(name) for name in ("H2O", "CH4", "CH3OH", "NH3")]
+    expected = [(one.get_potential_energy(a), one.get_forces(a)) for a in structures]
+
+    def compute(k: int) -> float:
+        calc = one if shared == "calculator" else JMPCalculator(potential, dtype="float64")
+        if shared == "potential":
+            calc.potential = potential
+        worst = 0.0
+        for _ in range(8):
+            atoms = structures[k].copy()
+            atoms.calc = calc
+            energy, forces = expected[k]
+            worst = max(worst, abs(atoms.get_potential_energy() - energy))
+            worst = max(worst, float(np.abs(atoms.get_forces() - forces).max()))
+            if shared == "potential":
+                item = System(atoms, potential, 1.0, False).item()
+                assert embed(potential, item.structures).atoms.shape[0] == len(atoms)
+        return worst
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(compute, range(4))) < 1e-10

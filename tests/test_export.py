@@ -272,7 +272,7 @@ def test_an_exported_file_drives_ase_like_its_model(tmp_path: Path, form: str) -
     model = write_model(tmp_path, num_blocks=1, direct=True)
     export(model, tmp_path / "m.pt", numbers=numbers, periodic=True, forces="conservative")
     for forces in ("conservative", "direct"):
-        ours = JMPCalculator(tmp_path / "m.pt", forces=forces, device="cpu")
+        ours = JMPCalculator(tmp_path / "m.pt", forces=forces, device="cpu", trust=True)
         theirs = JMPCalculator(model, forces=forces, device="cpu")
         assert isinstance(ours.neighbours, NeighbourCache)
         for name in ("energy", "energies", "forces", "stress")[: 4 if forces != "direct" else 3]:
@@ -347,14 +347,14 @@ def test_options_that_do_not_fit_are_refused(
 def test_files_that_cannot_be_used_are_refused_with_the_reason(tmp_path: Path) -> None:
     export(small_potential(), tmp_path / "m.pt")
     with pytest.raises(InputError, match="computes in float32"):
-        load_model(tmp_path / "m.pt", dtype=torch.float64)
+        load_model(tmp_path / "m.pt", trust=True, dtype=torch.float64)
     with pytest.raises(InputError, match="precision built in"):
-        load_model(tmp_path / "m.pt", references={"H": 1.0})
+        load_model(tmp_path / "m.pt", trust=True, references={"H": 1.0})
     with pytest.raises(CheckpointError, match="no head 'other'"):
-        load_model(tmp_path / "m.pt", head="other")
+        load_model(tmp_path / "m.pt", trust=True, head="other")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match="not of jmp-md"):
-        load_model(tmp_path / "foreign.pt")
+        load_model(tmp_path / "foreign.pt", trust=True)
 
 
 def test_the_command_exports_for_the_atoms_of_a_file(
@@ -385,4 +385,4 @@ def test_wishes_that_a_file_cannot_fulfil_are_refused(tmp_path: Path) -> None:
     export(small_potential(), tmp_path / "m.pt")
     for option in ({"precision": "bf16"}, {"weights": "raw"}):
         with pytest.raises(InputError, match="built in"):
-            load_model(tmp_path / "m.pt", dtype=torch.float32, **option)
+            load_model(tmp_path / "m.pt", trust=True, dtype=torch.float32, **option)

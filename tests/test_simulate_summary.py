@@ -43,7 +43,7 @@ def test_whatever_changes_numbers_changes_the_description(options: dict[str, Any
 def test_an_exported_model_runs_and_is_described(tmp_path: Path) -> None:
     export(random_potential(num_blocks=1), tmp_path / "m.pt")
     atoms = molecule("H2O")
-    atoms.calc = JMPCalculator(tmp_path / "m.pt", device="cpu")
+    atoms.calc = JMPCalculator(tmp_path / "m.pt", device="cpu", trust=True)
     md(atoms, tmp_path / "run", steps=1, report=False)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["model"]["name"] == "random"

@@ -13,6 +13,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
 parser.add_argument("--backend", default="auto", choices=("auto", "python", "torch"))
 parser.add_argument("--steps", type=int, default=2000)
+parser.add_argument("--trust", action="store_true", help="the model is an exported file of mine")
 args = parser.parse_args()
 
 atoms = read(Path(__file__).parents[1] / "ethanol.xyz")
@@ -21,7 +22,7 @@ topology = topology_from_ase(atoms)
 
 def run(name: str, integrator: openmm.Integrator, start: unit.Quantity) -> unit.Quantity:
     """Minimise, run, print energies, and return the last positions."""
-    system = create_system(topology, args.model, backend=args.backend)
+    system = create_system(topology, args.model, backend=args.backend, trust=args.trust)
     simulation = app.Simulation(topology, system, integrator)
     simulation.context.setPositions(start)
     simulation.minimizeEnergy(maxIterations=20)

@@ -13,6 +13,7 @@ parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
 parser.add_argument("--backend", default="auto", choices=("auto", "python", "torch"))
 parser.add_argument("--waters", type=int, default=300)
 parser.add_argument("--steps", type=int, default=2000)
+parser.add_argument("--trust", action="store_true", help="the model is an exported file of mine")
 args = parser.parse_args()
 
 # name, element, charge, sigma (nm), epsilon (kJ/mol) of OPLS-AA, position (nm). Only what ethanol
@@ -67,7 +68,9 @@ mm = field.createSystem(
     rigidWater=True,
 )
 solute = list(range(len(ETHANOL)))
-system = create_mixed_system(modeller.topology, mm, args.model, solute, backend=args.backend)
+system = create_mixed_system(
+    modeller.topology, mm, args.model, solute, backend=args.backend, trust=args.trust
+)
 system.addForce(openmm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin))
 
 integrator = openmm.LangevinMiddleIntegrator(300, 1, 0.0005)

@@ -14,11 +14,12 @@ from jmp_md.calculators.openmm import create_system, topology_from_ase
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="jmp-xs-rmd17-ethanol")
 parser.add_argument("--steps", type=int, default=200)
+parser.add_argument("--trust", action="store_true", help="the model is an exported file of mine")
 args = parser.parse_args()
 
 atoms = read(Path(__file__).parents[1] / "ethanol.xyz")
 topology = topology_from_ase(atoms)
-system = create_system(topology, args.model)
+system = create_system(topology, args.model, trust=args.trust)
 
 
 def simulation() -> app.Simulation:

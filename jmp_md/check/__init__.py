@@ -58,6 +58,7 @@ def check(
     seed: int = 0,
     steps: int = 200,
     compile: bool = False,
+    trust: bool = False,
 ) -> Iterator[Outcome]:
     """Check a model on a structure; outcomes come as they are found.
 
@@ -70,6 +71,7 @@ def check(
         seed: Of random displacements, rotations and velocities.
         steps: Steps of the dynamics, of 0.5 fs.
         compile: Whether to compile the network, which can take minutes, and compare.
+        trust: Whether ``model`` may be an exported file, whose code then runs.
 
     Raises:
         InputError: A structure or option that cannot be used.
@@ -78,7 +80,7 @@ def check(
     """
     if steps < 10:
         raise InputError(f"steps = {steps}: a drift shows in 10 steps or more, 200 is usual")
-    potential = load_model(model, head=head, dtype=torch.float64, device=device)
+    potential = load_model(model, head=head, dtype=torch.float64, device=device, trust=trust)
     if isinstance(potential, FixedPotential):
         dtype = "float64"  # as it was exported
     free = atoms.copy()

@@ -130,7 +130,7 @@ def is_exported(path: Path) -> bool:
 def read_exported(path: Path | BinaryIO, device: torch.device | str = "cpu") -> ScriptedPotential:
     """Load an exported file, as a potential with the type it was exported in.
 
-    The file holds code, in TorchScript's own language, which runs when the model is used.
+    The file is a program: loading it runs code that it holds, which may do anything.
 
     Args:
         path: The file, by name or open.

@@ -18,8 +18,6 @@ from jmp_md.graph.layout import Graph
 from jmp_md.potential import element_references
 from jmp_md.structures import Structures
 
-PACKAGE_SUFFIX = ".pt2"
-
 
 class PackagedPotential(FixedPotential):
     """A potential whose network is the machine code of an exported package.

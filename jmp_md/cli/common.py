@@ -38,7 +38,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
         help="compile the network: faster steps, after minutes once per kind of model and machine",
     )
     parser.add_argument(
-        "--trust", action="store_true", help="load a .pt2 package, which runs machine code it holds"
+        "--trust", action="store_true", help="load an exported file, which runs code that it holds"
     )
 
 

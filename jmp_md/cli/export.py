@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--skin", type=float, default=1.0, help="Å searched beyond the cutoff (default: 1)"
     )
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    parser.add_argument(
+        "--trust", action="store_true", help="load an exported file, which runs code that it holds"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         skin=args.skin,
         head=args.head,
         weights=args.weights,
+        trust=args.trust,
     )
     form = "positions, numbers, cell, pbc, structure (Å, eV)"
     if args.format == "aoti":

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.errors import InputError
     from jmp_md.memory import keep_freed_memory
+    from jmp_md.models.registry import model_file
     from jmp_md.simulate.screen import RESULTS, screen
 
     keep_freed_memory()
@@ -48,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     structures = [atoms for path in args.structures for atoms in read_structures(path)]
     output = args.output or Path(f"{args.structures[0].stem}-screen")
     options = {"fmax": args.fmax, "steps": args.steps} if args.task == "relax" else {}
-    path = Path(args.model)
+    file = model_file(args.model)
     try:
         results = screen(
             structures,
-            str(path.resolve()) if path.exists() else args.model,
+            args.model if file is None else str(file.resolve()),
             output,
             task=args.task,
             head=args.head,

@@ -18,13 +18,13 @@ from jmp_md.checkpoints.exported import (
     ScriptedPotential,
     exported_header,
 )
-from jmp_md.checkpoints.packaged import PACKAGE_SUFFIX
 from jmp_md.errors import InputError
 from jmp_md.export.module import ExportedPotential, OpenMMEnergy, OpenMMForces
 from jmp_md.export.verify import sample_batch, verify
 from jmp_md.files import atomic_write
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
+from jmp_md.models.registry import PACKAGE_SUFFIX
 from jmp_md.nn.layers import derive_all
 from jmp_md.potential import Potential
 from jmp_md.validate import check_numbers
@@ -45,6 +45,7 @@ def export(
     head: str | None = None,
     weights: str = "ema",
     graph: GraphPolicy | None = None,
+    trust: bool = False,
 ) -> ExportInfo:
     """Write a model as one self-contained file; nothing is written unless it computes right.
 
@@ -66,6 +67,7 @@ def export(
         head: Task of a model with several.
         weights: ``"ema"`` or ``"raw"``.
         graph: Graph rules in place of those the head was trained with.
+        trust: Whether ``model`` may be an exported file, whose code then runs.
 
     Returns:
         What the file says of itself, also in its extra file ``jmp_md.json``.
@@ -89,7 +91,13 @@ def export(
     if format == "aoti" and (numbers is not None or periodic):
         raise InputError("packages are not for OpenMM: leave out numbers and periodic")
     potential = load_model(
-        model, head=head, weights=weights, graph=graph, dtype=DTYPES[dtype], device="cpu"
+        model,
+        head=head,
+        weights=weights,
+        graph=graph,
+        dtype=DTYPES[dtype],
+        device="cpu",
+        trust=trust,
     )
     if numbers is not None:
         given = np.array(list(numbers), dtype=np.int64)

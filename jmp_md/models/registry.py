@@ -20,13 +20,14 @@ from ase.symbols import Symbols
 
 from jmp_md.checkpoints.native import SUFFIX, read_header, read_native
 from jmp_md.errors import CheckpointError, InputError, ModelNotFoundError
-from jmp_md.files import atomic_write
+from jmp_md.files import atomic_write, user_path
 from jmp_md.header import ModelHeader
 from jmp_md.models.catalogue import KNOWN, OFFICIAL_LICENCE, how_to_get, notify_licence
 from jmp_md.models.download import beside, download, verify_sha256
 
 _OFFICIAL_SUFFIXES = (".pt", ".ckpt")
 SUFFIXES = (SUFFIX, *_OFFICIAL_SUFFIXES)
+PACKAGE_SUFFIX = ".pt2"
 
 
 @dataclass(frozen=True)
@@ -67,33 +68,58 @@ class ModelEntry:
 def cache_dir() -> Path:
     """Folder of everything jmp-md keeps: ``JMP_MD_HOME``, else in the user's cache directory."""
     if home := os.environ.get("JMP_MD_HOME"):
-        return Path(home).expanduser()
+        return user_path(home)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "jmp-md"
+    return user_path(base) / "jmp-md"
 
 
 def resolve(name_or_path: str | Path) -> Path:
     """The file of a model, downloaded if need be.
 
     Args:
-        name_or_path: A path (a ``Path``, or text with a separator or one of ``SUFFIXES``), or a
-            name: shipped, cached and official models are looked through in this order.
+        name_or_path: A path, as :func:`model_file` takes them, or a name: shipped, cached and
+            official models are looked through in this order.
 
     Raises:
         ModelNotFoundError: No such file or name, or a known name that is not at hand; the
             message says how to get it.
         CheckpointError: The file was damaged since it was stored, or is no model file.
     """
-    path = _as_path(name_or_path) or _find(str(name_or_path))
+    path = model_file(name_or_path) or _find(str(name_or_path))
     if path.suffix == SUFFIX:
         notify_licence(read_header(path).licence)
     elif path.suffix in _OFFICIAL_SUFFIXES:
         notify_licence(OFFICIAL_LICENCE)
+    return path
+
+
+def model_file(name_or_path: str | Path) -> Path | None:
+    """The existing file that is meant; None for a name, whatever files there are.
+
+    Args:
+        name_or_path: A path is a ``Path``, or text with a separator or with the suffix of a model
+            file or package.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        InputError: No file can have that name.
+    """
+    text = str(name_or_path)
+    separators = [s for s in (os.sep, os.altsep) if s]
+    is_path = isinstance(name_or_path, Path) or any(s in text for s in separators)
+    if not is_path and Path(text).suffix not in (*SUFFIXES, PACKAGE_SUFFIX):
+        return None
+    path = user_path(name_or_path)
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"there is no model file {path}: check the path, or give a name that "
+            "'jmp-md models' lists"
+        )
     return path
 
 
@@ -112,7 +138,7 @@ def add_model(name: str, file: str | Path, *, force: bool = False) -> Path:
         InputError: The name is malformed or taken, or the file is of another type.
         CheckpointError: The file cannot be used or copied.
     """
-    file = Path(file).expanduser()
+    file = user_path(file)
     _require_free(name, force)
     if not file.is_file():
         raise InputError(f"there is no model file {file}: check the path")
@@ -178,22 +204,6 @@ def shipped_for(numbers: Sequence[int]) -> list[ModelEntry]:
         and entry.domain in ("", formula)
     ]
     return sorted(covering, key=lambda e: (not e.domain, len(e.elements), e.name))
-
-
-def _as_path(name_or_path: str | Path) -> Path | None:
-    """The existing file meant by a path; None for a name."""
-    text = str(name_or_path)
-    path = Path(name_or_path).expanduser()
-    separators = [s for s in (os.sep, os.altsep) if s]
-    is_path = isinstance(name_or_path, Path) or any(s in text for s in separators)
-    if not is_path and path.suffix not in SUFFIXES:
-        return None
-    if not path.is_file():
-        raise ModelNotFoundError(
-            f"there is no model file {path}: check the path, or give a name that "
-            "'jmp-md models' lists"
-        )
-    return path
 
 
 def _find(name: str) -> Path:

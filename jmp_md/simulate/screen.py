@@ -62,7 +62,7 @@ def screen(
         device: Of the workers; None takes CUDA where there is one. With Ray every chunk has a GPU
             or a CPU to itself.
         compile: Compile the network, in every worker.
-        trust: Whether ``model`` may be a ``.pt2`` package, which runs machine code it holds.
+        trust: Whether ``model`` may be an exported file, which runs code that it holds.
         options: Of :func:`jmp_md.simulate.many.relax_many`.
         chunk: Structures in a chunk, the most that a kill costs a worker.
         ray: Address of a Ray cluster, ``"auto"`` for the one this machine belongs to, ``"local"``

@@ -6,7 +6,6 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ def describe(calculator: Calculator) -> dict[str, Any]:
         names and notes in the header.
     """
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.fingerprint import fingerprint
 
     about: dict[str, Any] = {"calculator": type(calculator).__name__}
     if isinstance(calculator, JMPCalculator):
@@ -45,7 +45,7 @@ def describe(calculator: Calculator) -> dict[str, Any]:
             "precision": "bf16" if _in_bf16(potential) else "full",
             "forces": "direct" if calculator.direct else "conservative",
             "tags": "oc" if calculator.oc_tags else None,
-            "sha256": _fingerprint(potential),
+            "sha256": fingerprint(potential),
         }
     return about
 
@@ -96,29 +96,3 @@ def _finite(value: Any) -> Any:
 
 def _in_bf16(potential: Potential) -> bool:
     return bool(getattr(getattr(potential, "backbone", None), "bf16", False))  # not if exported
-
-
-def _fingerprint(potential: Potential) -> str:
-    from hashlib import sha256
-
-    from jmp_md.checkpoints.exported import ScriptedPotential
-    from jmp_md.checkpoints.packaged import PackagedPotential
-
-    about = {
-        "architecture": asdict(potential.header.architecture),
-        "head": {**asdict(potential.head), "level_of_theory": None},
-        "graph": asdict(potential.policy),
-        "references": potential.references.tolist(),
-    }
-    digest = sha256(json.dumps(about, sort_keys=True).encode())
-    if isinstance(potential, PackagedPotential):
-        digest.update(potential.path.read_bytes())
-        return digest.hexdigest()
-    if isinstance(potential, ScriptedPotential):
-        state = potential.module.state_dict()
-    else:
-        state = potential.native_state()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].double().cpu().numpy().tobytes())
-    return digest.hexdigest()
