@@ -143,7 +143,7 @@ def _key(potential: Potential, gradient: bool) -> str:
     """Name of compiled code: a hash of all it depends on."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-    weight, policy = potential.embedding.weight, potential.policy
+    weight, policy, head = potential.embedding.weight, potential.policy, potential.head
     about = (
         __version__,
         torch.__version__,
@@ -151,7 +151,7 @@ def _key(potential: Potential, gradient: bool) -> str:
         str(pick_vec_isa()),
         torch.get_num_threads(),
         potential.header.architecture,
-        (policy.kind, policy.inline_sin2),
+        (policy.kind, policy.inline_sin2, head.repulsion and head.energy_scale),
         [(name, tuple(x.shape), x.dtype) for name, x in weights(potential).items()],
         potential.backbone.bf16,
         gradient,

@@ -16,7 +16,8 @@ from jmp_md.errors import CheckpointError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn.config import BackboneConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)  # version 1 had no repulsion of nuclei
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,19 @@ class HeadInfo:
     """One output head: an energy and, where the model has it, a direct force.
 
     Physical values (spec section 6): E = energy_scale * network + energy_mean + sum of
-    references, conservative forces are -dE/dx, direct forces are force_scale * network.
+    references + repulsion, conservative forces are -dE/dx, direct forces are force_scale * network.
 
     Attributes:
         name: Task name, e.g. ``"ani1x"``.
         graph: Graphs the head was trained with.
         energy_scale: eV per unit of network output.
-        energy_mean: eV, added once per structure.
+        energy_mean: eV, added once per structure. Only converted checkpoints of single molecules
+            have one: energies with it are not size-consistent.
         references: Energy in eV to add for each atom of an element (atomic number -> eV).
         has_references: False when the training data had references that are not known here, so
             that energies are relative to an unknown constant per element.
+        repulsion: Where the repulsion of nuclei ends, as a share of the sum of covalent radii; None
+            without. See :class:`jmp_md.nn.repulsion.NuclearRepulsion`.
         force_scale: eV/Å per unit of direct-force output; None without a direct-force head.
         bias: Whether the head's linear layers have biases (all but the last).
         elements: Atomic numbers seen in training; empty when unknown.
@@ -46,6 +50,7 @@ class HeadInfo:
     energy_mean: float = 0.0
     references: dict[int, float] = field(default_factory=dict)
     has_references: bool = True
+    repulsion: float | None = None
     force_scale: float | None = None
     bias: bool = True
     elements: tuple[int, ...] = ()
@@ -95,13 +100,14 @@ class ModelHeader:
             version = raw["format_version"]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"the model header is not readable: {error!r}") from error
-        if version != FORMAT_VERSION:
+        if version not in _READABLE:
             raise CheckpointError(
                 f"the model file has format version {version}, this jmp-md {__version__} reads "
-                f"{FORMAT_VERSION}: upgrade jmp-md"
+                f"up to {FORMAT_VERSION}: upgrade jmp-md"
             )
         try:
             raw["architecture"] = BackboneConfig(**raw["architecture"])
+            raw["format_version"] = FORMAT_VERSION
             raw["heads"] = tuple(_head_from_dict(head) for head in raw["heads"])
             return cls(**raw)
         except (TypeError, ValueError, KeyError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.memory import fits
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import mlp_head
+from jmp_md.nn.repulsion import NuclearRepulsion
 from jmp_md.structures import Structures
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class Potential(nn.Module):
         self.force_head = (
             mlp_head(c.emb_size_edge, self.head.bias) if self.head.force_scale is not None else None
         )
+        self.repulsion = (
+            NuclearRepulsion(self.head.repulsion, c.num_elements)
+            if self.head.repulsion is not None
+            else None
+        )
         references = element_references(self.head, c.num_elements)
         self.register_buffer("references", references, persistent=False)
 
@@ -83,6 +90,15 @@ class Potential(nn.Module):
         super()._apply(fn, recurse)
         self.references = exact.to(self.references.device)
         return self
+
+    def take_references(self, references: Mapping[int, float]) -> None:
+        """Replace the energies of elements, eV by atomic number, here and in the header."""
+        head = dataclasses.replace(self.head, references=dict(references))
+        heads = tuple(head if h.name == head.name else h for h in self.header.heads)
+        self.header = dataclasses.replace(self.header, heads=heads)
+        self.head = head
+        values = element_references(head, self.header.architecture.num_elements)
+        self.references = values.to(self.references.device)
 
     def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
@@ -99,7 +115,11 @@ class Potential(nn.Module):
             main = graph.main
             along = self.force_head(x_f) * main.unit * main.weight.unsqueeze(-1)
             forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
-        return self.energy_head(x_e).squeeze(-1), forces
+        energies = self.energy_head(x_e).squeeze(-1)
+        if self.repulsion is not None:  # where edges are dropped, right on average
+            known = self.repulsion(numbers, graph.main) / graph.kept
+            energies = energies + known / self.head.energy_scale
+        return energies, forces
 
     def _must_save_memory(self, graph: Graph) -> bool:
         """Whether blocks are to be computed again in the backward pass."""
@@ -219,7 +239,7 @@ class Potential(nn.Module):
         with torch.device("meta"):  # no weights are drawn that the file would replace
             potential = cls(header, name, graph)
         try:
-            own = {key: value.clone() for key, value in _rename(state, name).items()}
+            own = {key: value.clone() for key, value in own_names(state, name).items()}
             potential.load_state_dict(own, assign=True)
         except RuntimeError as error:
             raise CheckpointError(
@@ -246,12 +266,12 @@ def element_references(head: HeadInfo, num_elements: int) -> Tensor:
     return references
 
 
-def _rename(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    """Native names to those of a potential; tensors of other heads are left out."""
+def own_names(state: dict[str, Tensor], head: str | None) -> dict[str, Tensor]:
+    """Tensors of a model file under the names of a potential, of one of its heads or of none."""
     renamed = {}
     for key, value in state.items():
         if key.startswith("heads."):
-            if not key.startswith(f"heads.{head}."):
+            if head is None or not key.startswith(f"heads.{head}."):
                 continue
             key = key.replace(f"heads.{head}.energy.layers.", "energy_head.")
             key = key.replace(f"heads.{head}.forces.layers.", "force_head.")

@@ -115,7 +115,12 @@ def _require_sound(header: ModelHeader) -> None:
     for name in ("name", "licence", "data", "weights", "written_by"):
         checks[name] = isinstance(getattr(header, name), str)
     for head in header.heads:
-        scales = (head.energy_scale, head.energy_mean, head.force_scale or 0.0)
+        scales = (
+            head.energy_scale,
+            head.energy_mean,
+            head.force_scale or 0.0,
+            head.repulsion or 0.0,
+        )
         checks[f"scales of head {head.name}"] = all(map(_is_finite, scales))
         checks[f"references of head {head.name}"] = all(map(_is_finite, head.references.values()))
         checks[f"graph of head {head.name}"] = all(map(_is_finite, head.graph.cutoffs))

@@ -23,6 +23,7 @@ class ExportedPotential(nn.Module):
     """
 
     has_force_head: Final[bool]
+    has_repulsion: Final[bool]
     direct: Final[bool]
     references: Tensor
 
@@ -30,6 +31,7 @@ class ExportedPotential(nn.Module):
         super().__init__()
         head = potential.head
         self.has_force_head = head.force_scale is not None
+        self.has_repulsion = potential.repulsion is not None
         self.direct = direct
         self.cutoff = potential.policy.cutoff
         self.energy_scale = head.energy_scale
@@ -40,6 +42,7 @@ class ExportedPotential(nn.Module):
         self.backbone = potential.backbone
         self.energy_head = potential.energy_head
         self.force_head = potential.force_head or nn.Identity()
+        self.repulsion = potential.repulsion or nn.Identity()
         self.register_buffer("references", potential.references.double())
 
     @torch.jit.export
@@ -60,7 +63,10 @@ class ExportedPotential(nn.Module):
             main = graph.main
             along = self.force_head(x_f) * main.unit * main.weight.unsqueeze(-1)
             forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
-        return self.energy_head(x_e).squeeze(-1), forces
+        energies = self.energy_head(x_e).squeeze(-1)
+        if self.has_repulsion:
+            energies = energies + self.repulsion(numbers, graph.main) / self.energy_scale
+        return energies, forces
 
     @torch.jit.export
     def physical(

@@ -1,0 +1,58 @@
+"""The repulsion of nuclei at short range, known before anything is learned."""
+
+import torch
+from ase.data import covalent_radii
+from torch import Tensor, nn
+
+from jmp_md.graph.layout import Edges
+from jmp_md.nn.angular import smoothstep
+
+# Universal screening function of Ziegler, Biersack and Littmark, "The Stopping and Range of Ions
+# in Solids" (1985): sum of amplitude exp(-exponent r / a), a = 0.8854 a_0 / (Z_i^0.23 + Z_j^0.23).
+AMPLITUDES = (0.18175, 0.50986, 0.28022, 0.02817)
+EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
+SCREENING_LENGTH = 0.8854 * 0.529177210903  # Å
+COULOMB = 14.399645478  # e^2 / (4 pi epsilon_0), eV Å
+
+
+class NuclearRepulsion(nn.Module):
+    """ZBL pair energies that end, with two continuous derivatives, inside covalent distances.
+
+    Models learn what this leaves. It keeps atoms apart where there are no training data, as data
+    of molecules and crystals near their minima never hold two nuclei close to each other.
+
+    Args:
+        reach: Where a pair's energy ends, as a share of the sum of its covalent radii.
+        num_elements: Elements of the network.
+    """
+
+    radii: Tensor
+    charges: Tensor
+
+    def __init__(self, reach: float, num_elements: int) -> None:
+        super().__init__()
+        # On the CPU and of these values even where networks are laid out without any.
+        charges = torch.arange(num_elements + 1, dtype=torch.float64, device="cpu")
+        radii = torch.ones(num_elements + 1, dtype=torch.float64, device="cpu")
+        known = min(len(covalent_radii), num_elements + 1)
+        radii[:known] = torch.from_numpy(covalent_radii[:known].copy())
+        self.register_buffer("charges", charges, persistent=False)
+        self.register_buffer("radii", reach * radii, persistent=False)
+
+    def forward(self, numbers: Tensor, main: Edges) -> Tensor:
+        """(n_atoms,) eV, half of each pair's energy, differentiable in the distances.
+
+        Args:
+            numbers: (n_atoms,) atomic numbers.
+            main: Main edges, each pair in both directions.
+        """
+        charge, radius = self.charges[numbers], self.radii[numbers]
+        z_s, z_t = charge.index_select(0, main.source), charge.index_select(0, main.target)
+        end = radius.index_select(0, main.source) + radius.index_select(0, main.target)
+        x = main.distance * (z_s.pow(0.23) + z_t.pow(0.23)) / SCREENING_LENGTH
+        screening = torch.zeros_like(x)
+        for amplitude, exponent in zip(AMPLITUDES, EXPONENTS):  # noqa: B905
+            screening = screening + amplitude * torch.exp(-exponent * x)
+        energy = COULOMB * z_s * z_t / main.distance * screening
+        energy = 0.5 * energy * smoothstep(1.0 - main.distance / end)
+        return torch.zeros_like(charge).index_add(0, main.target, energy)
