@@ -60,13 +60,19 @@ class PropertyObjective(Objective):
         return property_errors(model, ordered_batches(self.validation, VALIDATION_BATCH))
 
     def export(
-        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+        self,
+        model: nn.Module,
+        path: Path,
+        metrics: dict[str, float],
+        training: dict[str, Any],
+        weights: str,
     ) -> None:
         """Write a model file."""
         assert isinstance(model, PropertyModel)
         header = dataclasses.replace(
             model.header,
             training={**model.header.training, **training},
+            weights=weights,
             metrics=validation_metrics(metrics),
         )
         model.save(path, header)
@@ -102,7 +108,7 @@ def property_tuner(
         lambda: PropertyModel(header, recipe.target), recipe.seed, ranks.device
     )
     start.load_into(model)
-    if not start.weights:
+    if not start.state:
         sample = [paired[i] for i in range(min(len(paired), 64))]
         fit_scale_factors(model, to_structures(Batch.from_data_list(sample)))
     model.graph.edge_dropout = recipe.optimiser.edge_dropout

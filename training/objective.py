@@ -41,6 +41,19 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def export(
-        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+        self,
+        model: nn.Module,
+        path: Path,
+        metrics: dict[str, float],
+        training: dict[str, Any],
+        weights: str,
     ) -> None:
-        """Write ``model`` as a file, with its errors and how it was trained."""
+        """Write ``model`` as a file, with its errors and how it was trained.
+
+        Args:
+            model: Built like the one that is trained.
+            path: File to write.
+            metrics: Its errors.
+            training: How it was trained.
+            weights: ``"ema"`` for averaged ones, ``"raw"`` for those of the last step.
+        """

@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from jmp_md.errors import InputError
 from jmp_md.training.sections import LayerFactors, OptimiserSection
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 # The paper's factors, by number of blocks (arXiv 2310.16802, appendix).
 PAPER_FACTORS = {
@@ -133,5 +135,16 @@ class Schedule:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
+    """Exponential moving average of the weights.
+
+    The decay of update t is min(decay, (1 + t) / (10 + t)): weights drawn at random would
+    otherwise be decay^t of a short run's average.
+    """
+
+    @torch.no_grad()
+    def average(averages: Tensors, current: Tensors, t: Tensor | int) -> None:
+        share = 1.0 - min(decay, (1.0 + float(t)) / (10.0 + float(t)))
+        for own, new in zip(averages, current, strict=True):
+            own.lerp_(new.to(own.dtype), share)
+
+    return AveragedModel(model, multi_avg_fn=average).eval()

@@ -21,7 +21,8 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames, ordered_batches, to_data, to_structures
 from jmp_md.training.data.frame import Dataset, frames
-from jmp_md.training.data.statistics import linear_references, normalisation
+from jmp_md.training.data.references import linear_references
+from jmp_md.training.data.statistics import normalisation
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
 from jmp_md.training.loss import Scales, mean_terms, residuals
@@ -159,7 +160,12 @@ class PretrainObjective(Objective):
         return result | {self.monitor: float(np.mean(relative))}
 
     def export(
-        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+        self,
+        model: nn.Module,
+        path: Path,
+        metrics: dict[str, float],
+        training: dict[str, Any],
+        weights: str,
     ) -> None:
         """Write a model file with a head per task."""
         assert isinstance(model, MultiTask)
@@ -167,6 +173,7 @@ class PretrainObjective(Objective):
         header = dataclasses.replace(
             model.header,
             training={**model.header.training, **training},
+            weights=weights,
             metrics=validation_metrics(kept),
         )
         write_native(path, header, model.native_state())
@@ -205,7 +212,7 @@ def pretrainer(
     model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
     first = model.potential(heads[0].name)
     start.load_into(first)
-    if not start.weights:
+    if not start.state:
         sample = [
             to_data(data.train[k], first.policy.cutoff)
             for data in tasks.values()
@@ -237,12 +244,14 @@ def _head(
         raise InputError(f"task {name!r}: pre-training needs energies and forces, one is missing")
     references, scales = data.reference or fit_reference(data.train)
     graph = recipe.model.graph if task.graph is None else task.graph
+    direct = recipe.model.forces == "direct"
     head = HeadInfo(
         name=name,
         graph=graph_policy(graph, start),
         energy_scale=scales.energy,
         references=references,
-        force_scale=scales.forces if recipe.model.forces == "direct" else None,
+        force_scale=scales.forces if direct else None,
+        repulsion=None if direct else recipe.model.repulsion,
         elements=tuple(sorted(references)),
         level_of_theory=task.level_of_theory,
     )

@@ -34,6 +34,11 @@ class ModelSection(Section):
             a new network.
         forces: ``conservative``, the gradient of the energy, or ``direct``, a head of their own.
         head: Name of the head.
+        keep_head: Head of the base to go on from. By default the one whose level of theory and
+            elements are those of the data, if there is one; false draws a new head, true keeps
+            the only one of the base. A head that is kept brings its references and its repulsion.
+        repulsion: Where the repulsion of nuclei ends, as a share of the sum of covalent radii; null
+            for none, as the paper has it. Not with direct forces.
         molecule: Put for ``{molecule}`` wherever the recipe says so; ``{base}`` stands for the
             name of the base, or of the preset where there is none.
         level_of_theory: Of the labels.
@@ -48,6 +53,8 @@ class ModelSection(Section):
     graph: dict[str, Any] = Field(default_factory=dict)
     forces: Literal["conservative", "direct"] = "conservative"
     head: str = "energy"
+    keep_head: bool | str | None = None
+    repulsion: float | None = 0.9
     molecule: str | None = None
     level_of_theory: str = "unknown"
     data: str = "unknown"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -59,6 +60,7 @@ class Trainer:
         workers: Processes that make batches; 0 makes them here.
         tensorboard, wandb: Also log for TensorBoard, or Weights & Biases.
         shard: Split the training state between the processes.
+        zero_shot: Measure, and record as step 0, what the model does before any step.
 
     Attributes:
         data: Hashes of the data files by name, for the header, and to resume with no others.
@@ -76,7 +78,9 @@ class Trainer:
         tensorboard: bool = False,
         wandb: bool = False,
         shard: bool = False,
+        zero_shot: bool = False,
     ) -> None:
+        self.zero_shot = zero_shot
         self.objective, self.recipe, self.section = objective, recipe, recipe.optimiser
         self.frames, self.sampler = frames, sampler
         self.output, self.ranks, self.workers = output, ranks, workers
@@ -125,18 +129,16 @@ class Trainer:
             with atomic_write(self.output / "recipe.yaml") as path:
                 path.write_text(to_yaml(self.recipe), encoding="utf-8")
         began = time.monotonic()
+        if self.zero_shot and not self.progress.history:
+            self._validate(float("nan"), began)
+            if report and self.ranks.rank == 0:
+                report(self.progress.history[-1])
         while not self._finished():
             start = time.monotonic()
             end = min(self.total_steps, (self.progress.step // self.interval + 1) * self.interval)
             loss = self._steps(end, stepped)
             self.progress.epoch = end // self.sampler.steps_per_epoch
-            averages = self.update.averages()
-            measured: dict[str, float] = {}
-            if self.ranks.rank == 0 and averages is not None:
-                measured = self.objective.measure(averages)
-            measured = self.ranks.shared(measured)
-            self.progress.seconds += time.monotonic() - start
-            self._record(loss, measured, averages)
+            self._validate(loss, start)
             if report and self.ranks.rank == 0:
                 report(self.progress.history[-1])
             late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
@@ -154,6 +156,28 @@ class Trainer:
         """Steps that changed the weights, or found a loss scale for fp16."""
         return self.progress.step - self.progress.skipped
 
+    def _validate(self, loss: float, start: float) -> None:
+        """Measure averaged and latest weights, and record the better of them.
+
+        Early on the average lags behind the weights, at a constant rate it is the better one.
+        """
+        models = {"ema": self.update.averages(), "raw": self.update.latest()}
+        monitor = self.objective.monitor
+        errors: dict[str, dict[str, float]] = {}
+        if self.ranks.rank == 0:
+            errors = {k: self.objective.measure(m) for k, m in models.items() if m is not None}
+            if any(monitor not in found for found in errors.values()):
+                raise InputError(
+                    f"the validation frames lack the labels for {monitor}, which chooses the best "
+                    "model"
+                )
+        errors = self.ranks.shared(errors)
+        # NaN is never the better one.
+        weights = min(errors, key=lambda name: np.nan_to_num(errors[name][monitor], nan=np.inf))
+        both = {f"{name}_{monitor}": found[monitor] for name, found in errors.items()}
+        self.progress.seconds += time.monotonic() - start
+        self._record(loss, errors[weights] | both, models[weights], weights)
+
     def _finished(self) -> bool:
         s, p = self.section, self.progress
         return (
@@ -162,14 +186,11 @@ class Trainer:
             or (p.step > self.schedule.end and self.schedule.rate < s.min_learning_rate)
         )
 
-    def _record(self, loss: float, measured: dict[str, float], averages: nn.Module | None) -> None:
+    def _record(
+        self, loss: float, measured: dict[str, float], model: nn.Module | None, weights: str
+    ) -> None:
         """Keep the model if it is the best, then everything needed to go on."""
         p = self.progress
-        if self.objective.monitor not in measured:
-            raise InputError(
-                f"the validation frames lack the labels for {self.objective.monitor}, which "
-                "chooses the best model"
-            )
         metric = measured[self.objective.monitor]
         row = {
             "epoch": p.epoch,
@@ -183,8 +204,8 @@ class Trainer:
         better = metric < p.best
         p.best, p.since_best = (metric, 0) if better else (p.best, p.since_best + 1)
         self.schedule.after_validation(p.step, metric)
-        if better and self._taken() and self.ranks.rank == 0 and averages is not None:
-            self.objective.export(averages, self.output / MODEL_FILE, measured, self.about())
+        if better and (self._taken() or p.step == 0) and self.ranks.rank == 0 and model is not None:
+            self.objective.export(model, self.output / MODEL_FILE, measured, self.about(), weights)
         self.save()
         for log in self.logs:
             log.write(row, p.step)

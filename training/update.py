@@ -189,6 +189,20 @@ class Update:
                 self._whole.load_state_dict(values)
         return self._whole
 
+    def latest(self) -> nn.Module | None:
+        """A copy of the trained model as it is now, ready to be measured, on the first process.
+
+        All processes must ask for it.
+        """
+        values = self.objective.model.state_dict()
+        if self.sharded:
+            values = gathered(values)
+        if self._whole is None:
+            return None
+        model = copy.deepcopy(self._whole)
+        model.load_state_dict(values)
+        return model
+
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, in one piece; all processes must ask for it."""
         state = {
