@@ -14,7 +14,7 @@ from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Frame, FrameList, make_frame
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.prepared import PreparedDataset, prepare
-from jmp_md.training.data.statistics import linear_references
+from jmp_md.training.data.references import linear_references
 
 SOURCE = {"somewhere.npz": "abc"}
 

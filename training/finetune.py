@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.symbols import Symbols
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -20,7 +22,8 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
 from jmp_md.training.data.frame import Dataset, Frame, frames
-from jmp_md.training.data.statistics import NOTHING_LEFT, composition, linear_references
+from jmp_md.training.data.references import composition, linear_references, undetermined
+from jmp_md.training.data.statistics import NOTHING_LEFT
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.metrics import errors
@@ -28,7 +31,15 @@ from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import Recipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.sections import LossSection
-from jmp_md.training.start import Start, build, graph_policy, start_from
+from jmp_md.training.shift import shifted_references
+from jmp_md.training.start import (
+    Start,
+    build,
+    graph_policy,
+    head_to_keep,
+    same_level,
+    start_from,
+)
 from jmp_md.training.trainer import Trainer
 
 VALIDATION_BATCH = 32
@@ -75,18 +86,20 @@ class PotentialObjective(Objective):
         return errors(model, batches, direct=model.force_head is not None)
 
     def export(
-        self, model: nn.Module, path: Path, metrics: dict[str, float], training: dict[str, Any]
+        self,
+        model: nn.Module,
+        path: Path,
+        metrics: dict[str, float],
+        training: dict[str, Any],
+        weights: str,
     ) -> None:
-        """Write a model file; its mean energy makes up for the shift found in validation."""
+        """Write a model file."""
         assert isinstance(model, Potential)
-        header, head = model.header, model.head
-        shift = metrics.get("energy_shift_eV", 0.0)
-        head = dataclasses.replace(head, energy_mean=head.energy_mean + shift)
         header = dataclasses.replace(
-            header,
-            heads=(head,),
-            training={**header.training, **training},
+            model.header,
+            training={**model.header.training, **training},
             metrics=validation_metrics(metrics),
+            weights=weights,
         )
         write_native(path, header, model.native_state())
 
@@ -113,22 +126,46 @@ def fine_tuner(
         InputError: No frames, or labels are missing that the loss needs.
     """
     start = start_from(recipe.model)
-    header = new_header(recipe, start, train)
+    elements = sorted({int(z) for frame in frames(train) for z in frame.numbers})
+    kept = head_to_keep(recipe.model, start, elements)
+    header = new_header(recipe, start, train, kept)
+    require_elements(header.heads[0], validation, "validation")
     potential: Potential = build(lambda: Potential(header), recipe.seed, ranks.device)
-    start.load_into(potential)
+    start.load_into(potential, kept.name if kept else None)
     cutoff = potential.policy.cutoff
     paired = PairedFrames(train, cutoff)
-    if not start.weights:
+    if kept and not same_level(kept.level_of_theory, recipe.model.level_of_theory):
+        potential.take_references(shifted_references(potential, paired).references)
+    if not start.state:
         sample = [paired[i] for i in range(min(len(paired), 64))]
         fit_scale_factors(potential, to_structures(Batch.from_data_list(sample)))
     potential.graph.edge_dropout = recipe.optimiser.edge_dropout
     objective = PotentialObjective(potential, PairedFrames(validation, cutoff), recipe.loss)
     sampler = EpochSampler(len(train), recipe.optimiser.batch_size, recipe.seed)
-    return Trainer(objective, recipe, paired, sampler, output, ranks, **options)
+    return Trainer(
+        objective, recipe, paired, sampler, output, ranks, zero_shot=bool(kept), **options
+    )
 
 
-def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
-    """Header of a new model: graphs from the recipe, normalisation from the data.
+def require_elements(head: HeadInfo, dataset: Dataset, part: str) -> None:
+    """Refuse frames with elements whose energies the training frames do not tell.
+
+    Raises:
+        InputError: There are such elements; they are named.
+    """
+    strange = {int(z) for frame in frames(dataset) for z in frame.numbers} - set(head.elements)
+    if strange:
+        raise InputError(
+            f"the {part} frames hold {', '.join(chemical_symbols[z] for z in sorted(strange))}, "
+            "the training frames do not: take other frames, or a split that puts all elements "
+            "into training"
+        )
+
+
+def new_header(
+    recipe: Recipe, start: Start, train: Dataset, kept: HeadInfo | None = None
+) -> ModelHeader:
+    """Header of a new model: graphs from the recipe, normalisation from the data or a kept head.
 
     Raises:
         InputError: No frames, labels that the loss needs are missing, or several molecules where
@@ -149,18 +186,45 @@ def new_header(recipe: Recipe, start: Start, train: Dataset) -> ModelHeader:
                 f"data.single_molecule is set but the frames hold {len(formulas)} molecules"
             )
         domain = {"domain": {"formula": formulas.pop()}}
-    mean, references = _energy_zero(train, everything)
+    direct = section.forces == "direct"
     head = HeadInfo(
         name=section.head,
-        graph=graph_policy(section.graph, start),
+        graph=graph_policy(section.graph, start, kept),
         energy_scale=scale,
-        energy_mean=mean,
-        references=references,
-        force_scale=scale if section.forces == "direct" else None,
+        force_scale=scale if direct else None,
+        repulsion=None if direct else section.repulsion,
         elements=tuple(sorted({int(z) for f in everything for z in f.numbers})),
         level_of_theory=section.level_of_theory,
     )
-    return start.header(section, heads=(head,), training={**domain, "seen": _seen(everything)})
+    about = {**domain, "seen": _seen(everything)}
+    if kept is not None:
+        head = dataclasses.replace(
+            kept,
+            name=head.name,
+            graph=head.graph,
+            elements=tuple(sorted({*kept.elements, *head.elements})),
+            level_of_theory=head.level_of_theory,
+        )
+        about["kept_head"] = kept.name
+    elif any(frame.energy is not None for frame in everything):
+        head = dataclasses.replace(head, references=linear_references(train))
+        about |= undetermined_references(everything)
+    return start.header(section, heads=(head,), training=about)
+
+
+def undetermined_references(everything: list[Frame]) -> dict[str, Any]:
+    """What a header says where compositions do not tell the energies of elements apart."""
+    kinds = {composition(f) for f in everything if f.energy is not None}
+    free = [chemical_symbols[z] for z in undetermined(list(kinds))]
+    if free and len(kinds) > 1:
+        warnings.warn(
+            f"the {len(kinds)} compositions in the training frames do not tell the energies of "
+            f"{', '.join(free)} apart: energies of other compositions will be wrong by a constant "
+            "per element; train on more kinds of structures, or compare structures of these "
+            "compositions only",
+            stacklevel=4,
+        )
+    return {"undetermined_references": free} if free else {}
 
 
 def _seen(everything: list[Frame]) -> dict[str, Any]:
@@ -175,19 +239,9 @@ def _seen(everything: list[Frame]) -> dict[str, Any]:
 def validation_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """Errors as headers have them, named after the validation set.
 
-    Without energies: they were measured before the mean of the head took up the shift.
+    Without energies: they were measured before references took up the shift.
     """
     return {f"validation_{k}": v for k, v in metrics.items() if not k.startswith("energy_")}
-
-
-def _energy_zero(train: Dataset, everything: list[Frame]) -> tuple[float, dict[int, float]]:
-    """Mean energy where all frames are of one composition, else a reference per element; eV."""
-    energies = [f.energy for f in everything if f.energy is not None]
-    if not energies:
-        return 0.0, {}
-    if len({composition(f) for f in everything}) == 1:
-        return sum(energies) / len(energies), {}
-    return 0.0, linear_references(train)
 
 
 def _require_labels(everything: list[Frame], loss: LossSection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from jmp_md.training.batches import PairedFrames, ordered_batches
 from jmp_md.training.data.frame import Dataset
 from jmp_md.training.finetune import VALIDATION_BATCH
 from jmp_md.training.metrics import ErrorSums, batch_errors
+from jmp_md.training.mixture import MixedFrames
 from jmp_md.training.parity import Pair
 from jmp_md.training.pretrain import PretrainObjective
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import predict_properties, property_summary
 from jmp_md.training.recipe import PretrainRecipe, PropertyRecipe, Recipe
+from jmp_md.training.shift import shifted_references
 from jmp_md.training.trainer import LOG_FILE, MODEL_FILE, Trainer
 
+MUCH_LEFT = 50.0  # meV per atom, several times what a usable potential leaves
 Measured = tuple[dict[str, float], Mapping[str, Pair]]
 
 
@@ -42,6 +46,8 @@ def finish(trainer: Trainer, test: Dataset | None) -> None:
             f"no validation gave a finite {trainer.objective.monitor}, so that there is no model: "
             f"look at {trainer.output / LOG_FILE}, and lower optimiser.learning_rate"
         )
+    if not isinstance(recipe, PropertyRecipe):
+        _shift_references(trainer, path)
     header, state = read_native(path)
     metrics: dict[str, Any] = dict(header.metrics)
     pairs: Mapping[str, Pair] = {}
@@ -57,6 +63,36 @@ def finish(trainer: Trainer, test: Dataset | None) -> None:
     write_native(path, dataclasses.replace(header, metrics=metrics, training=training), state)
     history = trainer.progress.history
     write_training_report(trainer.output / REPORT_FILE, recipe, history, metrics, pairs)
+
+
+def _shift_references(trainer: Trainer, path: Path) -> None:
+    """Fit the references of all heads to what training left of the energies of its frames."""
+    header, state = read_native(path)
+    frames = trainer.frames
+    by_head = frames.tasks if isinstance(frames, MixedFrames) else {header.heads[0].name: frames}
+    heads, about = [], {}
+    for head in header.heads:
+        potential = Potential.from_state(header, state, head.name).float().to(trainer.ranks.device)
+        paired = by_head[head.name]
+        assert isinstance(paired, PairedFrames)
+        shift = shifted_references(potential, paired, trainer.recipe.seed)
+        heads.append(dataclasses.replace(head, references=shift.references))
+        if not shift.change:
+            continue
+        about[head.name] = {
+            "per_atom_meV": {symbol: 1000 * energy for symbol, energy in shift.change.items()},
+            "mae_meV_per_atom_before": shift.before,
+            "mae_meV_per_atom_after": shift.after,
+        }
+        if shift.after > MUCH_LEFT:
+            warnings.warn(
+                f"head {head.name!r}: energies of training frames are off by {shift.after:.0f} "
+                "meV per atom on average after references were fitted: do not compare energies of "
+                "different molecules with this model; raise loss.energy, or train longer",
+                stacklevel=2,
+            )
+    training = {**header.training, "reference_shift": about}
+    write_native(path, dataclasses.replace(header, heads=tuple(heads), training=training), state)
 
 
 def _tested(trainer: Trainer, path: Path, test: Dataset) -> Measured:

@@ -22,7 +22,7 @@ from jmp_md.training.data.splits import (
     write_split,
 )
 from jmp_md.training.distributed import Ranks, join, leave
-from jmp_md.training.finetune import fine_tuner
+from jmp_md.training.finetune import PotentialObjective, fine_tuner, require_elements
 from jmp_md.training.finetune_property import property_tuner
 from jmp_md.training.finish import finish
 from jmp_md.training.pretrain import TaskData, pretrainer, read_reference
@@ -31,6 +31,7 @@ from jmp_md.training.sections import DataSection, TaskSection
 from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, Trainer
 
 VALIDATION_SHARES = (0.9, 0.1, 0.0)
+LOOKED_AT = 10_000  # test frames whose elements are compared with those of training
 
 
 def train(
@@ -112,6 +113,9 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
     with tqdm(total=steps, initial=step, desc=name, unit="step", disable=hidden) as bar:
 
         def report(row: dict[str, float]) -> None:
+            if row["step"] == 0:
+                bar.write(f"before any step, the base alone: {monitor} {row[monitor]:.4g}")
+                return
             bar.set_postfix_str(
                 f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {monitor} {row[monitor]:.4g}"
             )
@@ -142,7 +146,11 @@ def _prepare(
             raise InputError(f"the split leaves no {name} frames: see recipe section data")
     if isinstance(recipe, PropertyRecipe):
         return property_tuner(recipe, *parts, output, ranks, **options), test
-    return fine_tuner(recipe, *parts, output, ranks, **options), test
+    trainer = fine_tuner(recipe, *parts, output, ranks, **options)
+    some = np.random.default_rng(recipe.seed).permutation(len(test))[:LOOKED_AT]
+    assert isinstance(trainer.objective, PotentialObjective)
+    require_elements(trainer.objective.model.head, Subset(test, some), "test")
+    return trainer, test
 
 
 def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:

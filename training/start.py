@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,14 +12,22 @@ from torch import Tensor, nn
 
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.header import ModelHeader
+from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.load import read_model
 from jmp_md.models.catalogue import non_commercial
 from jmp_md.nn.config import BackboneConfig, preset
+from jmp_md.potential import own_names
 from jmp_md.training.config import check_keys
 from jmp_md.training.sections import ModelSection
 
-_DIRECT_PARTS = (".seq_forces.", ".dense_rbf_F.", ".scale_rbf_F.", ".out_mlp_F.")
+_SHARED = ("embedding.", "backbone.")
+_DIRECT_PARTS = (
+    ".seq_forces.",
+    ".dense_rbf_F.",
+    ".scale_rbf_F.",
+    ".out_mlp_F.",
+    ".forces.layers.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +36,17 @@ class Start:
 
     Attributes:
         architecture: Sizes.
-        weights: Of embedding and backbone; empty for a new network.
+        state: Tensors of the base as its file has them; empty for a new network.
         licence: Licence of what is trained.
         data: What it was or will be trained on, in words.
-        graphs: Those the base was trained with, by head; empty for a new network.
+        heads: Of the base, by name.
     """
 
     architecture: BackboneConfig
-    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
     licence: str
     data: str
-    graphs: dict[str, GraphPolicy] = dataclasses.field(default_factory=dict)
+    heads: dict[str, HeadInfo] = dataclasses.field(default_factory=dict)
 
     def header(self, section: ModelSection, **fields: Any) -> ModelHeader:
         """Header of the model to be trained."""
@@ -46,19 +55,63 @@ class Start:
             architecture=self.architecture,
             licence=self.licence,
             data=self.data,
-            weights="ema",
             **fields,
         )
 
-    def load_into(self, model: nn.Module) -> None:
-        """Put the weights in place; heads keep theirs."""
-        if self.weights:
-            result = model.load_state_dict(self.weights, strict=False)
-            wrong = [n for n in result.missing_keys if n.startswith(("embedding.", "backbone."))]
+    def load_into(self, model: nn.Module, head: str | None = None) -> None:
+        """Put the weights in place; heads keep theirs, unless one of the base is named."""
+        if self.state:
+            weights = own_names(self.state, head)
+            result = model.load_state_dict(weights, strict=False)
+            wrong = [n for n in result.missing_keys if head or n.startswith(_SHARED)]
             if wrong or result.unexpected_keys:
                 raise InputError(
                     f"the base model does not fit: {(wrong + result.unexpected_keys)[0]}"
                 )
+
+
+def head_to_keep(section: ModelSection, start: Start, elements: Collection[int]) -> HeadInfo | None:
+    """The head of the base that training goes on from; None for a new one.
+
+    Args:
+        section: What the recipe asks for.
+        start: The base.
+        elements: Atomic numbers in the training frames.
+
+    Raises:
+        InputError: One is asked for that the base does not have, or that has no direct forces
+            where the recipe wants them.
+    """
+    wanted, heads = section.keep_head, start.heads
+    direct = section.forces == "direct"
+    fitting = [
+        head
+        for head in heads.values()
+        if same_level(head.level_of_theory, section.level_of_theory)
+        and set(elements) <= set(head.elements)
+        and not (direct and head.force_scale is None)
+    ]
+    if wanted is False or (wanted is None and len(fitting) != 1):
+        return None
+    if wanted in (None, True):
+        choice = fitting if len(fitting) == 1 else list(heads.values())
+        name = choice[0].name if len(choice) == 1 else ""
+    else:
+        name = str(wanted)
+    if name not in heads:
+        raise InputError(
+            f"model.keep_head = {wanted!r}: {section.base or 'a new network'} has the heads "
+            f"{', '.join(heads) or 'none'}; name one of them, or leave the key out"
+        )
+    if direct and heads[name].force_scale is None:
+        raise InputError(f"model.keep_head: the head {name!r} has no direct forces")
+    return heads[name]
+
+
+def same_level(one: str, other: str) -> bool:
+    """Whether two names of a level of theory mean the same; unknown ones never do."""
+    a, b = (name.casefold().replace("g*", "g(d)").replace(" ", "") for name in (one, other))
+    return a == b != "unknown"
 
 
 def start_from(section: ModelSection) -> Start:
@@ -82,33 +135,33 @@ def start_from(section: ModelSection) -> Start:
             f"model.forces = 'direct': {section.base} has no branch for direct forces, use "
             "'conservative' or another base"
         )
-    weights = {
-        name: value
-        for name, value in state.items()
-        if name.startswith(("embedding.", "backbone."))
-        and (direct or not any(part in name for part in _DIRECT_PARTS))
-    }
+    if not direct:
+        state = {n: x for n, x in state.items() if not any(part in n for part in _DIRECT_PARTS)}
     licence = header.licence if non_commercial(header.licence) else section.licence
     data = f"{header.data}; then {section.data}"
     sizes = dataclasses.replace(header.architecture, direct_forces=direct)
-    graphs = {head.name: head.graph for head in header.heads}
-    return Start(sizes, weights, licence, data, graphs)
+    return Start(sizes, state, licence, data, {head.name: head for head in header.heads})
 
 
-def graph_policy(options: dict[str, Any], start: Start) -> GraphPolicy:
+def graph_policy(
+    options: dict[str, Any], start: Start, kept: HeadInfo | None = None
+) -> GraphPolicy:
     """Graphs from the options of a recipe.
 
-    Without any, those of the base, whose weights were trained on them; smooth ones for a new
-    network, and wherever there are options of which ``kind`` does not say official.
+    Without any, those of the head that is kept, else of the base, whose weights were trained on
+    them; smooth ones for a new network, and wherever there are options of which ``kind`` does not
+    say official.
 
     Raises:
         InputError: An option that this kind does not have, or none and a base whose heads differ.
     """
-    if not options and start.graphs:
-        graphs = set(start.graphs.values())
+    if not options and kept is not None:
+        return kept.graph
+    if not options and start.heads:
+        graphs = {head.graph for head in start.heads.values()}
         if len(graphs) > 1:
             raise InputError(
-                f"the heads {', '.join(start.graphs)} of the base have different graphs: choose "
+                f"the heads {', '.join(start.heads)} of the base have different graphs: choose "
                 "with model.graph, e.g. {kind: smooth}"
             )
         return graphs.pop()

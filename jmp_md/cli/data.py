@@ -101,7 +101,8 @@ def _prepare(args: argparse.Namespace) -> int:
 def _reference(args: argparse.Namespace) -> int:
     from ase.data import chemical_symbols
 
-    from jmp_md.training.data.statistics import linear_references, normalisation
+    from jmp_md.training.data.references import linear_references
+    from jmp_md.training.data.statistics import normalisation
 
     dataset = open_data(args.files, args)
     references = linear_references(dataset)

@@ -11,9 +11,8 @@ from ase.data import chemical_symbols
 
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Dataset, Frame, frames
+from jmp_md.training.data.references import Composition, composition, fit_references
 from jmp_md.training.data.splits import system_of
-
-Composition = tuple[tuple[int, int], ...]
 
 MAX_FORCE = 50.0  # eV/Å; calculations beyond it have usually failed
 MAX_DEVIATION = 10.0  # robust standard deviations of the energy per atom
@@ -34,41 +33,12 @@ class Normalisation:
     force_rms: float
 
 
-def linear_references(dataset: Dataset) -> dict[int, float]:
-    """Energy per atom of each element, fitted to the energies of a data set.
-
-    Least squares of E = sum over elements of (atoms of the element) x (its reference), without
-    an intercept. Where compositions do not tell elements apart (all frames are one molecule, two
-    elements always come together) the solution of least norm is taken, which is unique.
-
-    Args:
-        dataset: Its frames with an energy; usually the training part. Read once.
-
-    Returns:
-        Reference energy in eV by atomic number, for the elements in those frames.
-
-    Raises:
-        InputError: No frame has an energy.
-    """
-    sums: dict[Composition, tuple[int, float]] = {}
-    for frame in frames(dataset):
-        if frame.energy is not None:
-            key = composition(frame)
-            count, total = sums.get(key, (0, 0.0))
-            sums[key] = (count + 1, total + frame.energy)
-    if not sums:
-        raise InputError("no frame has an energy, so there is nothing to fit references to")
-    # Frames of one composition enter as their mean, with their number as weight.
-    counts, totals = np.array(list(sums.values())).T
-    return _fit_references(list(sums), totals / counts, counts)
-
-
 def normalisation(dataset: Dataset, references: dict[int, float]) -> Normalisation:
     """Scales of energies and forces.
 
     Args:
         dataset: Usually the training part. Read once.
-        references: Reference energies in eV by atomic number, as of `linear_references`.
+        references: Reference energies in eV by atomic number, as of `fit_references`.
 
     Returns:
         The scales; 1 where there are no such labels, or where they are the same throughout (to
@@ -115,7 +85,7 @@ def inspect(dataset: Dataset, max_force: float = MAX_FORCE) -> dict[str, Any]:
     with_energy = [k for k, energy in enumerate(found.energies) if energy is not None]
     energies = np.array([found.energies[k] for k in with_energy], dtype=np.float64)
     kinds = [found.compositions[k] for k in with_energy]
-    references = _fit_references(kinds, energies, np.ones(len(kinds))) if kinds else {}
+    references = fit_references(kinds, energies.tolist()) if kinds else {}
     sizes = np.array([found.sizes[k] for k in with_energy])
     fitted = np.array([sum(n * references[z] for z, n in kind) for kind in kinds])
     per_atom = (energies - fitted) / sizes if kinds else np.empty(0)
@@ -137,12 +107,6 @@ def inspect(dataset: Dataset, max_force: float = MAX_FORCE) -> dict[str, Any]:
         },
         "duplicates": _listed(found.duplicates),
     }
-
-
-def composition(frame: Frame) -> Composition:
-    """(atomic number, number of atoms) of each element, in order."""
-    numbers, counts = np.unique(frame.numbers, return_counts=True)
-    return tuple(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
 @dataclass
@@ -196,21 +160,6 @@ def _fingerprint(frame: Frame) -> int:
     parts = [frame.positions] if frame.cell is None else [frame.positions, frame.cell]
     rounded = [np.round(part * 1000).astype(np.int64).tobytes() for part in parts]
     return hash((frame.numbers.tobytes(), frame.pbc, *rounded))
-
-
-def _fit_references(
-    kinds: list[Composition], energies: np.ndarray, weights: np.ndarray
-) -> dict[int, float]:
-    """Weighted least squares of least norm; see `linear_references`."""
-    elements = sorted({number for kind in kinds for number, _ in kind})
-    columns = {number: column for column, number in enumerate(elements)}
-    atoms = np.zeros((len(kinds), len(elements)))
-    for row, kind in enumerate(kinds):
-        for number, count in kind:
-            atoms[row, columns[number]] = count
-    root = np.sqrt(weights)
-    solution, *_ = np.linalg.lstsq(atoms * root[:, None], energies * root, rcond=None)
-    return dict(zip(elements, solution.tolist(), strict=True))
 
 
 def _reference(index: int, frame: Frame, references: dict[int, float]) -> float:
