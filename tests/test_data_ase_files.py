@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.db
@@ -16,6 +18,7 @@ from ase.constraints import FixAtoms
 from jmp_md.errors import InputError
 from jmp_md.training.data.ase_files import open_ase, open_md22
 from jmp_md.training.data.frame import HARTREE, KCAL_PER_MOL, frames
+from jmp_md.training.data.open import open_dataset
 
 MD22 = """2
 Energy=-100.5 Properties=species:S:1:pos:R:3:forces:R:3
@@ -58,9 +61,9 @@ def test_formats_of_ase_give_the_same_frames(tmp_path: Path, suffix: str) -> Non
     np.testing.assert_array_equal(frame.cell, np.eye(3) * 4.2)
     np.testing.assert_array_equal(frame.fixed, [False, True])
     assert frame.pbc == (True, True, True)
-    if suffix != "json":  # read as a plain structure file, without the columns of the database
-        assert frame.system == "rocksalt"
-        assert open_ase(path, targets=["gap"])[2].targets == {"gap": 9.0}
+    assert frame.system == "rocksalt"
+    assert open_ase(path, targets=["gap"])[2].targets == {"gap": 9.0}
+    assert len(open_dataset(path)) == 3
 
 
 def test_labels_of_other_names_and_units(tmp_path: Path) -> None:
@@ -69,6 +72,7 @@ def test_labels_of_other_names_and_units(tmp_path: Path) -> None:
         "1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-0.5\nH 0 0 0 0.1 0 0\n\n"
     )
     assert open_ase(path)[0].energy is None
+    assert open_ase(path)[0].others == ("REF_energy", "REF_forces")
     frame = open_ase(path, energy_unit="Ha", energy_key="REF_energy", forces_key="REF_forces")[0]
     assert frame.energy == pytest.approx(-0.5 * HARTREE)
     np.testing.assert_allclose(frame.forces, [[0.1 * HARTREE, 0, 0]])
@@ -76,6 +80,9 @@ def test_labels_of_other_names_and_units(tmp_path: Path) -> None:
         open_ase(path, energy_key="dft")[0]
     with pytest.raises(InputError, match=r"energy unit 'Ry': choose eV, kcal/mol"):
         open_ase(path, energy_unit="Ry")
+    path.write_text("1\nProperties=species:S:1:pos:R:3 energy=low\nH 0 0 0\n")
+    with pytest.raises(InputError, match=r"ref\.xyz, record 0"):
+        open_ase(path)[0]
 
 
 def test_md22_is_in_kcal_per_mol_and_never_taken_for_ev(tmp_path: Path) -> None:
@@ -129,3 +136,98 @@ def test_broken_files_are_refused_by_name_and_record(tmp_path: Path) -> None:
         open_ase(tmp_path / "word.xyz")[0]
     with pytest.raises(InputError, match=r"word\.xyz: not an MD22 file"):
         open_md22(tmp_path / "word.xyz")
+
+
+def argon() -> tuple[Atoms, float, np.ndarray, np.ndarray]:
+    """A sheared, compressed crystal of a pair potential: energy, forces, and its virial, analytic.
+
+    The virial is the sum of r_ij (x) f_ij over the pairs, f_ij the force on i, r_ij = r_i - r_j.
+    """
+    cell = np.array([[3.0, 0.2, 0.0], [0.0, 3.2, 0.3], [0.1, 0.0, 2.9]])
+    atoms = Atoms("ArNe", [[0.1, 0, 0], [1.5, 1.4, 1.7]], cell=cell, pbc=True)
+    energy, forces, virial = 0.0, np.zeros((2, 3)), np.zeros((3, 3))
+    shifts = np.array(list(itertools.product(range(-2, 3), repeat=3))) @ cell
+    for i, j in itertools.product(range(2), repeat=2):
+        for shift in shifts:
+            r = atoms.positions[i] - atoms.positions[j] - shift
+            length = np.linalg.norm(r)
+            if length > 0:  # exp(-length), each pair counted from both ends
+                energy += 0.5 * np.exp(-length)
+                force = np.exp(-length) * r / length
+                forces[i] += force
+                virial += 0.5 * np.outer(r, force)
+    return atoms, energy, forces, virial
+
+
+def voigt(tensor: np.ndarray) -> np.ndarray:
+    return tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
+@pytest.mark.parametrize("prefix", ["", "REF_", "dft_"])
+@pytest.mark.parametrize("form", [np.asarray, np.ravel, voigt])
+@pytest.mark.parametrize("name", ["stress", "virial", "virials"])
+def test_stress_is_read_in_every_form(
+    tmp_path: Path, prefix: str, form: Callable[[np.ndarray], np.ndarray], name: str
+) -> None:
+    atoms, energy, forces, virial = argon()
+    expected = -virial / atoms.cell.volume
+    assert np.trace(expected) < 0  # repulsion: the crystal is under pressure
+    given = form(virial if name.startswith("virial") else expected)
+    fields = [("Lattice", atoms.cell.array.ravel()), (f"{prefix}{name}", given.ravel())]
+    words = " ".join(f'{key}="{" ".join(map(repr, value.tolist()))}"' for key, value in fields)
+    columns = f"Properties=species:S:1:pos:R:3:{prefix}forces:R:3"
+    rows = np.hstack([atoms.positions, forces]).tolist()
+    lines = [f"{s} {' '.join(map(repr, row))}" for s, row in zip(atoms.symbols, rows, strict=True)]
+    path = tmp_path / "argon.extxyz"
+    comment = f'{words} {columns} {prefix}energy={float(energy)!r} pbc="T T T"'
+    path.write_text("\n".join(["2", comment, *lines, ""]))
+    keys = {"energy_key": f"{prefix}energy", "forces_key": f"{prefix}forces"}
+    if form is voigt and not prefix and name != "virials":
+        with pytest.raises(InputError, match="not in the form of a 9-long"):  # ASE's own rule
+            open_ase(path)[0]
+        return
+    np.testing.assert_allclose(open_ase(path, **keys)[0].stress, expected, atol=1e-12)
+    in_hartree = open_ase(path, **keys, energy_unit="Ha", stress_key=f"{prefix}{name}")[0]
+    np.testing.assert_allclose(in_hartree.stress, expected * HARTREE, atol=1e-12)
+
+
+def test_the_volume_and_the_trace_of_the_stress_are_conjugate() -> None:
+    """What the test above calls the virial, against the change of the energy with the volume."""
+    atoms, _, _, virial = argon()
+    energies = []
+    for scale in (0.9999, 1.0001):
+        positions, cell = atoms.positions * scale, atoms.cell.array * scale
+        shifts = np.array(list(itertools.product(range(-2, 3), repeat=3))) @ cell
+        vectors = positions[:, None, None] - positions[None, :, None] - shifts
+        lengths = np.linalg.norm(vectors, axis=-1)
+        energies.append(0.5 * np.exp(-lengths[lengths > 0]).sum())
+    pressure = -(energies[1] - energies[0]) / (atoms.cell.volume * (1.0001**3 - 0.9999**3))
+    assert np.trace(virial) / (3 * atoms.cell.volume) == pytest.approx(pressure, rel=1e-6)
+
+
+def test_a_stress_and_a_virial_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.extxyz"
+    atoms = Atoms("Ar", cell=[4, 4, 4], pbc=True)
+    atoms.info |= {"REF_stress": np.eye(3), "REF_virial": 64 * np.eye(3)}  # the sign is forgotten
+    ase.io.write(path, atoms)
+    with pytest.raises(InputError, match=r"REF_stress and REF_virial contradict .*stress_key="):
+        open_ase(path)[0]
+    frame = open_ase(path, stress_key="REF_virial")[0]
+    np.testing.assert_allclose(frame.stress, -np.eye(3))
+    assert frame.others == ("REF_stress",)
+    atoms.pbc = False
+    ase.io.write(path, atoms)
+    assert open_ase(path)[0].stress is None
+
+
+def test_a_stress_of_another_level_than_the_energies_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "levels.extxyz"
+    atoms = Atoms("Ar", cell=[4, 4, 4], pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    atoms.info |= {"dft_stress": np.eye(3)}
+    ase.io.write(path, atoms)
+    assert open_ase(path)[0].stress is not None
+    atoms.info |= {"dft_energy": -2.0}
+    ase.io.write(path, atoms)
+    assert open_ase(path)[0].stress is None
+    np.testing.assert_allclose(open_ase(path, energy_key="dft_energy")[0].stress, np.eye(3))

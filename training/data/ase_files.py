@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
+from ase.io.formats import UnknownFileTypeError, filetype
 from ase.io.trajectory import Trajectory
 
 from jmp_md.errors import InputError
@@ -31,24 +31,9 @@ from jmp_md.training.data.frame import (
     wrap_index,
 )
 from jmp_md.training.data.handles import PerProcess
+from jmp_md.training.data.labels import Keys, find_stress, label_names
 
 MD22_COMMENT = re.compile(r"\bEnergy=\S+ +Properties=species:S:1:pos:R:3:forces:R:3\s*$")
-
-
-@dataclass(frozen=True)
-class Keys:
-    """What a file calls its labels, and their unit.
-
-    Attributes:
-        energy, forces: Names of the results, of `atoms.info` or of `atoms.arrays`.
-        targets: Further numbers in `atoms.info` to keep as they are, as `Frame.targets`.
-        factor: From the file's energy unit to eV.
-    """
-
-    energy: str = "energy"
-    forces: str = "forces"
-    targets: tuple[str, ...] = ()
-    factor: float = 1.0
 
 
 def open_ase(
@@ -56,9 +41,10 @@ def open_ase(
     energy_unit: str | None = None,
     energy_key: str = "energy",
     forces_key: str = "forces",
+    stress_key: str | None = None,
     targets: Sequence[str] = (),
 ) -> Dataset:
-    """Open a file in any format of ASE; xyz, `.traj` and `.db` frame by frame, others whole.
+    """Open a file in any format of ASE; xyz, `.traj` and databases frame by frame, others whole.
 
     Args:
         path: The file. A number or word `system` in `atoms.info` (or an ASE database's key-value
@@ -66,6 +52,9 @@ def open_ase(
         energy_unit: `"eV"` (the default, as in ASE), `"kcal/mol"` or `"Ha"`; forces are in this
             unit per Å, stress per Å³.
         energy_key, forces_key: What the file calls them, e.g. `REF_energy`.
+        stress_key: Likewise; a name with `virial` in it is minus the stress times the volume. By
+            default the usual names are looked for, see :class:`.labels.Keys`. Frames that are not
+            periodic in three directions have no stress.
         targets: Names of further numbers in `atoms.info` to read, without conversion.
 
     Raises:
@@ -75,7 +64,8 @@ def open_ase(
     path = Path(path)
     if energy_unit is not None and energy_unit not in ENERGY_UNITS:
         raise InputError(f"energy unit {energy_unit!r}: choose {', '.join(ENERGY_UNITS)}")
-    keys = Keys(energy_key, forces_key, tuple(targets), ENERGY_UNITS[energy_unit or "eV"])
+    factor = ENERGY_UNITS[energy_unit or "eV"]
+    keys = Keys(energy_key, forces_key, stress_key, tuple(targets), factor)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     if path.suffix in (".xyz", ".extxyz"):
@@ -87,11 +77,26 @@ def open_ase(
         return XyzFile(path, keys)
     if path.suffix == ".traj":
         return TrajectoryFile(path, keys)
-    if path.suffix == ".db":
+    if is_database(path):
         return DatabaseFile(path, keys)
     with _told(path):
         images = ase.io.read(path, index=":")
     return FrameList([_frame(path, k, atoms, keys) for k, atoms in enumerate(images)])
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a database of ASE, in SQLite or JSON."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    if path.suffix == ".json":
+        try:
+            return bool(filetype(str(path), guess=False) == "json") and b'{"' in start
+        except (UnknownFileTypeError, ValueError):
+            return False
+    return path.suffix == ".db" and start == b"SQLite format 3\0"
 
 
 def open_md22(path: str | Path) -> Dataset:
@@ -255,7 +260,6 @@ def _frame(path: Path, record: int, atoms: Atoms, keys: Keys) -> Frame:
     results = {} if atoms.calc is None else atoms.calc.results
     energy = results.get(keys.energy, atoms.info.get(keys.energy))
     forces = results.get(keys.forces, atoms.arrays.get(keys.forces))
-    stress = results.get("stress")
     for key, value, usual in (
         (keys.energy, energy, Keys.energy),
         (keys.forces, forces, Keys.forces),
@@ -264,22 +268,32 @@ def _frame(path: Path, record: int, atoms: Atoms, keys: Keys) -> Frame:
         if value is None and key != usual:
             names = sorted({*results, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
             raise InputError(f"{path}, record {record}, field {key}: missing; it has {names}")
+    values = {**atoms.info, **results}
+    stress = None
+    if atoms.pbc.all():
+        stress = find_stress(f"{path}, record {record}", values, keys, atoms.cell.volume)
+    read = {keys.energy, keys.forces, "energies", "free_energy", *(stress or ())[:1]}
     with _told(path, record):
         targets = {key: float(atoms.info[key]) for key in keys.targets}
+        energy, forces, tension = (
+            None if value is None else np.multiply(value, keys.factor)
+            for value in (energy, forces, None if stress is None else stress[1])
+        )
     return make_frame(
         path,
         record,
         numbers=atoms.numbers,
         positions=atoms.positions,
-        energy=None if energy is None else np.multiply(energy, keys.factor),
-        forces=None if forces is None else np.multiply(forces, keys.factor),
+        energy=energy,
+        forces=forces,
         cell=atoms.cell.array,
         pbc=atoms.pbc,
         tags=atoms.get_tags() if atoms.has("tags") else None,
         fixed=_fixed_atoms(atoms),
-        stress=None if stress is None else np.multiply(stress, keys.factor),
+        stress=tension,
         system=str(atoms.info.get("system", "")),
         targets=targets,
+        others=label_names({*values, *atoms.arrays} - read),
     )
 
 

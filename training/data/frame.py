@@ -47,6 +47,7 @@ class Frame:
         stress: (3, 3) float64, eV/Å³, positive under tension as in ASE.
         system: What splits keep together: a molecule, reaction or material.
         targets: Further properties by name, in the units the reader states.
+        others: Names under which the file holds what may be labels and was not read.
     """
 
     numbers: np.ndarray
@@ -60,6 +61,7 @@ class Frame:
     stress: np.ndarray | None = None
     system: str = ""
     targets: dict[str, float] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -171,6 +173,7 @@ def make_frame(
     stress: Any = None,
     system: str = "",
     targets: dict[str, float] | None = None,
+    others: tuple[str, ...] = (),
 ) -> Frame:
     """A checked frame from values already in Å and eV.
 
@@ -181,7 +184,7 @@ def make_frame(
             turn into the right shape.
         stress: (3, 3), or (6,) in ASE's Voigt order xx, yy, zz, yz, xz, xy.
         pbc: Periodic directions; by default those with a cell vector other than zero.
-        system, targets: See `Frame`.
+        system, targets, others: See `Frame`.
 
     Raises:
         InputError: A field has the wrong shape or a value that is not finite, an atomic number
@@ -221,7 +224,18 @@ def make_frame(
         if not np.isfinite(value):
             raise InputError(f"{where}, field {name}: {value} is not a finite number")
     return Frame(
-        numbers, positions, energy, forces, cell, periodic, tags, fixed, stress, system, targets
+        numbers,
+        positions,
+        energy,
+        forces,
+        cell,
+        periodic,
+        tags,
+        fixed,
+        stress,
+        system,
+        targets,
+        others,
     )
 
 

@@ -39,7 +39,8 @@ def open_npz(path: str | Path) -> Dataset:
         path: An rMD17 file (`nuclear_charges`, `coords`, `energies`, `forces`), an MD17, sGDML or
             MD22 file (`z`, `R`, `E`, `F`), both in kcal/mol and Å unless sGDML's `e_unit` and
             `r_unit` say otherwise, or concatenated frames in eV and Å (`n_atoms`, `numbers`,
-            `positions` and any of `energy`, `forces`, `cell`, `tags`, `fixed`, `system_id`).
+            `positions` and any of `energy`, `forces`, `cell`, `stress`, `tags`, `fixed`,
+            `system_id`).
 
     Raises:
         InputError: The file cannot be read or has none of these layouts.
@@ -160,15 +161,15 @@ class ConcatenatedNpz(_Npz):
     """Frames of any size, their atoms one after the other; Å, eV and eV/Å.
 
     Arrays: `n_atoms` (m,), `numbers` (sum n,), `positions` (sum n, 3) and, where present,
-    `energy` (m,), `forces` (sum n, 3), `cell` (m, 3, 3), `tags` and `fixed` (sum n,), `system_id`
-    (m,). A frame is periodic along the cell vectors that are not zero.
+    `energy` (m,), `forces` (sum n, 3), `cell` (m, 3, 3), `stress` (m, 3, 3) in eV/Å³, `tags` and
+    `fixed` (sum n,), `system_id` (m,). A frame is periodic along cell vectors that are not zero.
 
     Raises:
         InputError: The lengths of the arrays do not belong together.
     """
 
     PER_ATOM = ("numbers", "positions", "forces", "tags", "fixed")
-    PER_FRAME = ("energy", "cell", "system_id")
+    PER_FRAME = ("energy", "cell", "stress", "system_id")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

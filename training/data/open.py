@@ -12,7 +12,7 @@ import h5py
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from jmp_md.errors import InputError
-from jmp_md.training.data.ase_files import is_md22, open_ase, open_md22
+from jmp_md.training.data.ase_files import is_database, is_md22, open_ase, open_md22
 from jmp_md.training.data.frame import Dataset
 from jmp_md.training.data.hdf5 import (
     TRANSITION1X_SPLITS,
@@ -122,7 +122,7 @@ def _is_ase(path: Path) -> bool:
     if path.is_dir():
         return False
     try:
-        return bool(filetype(str(path), guess=False))
+        return is_database(path) or bool(filetype(str(path), guess=False))
     except UnknownFileTypeError:
         return False
 
