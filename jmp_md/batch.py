@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from jmp_md.errors import InputError
+from jmp_md.forks import expect_threads
 from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.memory import edges_that_fit, is_out_of_memory
@@ -121,6 +122,7 @@ class BatchPredictor:
 
     def predict(self, items: Sequence[Item]) -> list[Result]:
         """Results in the order of ``items``; a structure that fails does not affect others."""
+        expect_threads()
         results: dict[int, Result] = {}
         pending = sorted(range(len(items)), key=lambda i: self._place(items[i]))
         while pending:

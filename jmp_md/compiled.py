@@ -61,7 +61,7 @@ class CompiledNetwork:
         self.seconds = 0.0
         self._potential = potential
         self._weights = list(weights(potential).values())
-        self._steps: dict[bool, Step] = {}
+        self._steps: dict[tuple[bool, int], Step] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_steps": {}}  # code cannot be copied, but loaded again
@@ -80,9 +80,10 @@ class CompiledNetwork:
         slower = ""
         try:
             with torch.no_grad():
-                if gradient not in self._steps:
-                    self._steps[gradient], slower = self._prepare(inputs, gradient)
-                outputs = self._steps[gradient](*self._weights, *inputs)
+                key = gradient, torch.get_num_threads()  # which is part of the code
+                if key not in self._steps:
+                    self._steps[key], slower = self._prepare(inputs, gradient)
+                outputs = self._steps[key](*self._weights, *inputs)
         except Exception as error:  # whatever a compiler may raise
             if is_out_of_memory(error):
                 raise

@@ -17,6 +17,7 @@ from jmp_md.checkpoints.official import read_official, to_native
 from jmp_md.checkpoints.packaged import PackagedPotential
 from jmp_md.compiled import CompiledNetwork
 from jmp_md.errors import CheckpointError, InputError
+from jmp_md.forks import expect_threads_of, refuse_lost_threads
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import notify_licence
@@ -74,6 +75,7 @@ def load_model(
     ):
         if value not in choices:
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
+    refuse_lost_threads()
     place = usable_device(device)
     if (exported := _exported(model, place, trust)) is not None:
         raw, bf16 = weights == "raw" or None, precision == "bf16" or None
@@ -104,6 +106,7 @@ def load_model(
     potential.backbone.bf16 = precision == "bf16"
     potential.memory = memory
     potential = potential.to(place).eval()
+    expect_threads_of(potential)
     if compile:
         potential.compiled = CompiledNetwork(potential)
     return potential

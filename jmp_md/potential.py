@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jmp_md.errors import CheckpointError, InputError
+from jmp_md.forks import expect_threads
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.policy import GraphPolicy
@@ -102,6 +103,7 @@ class Potential(nn.Module):
 
     def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
+        expect_threads()
         s = structures
         graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
         self.backbone.recompute = self._must_save_memory(graph)
@@ -172,6 +174,7 @@ class Potential(nn.Module):
             )
         if direct and stress:
             raise InputError("direct forces have no stress: use forces='conservative'")
+        expect_threads()
         weight = self.embedding.weight
         s = structures.to(weight.device, weight.dtype)
         with torch.autocast(weight.device.type, enabled=False):

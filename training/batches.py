@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from multiprocessing import get_all_start_methods
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,6 +124,9 @@ class PairedFrames(torch.utils.data.Dataset):
             self._made[index] = data
         return data
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # a worker keeps its own
+
     def n_atoms(self, index: int) -> int:
         """Atoms of a frame; a prepared data set knows without reading it."""
         if isinstance(self.dataset, PreparedDataset):
@@ -174,12 +178,17 @@ def ordered_batches(frames: PairedFrames, batch_size: int) -> Iterator[Data]:
 
 
 def batches(frames: Frames, keys: Iterable[Sequence[Hashable]], workers: int) -> Iterable[Any]:
-    """Batches of the given keys, made by ``workers`` processes, or here where there are none."""
+    """Batches of the given keys, made by ``workers`` processes, or here where there are none.
+
+    They are not forked: threads, locks and devices of this process do not survive a fork.
+    """
+    start = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
     return torch.utils.data.DataLoader(
         frames,  # type: ignore[arg-type]
         batch_sampler=keys,  # type: ignore[arg-type]
         collate_fn=frames.collate,
         num_workers=workers,
+        multiprocessing_context=start if workers else None,
     )
 
 

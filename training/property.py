@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jmp_md.checkpoints.native import read_native, write_native
 from jmp_md.errors import CheckpointError
+from jmp_md.forks import expect_threads
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.backbone import GemNetOC
@@ -51,6 +52,7 @@ class PropertyModel(nn.Module):
 
     def forward(self, structures: Structures) -> Tensor:
         """Normalised property (n_structures,), or logits (n_structures, 2) of classes."""
+        expect_threads()
         s = structures
         graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
         x, _ = self.backbone(self.embedding(s.numbers - 1), graph)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jmp_md.aoti import StepResult, graph_inputs, is_general, load_step, step_result
 from jmp_md.checkpoints.exported import DTYPES, EXTRA_FILE, ExportInfo, FixedPotential
 from jmp_md.errors import CheckpointError, InputError
+from jmp_md.forks import refuse_lost_threads
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.potential import element_references
@@ -67,6 +68,7 @@ class PackagedPotential(FixedPotential):
         return self._run(s, gradient)
 
     def _run(self, s: Structures, gradient: bool) -> StepResult:
+        refuse_lost_threads(whatever_number=True)
         graph: Graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
         inputs = graph_inputs(s.numbers, graph)
         if not is_general(inputs):

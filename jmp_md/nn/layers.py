@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from jmp_md.forks import expect_threads
+
 
 class Scaled(NamedTuple):
     """The embedding ``gain * value``.
@@ -243,6 +245,8 @@ def mlp_head(features: int, bias: bool) -> nn.Sequential:
 
 def he_orthogonal_(weight: Tensor, fan_in: int | None = None) -> None:
     """Fill a (out, in) matrix: orthogonal, rows standardised, times sqrt(1 / fan_in)."""
+    if weight.is_cpu:
+        expect_threads()
     with torch.no_grad():
         nn.init.orthogonal_(weight)
         if weight.shape[1] > 1:
