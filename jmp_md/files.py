@@ -46,6 +46,36 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(path: str | Path) -> None:
+    """Refuse a file or folder that cannot be written, before anything is computed for it.
+
+    Args:
+        path: A file to be written or replaced, in a folder that exists, or a folder, which may
+            still have to be created.
+
+    Raises:
+        InputError: The system does not let this process write there.
+    """
+    path = Path(path)
+    if path.is_file():
+        if not os.access(path, os.W_OK):
+            raise InputError(f"{path} cannot be written: allow it, or choose another output")
+        folder = path.parent
+    else:
+        folder = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, {path} cannot be in it: choose another output")
+    trial = folder / f".{secrets.token_hex(4)}.tmp"
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder} cannot be written to ({error.strerror}): allow it, or choose "
+            "another output"
+        ) from error
+
+
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Keep other processes from writing to the folder of a run while the block lasts.

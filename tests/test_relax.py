@@ -305,7 +305,7 @@ def test_what_is_done_is_kept_when_a_later_structure_fails(
     ("args", "message"),
     [
         (["none.xyz"], "there is no structure file none.xyz"),
-        (["broken.xyz"], "cannot read structures from broken.xyz"),
+        (["broken.xyz"], "broken.xyz, record 0: cut short, it has 3 atoms"),
         (["empty.cif"], "empty.cif holds no structures"),
         (["water.xyz", "--output", "water.xyz"], "is the input and would be overwritten"),
         (["water.xyz", "--output", "./a/../water.xyz"], "is the input and would be overwritten"),

@@ -73,14 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_structure(path: str) -> tuple[list[int], bool]:
     """Atomic numbers, and whether there is a box."""
-    from ase.io import read
+    from pathlib import Path
 
     from jmp_md.errors import InputError
+    from jmp_md.structure_files import read_structures
 
-    try:
-        atoms = read(path)
-    except Exception as error:  # ASE's readers raise anything
-        raise InputError(f"cannot read the structure {path}: {error}") from error
+    atoms = read_structures(Path(path))[-1]
     if atoms.pbc.any() and not atoms.pbc.all():
         raise InputError(
             f"{path} is periodic in some directions only, pbc {atoms.pbc.tolist()}: OpenMM knows "

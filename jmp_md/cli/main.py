@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jmp_md._version import __version__
 from jmp_md.cli.config import expand_config
 from jmp_md.errors import JMPError
+from jmp_md.files import require_writable
 
 _COMMANDS = (
     "models",
@@ -39,6 +45,9 @@ _COMMANDS = (
 )
 
 
+_TO_THE_TERMINAL = ("singlepoint", "evaluate")  # without --output
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
 
@@ -46,22 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None takes those of the process.
 
     Returns:
-        Exit status: 0 for success, 1 for an error that was reported, 130 when interrupted.
+        Exit status: 0 for success, 1 for an error that was reported, 130 when interrupted, 143
+        when terminated.
     """
     try:
         argv = expand_config(sys.argv[1:] if argv is None else argv)
     except (JMPError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else an Å would end a run on a terminal in ASCII
+            stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
     try:
-        status: int = args.run(args)
+        _check_places(args)
+        with _ended_by_sigterm():
+            status: int = args.run(args)
         sys.stdout.flush()  # so that a closed pipe shows here
         return status
     except BrokenPipeError:
         # The reader has gone, as in `jmp-md models | head`: let the exit flush into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except _Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -70,6 +88,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, with which queues end a job: what an interrupt saves is saved."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Raise on the first SIGTERM; a second one ends the process at once, as without this."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Refuse places that cannot be written before a command computes anything for them."""
+    given = [getattr(args, name, None) for name in ("output", "trajectory", "log")]
+    for place in given:
+        if isinstance(place, Path) or (place and place is given[0]):
+            require_writable(place)
+    if hasattr(args, "output") and args.output is None and args.command not in _TO_THE_TERMINAL:
+        require_writable(Path.cwd())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
         module.configure(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, command=module.NAME)
     return parser
 
 

@@ -14,12 +14,12 @@ from jmp_md.cli.common import (
     add_tags_argument,
     calculators_for,
     check_output,
-    frozen,
     read_structures,
     write_structures,
 )
 from jmp_md.cli.config import add_config
 from jmp_md.simulate.relax import OPTIMIZERS, relax
+from jmp_md.structure_files import with_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     finally:  # an error or an interrupt does not cost what is done
         good = [i for i in sorted(ends) if getattr(ends[i], "error", None) is None]
         if good:
-            write_structures(output, [frozen(ends[i].atoms) for i in good])
+            write_structures(output, [with_results(ends[i].atoms) for i in good])
             print(f"wrote {output}: {len(good)} of {len(structures)} structures")
     _summarise(output, structures, models, args, ends, time.monotonic() - started)
     if args.batch_size > 1:
@@ -139,7 +139,9 @@ def _one_by_one(
             progress=_print_step,
         )
         print(_line(result))
-        result.atoms.calc = frozen(result.atoms).calc  # the model goes on to the next structure
+        result.atoms.calc = with_results(
+            result.atoms
+        ).calc  # the model goes on to the next structure
         ends[i] = result
 
 

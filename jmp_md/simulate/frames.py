@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from jmp_md.errors import InputError
+from jmp_md.structure_files import read_structures, with_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -60,10 +61,7 @@ def read_frames(path: Path) -> list[Atoms]:
         from jmp_md.simulate.h5md import read_h5md
 
         return read_h5md(path)
-    from ase.io import read
-
-    frames: list[Atoms] = read(path, index=":")
-    return frames
+    return read_structures(path)
 
 
 class TextFile:
@@ -149,18 +147,7 @@ def snapshot(atoms: Atoms, **info: Any) -> Atoms:
         atoms: Structure whose calculator has computed it.
         info: Entries of the copy's ``info``.
     """
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    copy = atoms.copy()
-    copy.info.update(info)
-    known = {
-        name: value
-        for name in ("energy", "forces", "stress")
-        if name in atoms.calc.implemented_properties
-        and (value := atoms.calc.get_property(name, atoms, allow_calculation=False)) is not None
-    }
-    copy.calc = SinglePointCalculator(copy, **known)
-    return copy
+    return with_results(atoms, **info)
 
 
 def cut_back(path: Path, mark: dict[str, Any]) -> None:

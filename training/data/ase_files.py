@@ -22,6 +22,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from ase.io.trajectory import Trajectory
 
 from jmp_md.errors import InputError
+from jmp_md.structure_files import decode, read_structures, xyz_frames
 from jmp_md.training.data.frame import (
     ENERGY_UNITS,
     Dataset,
@@ -79,8 +80,7 @@ def open_ase(
         return TrajectoryFile(path, keys)
     if is_database(path):
         return DatabaseFile(path, keys)
-    with _told(path):
-        images = ase.io.read(path, index=":")
+    images = read_structures(path)
     return FrameList([_frame(path, k, atoms, keys) for k, atoms in enumerate(images)])
 
 
@@ -117,9 +117,9 @@ def open_md22(path: str | Path) -> Dataset:
 def is_md22(path: Path) -> bool:
     """Whether the first comment line of an xyz file is in MD22's layout."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             return bool(MD22_COMMENT.search([next(file), next(file)][1]))
-    except (OSError, UnicodeDecodeError, StopIteration):
+    except (OSError, StopIteration):
         return False
 
 
@@ -137,7 +137,10 @@ class XyzFile:
     def __init__(self, path: Path, keys: Keys) -> None:
         self.path = path
         self._keys = keys
-        self._starts = _xyz_frames(path)
+        with path.open("rb") as file:
+            self._starts = xyz_frames(file, path)
+        if len(self._starts) == 1:
+            raise InputError(f"{path}: holds no frame")
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -147,8 +150,8 @@ class XyzFile:
         start, end = self._starts[index : index + 2]
         with self.path.open("rb") as file:
             file.seek(start)
-            text = file.read(end - start).decode()
-        comment = text.splitlines()[1]
+            text = decode(file.read(end - start)).lstrip()
+        comment = text.split("\n", 2)[1]
         with _told(self.path, index):
             atoms = ase.io.read(io.StringIO(text), format="extxyz" if "=" in comment else "xyz")
         return _frame(self.path, index, atoms, self._keys)
@@ -228,31 +231,6 @@ def _told(path: Path, record: int | None = None) -> Iterator[None]:
 def _open_trajectory(path: Path) -> Any:
     with _told(path):
         return Trajectory(str(path))
-
-
-def _xyz_frames(path: Path) -> list[int]:
-    """Places in the file where frames begin, and where the last one ends."""
-    starts = [0]
-    with path.open("rb") as file:
-        while header := file.readline():
-            if not header.strip():
-                continue  # blank lines at the end
-            record = len(starts) - 1
-            try:
-                n = int(header)
-            except ValueError:
-                n = 0
-            if n < 1:
-                raise InputError(
-                    f"{path}, record {record}: {header[:40]!r} is not a number of atoms"
-                )
-            lines = [file.readline() for _ in range(n + 1)]
-            if not lines[-1].strip():
-                raise InputError(f"{path}, record {record}: cut short, it has {n} atoms")
-            starts.append(file.tell())
-    if len(starts) == 1:
-        raise InputError(f"{path}: holds no frame")
-    return starts
 
 
 def _frame(path: Path, record: int, atoms: Atoms, keys: Keys) -> Frame:
