@@ -22,6 +22,7 @@ def write_path_report(
     summary: Mapping[str, Any],
     calculator: Calculator | None = None,
     frequencies: np.ndarray | None = None,
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html`` of a path.
 
@@ -31,13 +32,14 @@ def write_path_report(
         summary: Settings and results, by name.
         calculator: What computed them.
         frequencies: cm⁻¹ at the transition state, imaginary ones negative.
+        warnings: What else the reader must not miss.
 
     Returns:
         The file.
     """
     formula = images[0].get_chemical_formula(mode="hill")
     report = Report(f"Minimum energy path of {formula}", f"{len(images)} images")
-    report.add_warnings(domain_warnings(images, calculator))
+    report.add_warnings([*warnings, *domain_warnings(images, calculator)])
     report.add_figure(
         energy_path(images), "Energy along the path; the curve has the slopes of the forces"
     )

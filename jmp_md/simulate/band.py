@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.mep import NEB
 from ase.mep.neb import ImprovedTangentMethod
 
+from jmp_md.simulate.path_ends import is_free
 from jmp_md.simulate.singlepoint import singlepoint
 
 
@@ -35,7 +36,7 @@ class Band(NEB):
             method="string" if method == "string" else "improvedtangent",
             remove_rotation_and_translation=is_free(images[0]),
         )
-        self._calculator = calculator
+        self.calculator = calculator
         self._known: tuple[np.ndarray, np.ndarray] | None = None
         for end in (images[0], images[-1]):
             [result] = singlepoint([end], calculator)
@@ -68,14 +69,14 @@ class Band(NEB):
     def compute(self) -> None:
         """Compute all inner images where they are now."""
         inner: list[Atoms] = self.images[1:-1]
-        for image, result in zip(inner, singlepoint(inner, self._calculator), strict=True):
+        for image, result in zip(inner, singlepoint(inner, self.calculator), strict=True):
             image.calc.atoms = image.copy()
             image.calc.results = {"energy": result.energy, "forces": result.forces}
 
     def frozen_images(self) -> list[Atoms]:
         """Copies of all images, with their energies and forces."""
         copies = [image.copy() for image in self.images]
-        for copy, result in zip(copies, singlepoint(copies, self._calculator), strict=True):
+        for copy, result in zip(copies, singlepoint(copies, self.calculator), strict=True):
             copy.calc = SinglePointCalculator(copy, energy=result.energy, forces=result.forces)
         return copies
 
@@ -104,8 +105,3 @@ class _Together(Calculator):
     ) -> None:
         super().calculate(atoms, properties, system_changes)
         self._band.compute()
-
-
-def is_free(atoms: Atoms) -> Any:
-    """Whether a structure can be turned and moved without a change."""
-    return not atoms.pbc.any() and not atoms.constraints

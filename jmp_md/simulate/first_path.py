@@ -18,34 +18,23 @@ if TYPE_CHECKING:
 INTERPOLATIONS = ("idpp", "linear")
 OPTIMIZERS = ("FIRE", "BFGS", "MDMin")
 METHODS = ("neb", "string")
+ATOM_ORDERS = ("check", "given", "nearest")
 _SAME = 0.05  # Å
 
 
 def check_path(images: Sequence[Atoms], steps: int, settings: dict[str, Any]) -> None:
-    """Refuse what cannot be a path, and options of :func:`jmp_md.simulate.neb.neb`.
+    """Refuse options of :func:`jmp_md.simulate.neb.neb` that cannot be meant.
 
     Raises:
-        InputError: Structures that do not go together, or an option that does not exist.
+        InputError: One structure, or an option that does not exist or does not fit.
     """
-    import numpy as np
-
     if len(images) < 2:
         raise InputError(f"{len(images)} structure: a path needs its two ends, or three and more")
-    first = images[0]
-    for i, image in enumerate(images):
-        if not np.array_equal(image.numbers, first.numbers):
-            raise InputError(
-                f"structure {i} has other atoms than the first, or in another order: bring them "
-                "into the order of the first"
-            )
-        if not np.array_equal(image.pbc, first.pbc) or not np.allclose(
-            image.cell.array, first.cell.array, atol=1e-6
-        ):
-            raise InputError(f"structure {i} has another cell or pbc: a band needs one for all")
     for name, choices in (
         ("optimizer", OPTIMIZERS),
         ("interpolation", INTERPOLATIONS),
         ("method", METHODS),
+        ("atom_order", ATOM_ORDERS),
     ):
         if settings[name] not in choices:
             raise InputError(f"{name} {settings[name]!r}: choose one of {', '.join(choices)}")
@@ -65,7 +54,7 @@ def first_path(
     """The first path, its ends relaxed where ``settings`` say so.
 
     Args:
-        given: The two ends, or a path.
+        given: The two ends, or a path, from :func:`jmp_md.simulate.path_ends.together`.
         calculator: What relaxes the ends.
         settings: Options of :func:`jmp_md.simulate.neb.neb`.
 
@@ -95,16 +84,14 @@ def _place(path: list[Atoms], interpolate: bool, method: str) -> None:
     """Turn images upon each other and, where asked for, put them on a path between the ends."""
     import numpy as np
     from ase.build import minimize_rotation_and_translation
-    from ase.geometry import find_mic
     from ase.mep import NEB
 
-    from jmp_md.simulate.band import is_free
+    from jmp_md.simulate.path_ends import is_free, shortest
 
     if is_free(path[0]):
         for before, after in pairwise(path):
             minimize_rotation_and_translation(before, after)
-    moved, _ = find_mic(path[-1].positions - path[0].positions, path[0].cell, path[0].pbc)
-    if np.linalg.norm(moved, axis=1).max() < _SAME:
+    if np.linalg.norm(shortest(path[0], path[-1]), axis=1).max() < _SAME:
         raise InputError(
             f"both ends are the same structure, to {_SAME} Å for each atom: check them, and the "
             "order of their atoms; relax_ends moves them to the nearest minima"
@@ -118,19 +105,9 @@ def restored_path(given: Sequence[Atoms], arrays: dict[str, np.ndarray]) -> list
     """The path of a saved state.
 
     Args:
-        given: Structures the run was started with.
-        arrays: ``numbers`` (n_atoms,) and ``positions`` (n_images, n_atoms, 3) Å.
-
-    Raises:
-        InputError: The state is of other atoms.
+        given: Structures the run was started with, see :func:`first_path`.
+        arrays: ``positions`` (n_images, n_atoms, 3) Å.
     """
-    import numpy as np
-
-    if not np.array_equal(arrays["numbers"], given[0].numbers):
-        raise InputError(
-            f"the saved run is of other atoms, {arrays['numbers'].tolist()}: give the structures "
-            "it was started with, or choose another output"
-        )
     path = [given[0].copy() for _ in arrays["positions"]]
     for image, positions in zip(path, arrays["positions"], strict=True):
         image.positions = positions
