@@ -17,7 +17,8 @@ from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.simulate.vibrations import thermochemistry, vibrations
+from jmp_md.simulate.thermochemistry import thermochemistry
+from jmp_md.simulate.vibrations import vibrations
 
 
 def relaxed(formula: str) -> Atoms:

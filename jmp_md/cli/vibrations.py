@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.vibrations import Vibrations
 
 NAME = "vibrations"
-HELP = "vibrational frequencies, and thermochemistry as an ideal gas; exit code 2 if not relaxed"
+HELP = "vibrational frequencies, and thermochemistry as an ideal gas; exit code 2 if in doubt"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,23 +39,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thermo", action="store_true", help="also thermochemistry")
     parser.add_argument("--temperature", type=float, default=298.15, help="K, %(default)s")
     parser.add_argument("--pressure", type=float, default=1.0, help="bar, %(default)s")
-    parser.add_argument("--symmetry-number", type=int, default=1, help="e.g. 2 for water")
-    parser.add_argument("--spin", type=float, default=0.0, help="total spin, 0.5 for a radical")
+    parser.add_argument(
+        "--symmetry-number", type=int, help="e.g. 2 for water (default: found from the geometry)"
+    )
+    parser.add_argument(
+        "--spin", type=float, help="total spin, e.g. 1 for O2 (default: the lowest, 0 or 0.5)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.simulate.relax import relax
     from jmp_md.simulate.summary import describe, write_summary
-    from jmp_md.simulate.vibrations import thermochemistry, vibrations
+    from jmp_md.simulate.thermochemistry import check_gas
+    from jmp_md.simulate.vibrations import moving_atoms, vibrations
 
     started = time.monotonic()
     atoms = read_structures(args.structure)[-1]
+    moving_atoms(atoms)
+    if args.thermo:
+        check_gas(atoms, **_gas_options(args))
     [(model, calculator)] = calculators_for([atoms], args)
     output = args.output or Path(f"{args.structure.stem}-vibrations")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}")
-    converged = True
+    converged = None
     if args.relax:
         atoms.calc = calculator
         result = relax(atoms, fmax=args.fmax, steps=args.steps)
@@ -67,36 +75,66 @@ def run(args: argparse.Namespace) -> int:
     for frequency in modes.frequencies:
         print(f"  {frequency:10.2f} cm⁻¹" + (" (imaginary)" if frequency < 0 else ""))
     _write_modes(modes, output / "modes.extxyz")
+    relaxed = modes.fmax <= args.fmax if converged is None else converged
+    doubts = list(modes.doubts)
+    if not relaxed:
+        doubts.append(f"NOT relaxed: forces of {modes.fmax:.4f} eV/Å, asked for {args.fmax}")
     results: dict[str, Any] = {
         "energy_eV": modes.energy,
-        "relaxed": converged,
+        "relaxed": relaxed,
         "fmax_eV_per_A": modes.fmax,
+        "hessian_asymmetry": modes.asymmetry,
         "frequencies_per_cm": modes.frequencies.tolist(),
     }
+    settings = {name: getattr(args, name) for name in ("relax", "fmax", "steps", "delta")}
     if args.thermo:
-        gas = thermochemistry(
-            modes,
-            temperature=args.temperature,
-            pressure=args.pressure,
-            symmetry_number=args.symmetry_number,
-            spin=args.spin,
-        )
-        results["thermochemistry_eV_K_bar"] = dataclasses.asdict(gas)
-        print(
-            f"at {gas.temperature} K and {gas.pressure} bar: enthalpy {gas.enthalpy:.4f} eV, "
-            f"entropy {gas.entropy * 1000:.4f} meV/K, Gibbs energy {gas.gibbs_energy:.4f} eV"
-        )
-    names = ("relax", "fmax", "steps", "delta")
+        settings |= _gas_options(args)
+        results["thermochemistry_eV_K_bar"], text = _gas(modes, args)
+        doubts += text
+    results["doubts"] = doubts
     write_summary(
         output,
         "vibrations",
         model=describe(calculator),
-        settings={name: getattr(args, name) for name in names},
+        settings=settings,
         results=results,
         seconds=time.monotonic() - started,
     )
+    for text in doubts:
+        print(f"in doubt: {text}")
     print(f"wrote {output / 'modes.extxyz'} and {output / 'summary.json'}")
-    return 0 if converged else 2
+    return 2 if doubts else 0
+
+
+def _gas_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        name: getattr(args, name) for name in ("temperature", "pressure", "symmetry_number", "spin")
+    }
+
+
+def _gas(modes: Vibrations, args: argparse.Namespace) -> tuple[dict[str, Any] | None, list[str]]:
+    """Print the thermochemistry: its figures, or None and why there are none."""
+    from jmp_md.errors import InputError
+    from jmp_md.simulate.rotations import symmetry_number
+    from jmp_md.simulate.thermochemistry import thermochemistry
+
+    try:
+        gas = thermochemistry(modes, **_gas_options(args))
+    except InputError as error:
+        return None, [f"NO thermochemistry: {error}"]
+    print(
+        f"at {gas.temperature} K and {gas.pressure} bar: enthalpy {gas.enthalpy:.4f} eV, "
+        f"entropy {gas.entropy * 1000:.4f} meV/K, Gibbs energy {gas.gibbs_energy:.4f} eV"
+    )
+    print(
+        f"  as a {gas.geometry} molecule with symmetry number {gas.symmetry_number} "
+        f"({'found' if args.symmetry_number is None else 'given'}) and spin {gas.spin:g} "
+        f"({'assumed' if args.spin is None else 'given'})"
+    )
+    found = symmetry_number(modes.data.get_atoms())
+    if gas.symmetry_number != found:
+        print(f"note: the geometry has the symmetry number {found}")
+    return dataclasses.asdict(gas), []
 
 
 def _write_modes(modes: Vibrations, path: Path) -> None:
