@@ -184,3 +184,9 @@ def test_a_number_with_a_point_is_a_share() -> None:
     for sizes, counts in (((1.0, None, 0), [10, 0, 0]), ((1, None, 0.2), [1, 7, 2])):
         split = random_split(10, sizes)
         assert [len(split.train), len(split.val), len(split.test)] == counts
+
+
+def test_systems_beyond_the_shares_are_left_out() -> None:
+    dataset = of_systems({f"s{k}": 5 for k in range(40)})
+    split = split_by_system(dataset, (0.4, 0.1, 0.0))
+    assert [len(split.train), len(split.val), len(split.test)] == [80, 20, 0]

@@ -210,3 +210,15 @@ def test_recipes_run_two_steps_on_a_sample(tmp_path: Path, name: str) -> None:
     header = read_header(output / "model.safetensors")
     assert header.training["data_sha256"]
     assert all(math.isfinite(v) for v in header.metrics.values() if isinstance(v, float))
+
+
+def test_a_target_that_a_matbench_file_lacks_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ("structure", "gap pbe")
+    write_matbench(tmp_path / "matbench_mp_gap.json.gz", [0.1 * k for k in range(20)], columns)
+    command = ["train", "matbench", "--data", str(tmp_path), "--output", str(tmp_path / "run")]
+    assert main([*command, "--set", "data.train=matbench_mp_gap.json.gz"]) == 1
+    error = capsys.readouterr().err
+    assert "target.name = 'last phdos peak' is not a target of every data frame" in error
+    assert "it has 'gap pbe'" in error

@@ -394,6 +394,27 @@ def test_official_checkpoints_are_bases(tmp_path: Path, shared: Path) -> None:
     assert "non-commercial" in read_header(tmp_path / "model.safetensors").licence
 
 
+def test_labels_that_are_missing_are_told_before_the_first_step(tmp_path: Path) -> None:
+    """In the validation frames, too, and under the names that the file has for them."""
+    frames = well(11)
+    for k in range(8, 11):
+        frames[k] = dataclasses.replace(frames[k], forces=None)
+    with pytest.raises(InputError, match="the validation frames hold no forces: set loss"):
+        tiny_trainer(tmp_path, dataset=FrameList(frames))
+    bare = [dataclasses.replace(f, energy=None, others=("REF_energy",)) for f in frames]
+    with pytest.raises(InputError, match=r"hold no energy: the file has REF_energy, read it with "
+                       r"data\.options\.energy_key=REF_energy"):  # fmt: skip
+        tiny_trainer(tmp_path, "loss.energy=1", dataset=FrameList(bare))
+    assert not list(tmp_path.iterdir())
+
+
+def test_crystals_with_stress_train_beside_molecules_without(tmp_path: Path) -> None:
+    frames = [crystals(11)[k] for k in range(11)]
+    frames[3] = make_frame("O2", 0, numbers=[8, 8], positions=[[0, 0, 0], [0, 0, 1.2]], energy=-60)
+    rows = tiny_trainer(tmp_path, "loss.stress=100", dataset=FrameList(frames)).run()
+    assert rows.skipped == 0
+
+
 def test_work_is_shared_by_atoms() -> None:
     sizes = [5, 80, 20, 30, 40, 9]
     parts = share(sizes, 3)

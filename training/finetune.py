@@ -21,6 +21,7 @@ from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
+from jmp_md.training.checks import LABELS, monitored, require_labels
 from jmp_md.training.data.frame import Dataset, Frame, frames
 from jmp_md.training.data.references import composition, linear_references, undetermined
 from jmp_md.training.data.statistics import NOTHING_LEFT
@@ -130,6 +131,7 @@ def fine_tuner(
     kept = head_to_keep(recipe.model, start, elements)
     header = new_header(recipe, start, train, kept)
     require_elements(header.heads[0], validation, "validation")
+    require_labels("validation", frames(validation), [monitored(recipe.loss)])
     potential: Potential = build(lambda: Potential(header), recipe.seed, ranks.device)
     start.load_into(potential, kept.name if kept else None)
     cutoff = potential.policy.cutoff
@@ -173,7 +175,7 @@ def new_header(
     """
     section = recipe.model
     everything = list(frames(train))
-    _require_labels(everything, recipe.loss)
+    require_labels("training", everything, (n for n in LABELS if getattr(recipe.loss, n)))
     forces = [f.forces[~f.fixed] if f.fixed is not None else f.forces
               for f in everything if f.forces is not None]  # fmt: skip
     rms = float(torch.from_numpy(np.concatenate(forces)).square().mean().sqrt()) if forces else 0.0
@@ -242,14 +244,3 @@ def validation_metrics(metrics: dict[str, float]) -> dict[str, float]:
     Without energies: they were measured before references took up the shift.
     """
     return {f"validation_{k}": v for k, v in metrics.items() if not k.startswith("energy_")}
-
-
-def _require_labels(everything: list[Frame], loss: LossSection) -> None:
-    for name in ("energy", "forces", "stress"):
-        wanted = getattr(loss, name)
-        if wanted and all(getattr(frame, name) is None for frame in everything):
-            raise InputError(
-                f"the training frames hold no {name}: set loss.{name} to 0, or use other data"
-            )
-    if loss.stress and not all(all(frame.pbc) for frame in everything):
-        raise InputError("loss.stress: every training frame must be periodic in three directions")

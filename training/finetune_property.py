@@ -14,6 +14,7 @@ from torch_geometric.data import Batch, Data
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo
 from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
+from jmp_md.training.checks import target_values
 from jmp_md.training.data.frame import Dataset, frames
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
@@ -95,6 +96,7 @@ def property_tuner(
     policy = graph_policy(recipe.model.graph, start)
     paired = PairedFrames(train, policy.cutoff, recipe.target.name)
     mean, std = _normalisation(recipe, train)
+    target_values("validation", frames(validation), recipe.target.name)
     head = HeadInfo(
         name=recipe.target.name,
         graph=policy,
@@ -122,12 +124,7 @@ def property_tuner(
 def _normalisation(recipe: PropertyRecipe, train: Dataset) -> tuple[float, float]:
     """Mean and standard deviation of the target; an extent has no mean taken off, classes none."""
     name = recipe.target.name
-    everything = list(frames(train))
-    lacking = [f for f in everything if name not in f.targets]
-    if lacking or not everything:
-        known = ", ".join(lacking[0].targets) if lacking else "none"
-        raise InputError(f"target.name = {name!r} is not a target of every frame; it has {known}")
-    values = np.array([f.targets[name] for f in everything])
+    values = target_values("training", frames(train), name)
     if recipe.target.kind == "classes":
         if not np.isin(values, (0, 1)).all():
             raise InputError(f"target.kind = 'classes': {name} has values besides 0 and 1")

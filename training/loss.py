@@ -89,6 +89,7 @@ def residuals(
     stress_error = None
     if stress:
         volume = torch.linalg.det(s.cells).abs().view(-1, 1, 1)
+        volume = torch.where(volume > 0, volume, 1.0)  # molecules, which have no stress label
         stress_label = batch.stress.to(total.device, total.dtype)
         difference = _difference(gradients.pop(0) / volume, stress_label)
         stress_error = difference.abs().mean(dim=(1, 2)) / scales.energy

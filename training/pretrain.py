@@ -20,6 +20,7 @@ from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames, ordered_batches, to_data, to_structures
+from jmp_md.training.checks import require_labels
 from jmp_md.training.data.frame import Dataset, frames
 from jmp_md.training.data.references import linear_references
 from jmp_md.training.data.statistics import normalisation
@@ -240,8 +241,8 @@ def _head(
     """The head of a task, the scales of its labels and its lambda_F."""
     task = recipe.tasks[name]
     some = [data.train[k] for k in range(min(SAMPLE, len(data.train)))]
-    if not any(f.energy is not None for f in some) or not any(f.forces is not None for f in some):
-        raise InputError(f"task {name!r}: pre-training needs energies and forces, one is missing")
+    require_labels(f"training ({name})", some, ("energy", "forces"))
+    require_labels(f"validation ({name})", frames(data.validation), ("forces",))
     references, scales = data.reference or fit_reference(data.train)
     graph = recipe.model.graph if task.graph is None else task.graph
     direct = recipe.model.forces == "direct"

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jmp_md.errors import InputError
+from jmp_md.training.checks import target_values
 from jmp_md.training.data.frame import Dataset, Subset, frames
 from jmp_md.training.data.hashing import Hash, hash_of_data
 from jmp_md.training.data.open import open_dataset
@@ -162,7 +163,7 @@ def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
     if s.split == "matbench":
         if not isinstance(recipe, PropertyRecipe):
             raise InputError("data.split = 'matbench' is for recipes with task: property")
-        targets = np.array([f.targets[recipe.target.name] for f in frames(dataset)])
+        targets = target_values("data", frames(dataset), recipe.target.name)
         return matbench_fold(targets, s.fold, recipe.target.kind == "classes", s.split_seed)
     return paper_split(s.split, len(dataset), s.split_seed)
 

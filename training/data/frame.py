@@ -182,7 +182,8 @@ def make_frame(
         record: Its record there, for messages.
         numbers, positions, energy, forces, cell, tags, fixed: See `Frame`; anything numpy can
             turn into the right shape.
-        stress: (3, 3), or (6,) in ASE's Voigt order xx, yy, zz, yz, xz, xy.
+        stress: (3, 3), (9,), or (6,) in ASE's Voigt order xx, yy, zz, yz, xz, xy; left out
+            where the structure is not periodic in three directions, which has no volume.
         pbc: Periodic directions; by default those with a cell vector other than zero.
         system, targets, others: See `Frame`.
 
@@ -211,6 +212,8 @@ def make_frame(
     if stress is not None:
         if np.shape(stress) == (6,):
             stress = voigt_6_to_full_3x3_stress(stress)
+        elif np.size(stress) == 9:
+            stress = np.reshape(stress, (3, 3))
         stress = array("stress", stress, np.float64, (3, 3))
     if tags is not None:
         tags = array("tags", tags, np.int64, (n,))
@@ -219,6 +222,7 @@ def make_frame(
     if cell is not None:
         cell = array("cell", cell, np.float64, (3, 3))
     cell, periodic = _periodicity(where, cell, pbc)
+    stress = stress if all(periodic) else None
     targets = dict(targets or {})
     for name, value in targets.items():
         if not np.isfinite(value):

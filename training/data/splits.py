@@ -141,7 +141,8 @@ def split_by_system(
 
     Args:
         dataset: All of it is read once.
-        fractions: Shares of frames in train, validation and test; a share of 0 stays empty.
+        fractions: Shares of frames in train, validation and test; a share of 0 stays empty, and
+            what they leave of 1 is in no part.
         seed: Of numpy's `RandomState`.
 
     Raises:
@@ -153,19 +154,22 @@ def split_by_system(
     systems: dict[str, list[int]] = {}
     for index, frame in enumerate(frames(dataset)):
         systems.setdefault(system_of(frame), []).append(index)
+    shares = np.append(shares, max(1.0 - float(shares.sum()), 0.0))  # what is left out
+    shares[shares < 1e-9] = 0.0
     wanted = np.flatnonzero(shares)
     if len(systems) < len(wanted):
         raise InputError(
-            f"{len(systems)} systems cannot be split in {len(wanted)} parts without frames of "
-            "one system in two of them; add data, or split by frame if frames are independent"
+            f"{len(systems)} systems cannot be split in {len(wanted)} parts without frames of one "
+            f"system in two of them (all are {', '.join(map(repr, list(systems)[:3]))}); add data, "
+            "or split by frame (data.split: frames) if frames are independent"
         )
     members = list(systems.values())
-    parts: list[list[int]] = [[], [], []]
+    parts: list[list[int]] = [[], [], [], []]
     for position in np.random.RandomState(seed).permutation(len(members)):
         neediest = min(wanted, key=lambda part: len(parts[part]) / shares[part])
         parts[neediest] += members[position]
     return Split(
-        sum(map(len, members)), *(np.array(sorted(part), dtype=np.int64) for part in parts)
+        sum(map(len, members)), *(np.array(sorted(part), dtype=np.int64) for part in parts[:3])
     )
 
 

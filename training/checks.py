@@ -1,0 +1,65 @@
+"""What can be known of a run before its first step: labels that are missing, and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from jmp_md.errors import InputError
+from jmp_md.training.data.frame import Frame
+from jmp_md.training.sections import LossSection
+
+LABELS = ("energy", "forces", "stress")
+
+
+def monitored(loss: LossSection) -> str:
+    """The label whose error chooses the best model: forces, energy or stress."""
+    return "forces" if loss.forces else "energy" if loss.energy else "stress"
+
+
+def require_labels(part: str, frames: Iterable[Frame], names: Iterable[str]) -> None:
+    """Refuse a part of the data in which no frame has a label that is needed.
+
+    Args:
+        part: What the frames are for.
+        frames: Its frames.
+        names: Labels of :class:`.Frame`.
+
+    Raises:
+        InputError: There is such a label; what the file has in its place is named.
+    """
+    missing, others = list(names), ()
+    for frame in frames:
+        missing = [name for name in missing if getattr(frame, name) is None]
+        others = others or frame.others
+        if not missing:
+            return
+    for name in missing[:1]:
+        word = "force" if name == "forces" else name
+        similar = [other for other in others if word in other.lower()]
+        remedy = f"set loss.{name} to 0, or use other data"
+        if similar:
+            remedy = f"the file has {similar[0]}, read it with data.options.{name}_key={similar[0]}"
+        elif others:
+            remedy = f"the file has {', '.join(others)}, name one with data.options.{name}_key"
+        raise InputError(f"the {part} frames hold no {name}: {remedy}")
+
+
+def target_values(part: str, frames: Iterable[Frame], name: str) -> np.ndarray:
+    """(n,) values of a target that every frame must have.
+
+    Raises:
+        InputError: A frame lacks it, or there is no frame; what it has is named.
+    """
+    values = []
+    for frame in frames:
+        if name not in frame.targets:
+            known = ", ".join(map(repr, frame.targets)) or "none"
+            raise InputError(
+                f"target.name = {name!r} is not a target of every {part} frame; it has {known}"
+            )
+        values.append(frame.targets[name])
+    if not values:
+        raise InputError(f"there is no {part} frame to take target {name!r} from")
+    return np.array(values)
