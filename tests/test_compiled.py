@@ -102,6 +102,19 @@ def assert_same(a: Potential, b: Potential, structures: list[Atoms], **options: 
             np.testing.assert_allclose(x.stress, y.stress, rtol=1e-9, atol=1e-12)
 
 
+def test_code_for_another_number_of_threads_is_other_code(
+    in_python: Callable[..., None], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_python()
+    atoms = molecule("CH3OH")
+    atoms.calc = JMPCalculator(small(), dtype="float64", device="cpu", compile=True)
+    for threads in (1, 2, 1):  # as in a process forked from one that used more
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        atoms.rattle(0.01, seed=threads)
+        atoms.get_forces()
+    assert len(list(home.glob("compiled/*.pt2"))) == 2
+
+
 @pytest.mark.parametrize("smooth", [True, False])
 def test_gradients_go_on_from_the_graph_to_forces_and_stress(
     in_python: Callable[..., None], smooth: bool
