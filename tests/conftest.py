@@ -11,6 +11,7 @@ import pytest
 # Read when torch is loaded, here and in what tests start: threads that wait for each other slow
 # small tensors a hundredfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENMM_CPU_THREADS", "1")
 
 import torch
 
