@@ -16,7 +16,8 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from jmp_md.checkpoints.exported import FixedPotential
-from jmp_md.errors import InputError
+from jmp_md.domain import foreign
+from jmp_md.errors import DomainWarning, InputError
 from jmp_md.fingerprint import fingerprint
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.load import load_model
@@ -26,7 +27,6 @@ from jmp_md.validate import (
     check_distances,
     check_structure,
     check_tags,
-    foreign_formula,
     ignored_electrons,
 )
 
@@ -64,6 +64,8 @@ class JMPCalculator(Calculator):
         neighbours: The neighbour list; ``neighbours.rebuilds`` counts searches.
         direct: Whether forces come from the direct force head.
         oc_tags: Whether the tags of structures are OC20's.
+        told_of_domain: Whether the user was told that a structure is not the only molecule of the
+            model; set it to keep the calculator silent.
 
     Raises:
         InputError: An option that does not exist or does not fit the model.
@@ -125,6 +127,7 @@ class JMPCalculator(Calculator):
             )
         self.oc_tags = tags == "oc"
         self._warned: set[str] = set()
+        self.told_of_domain = False
         self.neighbours = NeighbourCache(self.potential.policy.cutoff, skin)
         if not self.potential.head.has_references:
             warnings.warn(
@@ -252,7 +255,7 @@ class JMPCalculator(Calculator):
         tags = self._tags()
         if self.oc_tags:
             check_tags(tags)
-        self._warn("formula", foreign_formula(numbers, potential.header))
+        self._warn_foreign()
         pairs, positions = self.neighbours.update(atoms.positions, numbers, cell, atoms.pbc)
         check_distances(positions, numbers, cell, self.neighbours.close)
         return potential.predict(
@@ -284,3 +287,10 @@ class JMPCalculator(Calculator):
         if message and about not in self._warned:
             self._warned.add(about)
             warnings.warn(message, stacklevel=2)
+
+    def _warn_foreign(self) -> None:
+        """Once, also where a molecule comes apart on its way."""
+        message = "" if self.told_of_domain else foreign(self.atoms, self.potential.header)
+        if message:
+            self.told_of_domain = True
+            warnings.warn(message, DomainWarning, stacklevel=2)

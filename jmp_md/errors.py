@@ -15,3 +15,7 @@ class CheckpointError(JMPError):
 
 class ModelNotFoundError(JMPError, LookupError):
     """A model name that is unknown, or known but not at hand."""
+
+
+class DomainWarning(UserWarning):
+    """A structure lies outside of what a model was trained on."""

@@ -41,6 +41,18 @@ def check_structure(
         InputError: No atoms, positions that are not finite, a periodic cell without volume, or
             an element without training data, embedding or reference energy.
     """
+    check_geometry(positions, numbers, cell, pbc)
+    _check_elements(np.asarray(numbers), header, head)
+
+
+def check_geometry(
+    positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+) -> None:
+    """Refuse what cannot be a structure, for any model.
+
+    Raises:
+        InputError: As :func:`check_structure`, elements aside.
+    """
     if len(numbers) == 0:
         raise InputError("the structure has no atoms: check how it was read or built")
     finite = np.isfinite(positions).all(axis=1)
@@ -51,7 +63,6 @@ def check_structure(
             "the file, or the time step of the simulation that led here"
         )
     _check_cell(np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))
-    _check_elements(np.asarray(numbers), header, head)
 
 
 def check_distances(

@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
 from ase.data import chemical_symbols
-from ase.symbols import Symbols
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from jmp_md.checkpoints.native import write_native
-from jmp_md.domain import seen
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
@@ -32,6 +29,7 @@ from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import Recipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.sections import LossSection
+from jmp_md.training.seen import only_molecule, seen_in
 from jmp_md.training.shift import shifted_references
 from jmp_md.training.start import (
     Start,
@@ -44,7 +42,6 @@ from jmp_md.training.start import (
 from jmp_md.training.trainer import Trainer
 
 VALIDATION_BATCH = 32
-SEEN_SAMPLE = 1000  # frames whose coordination the header records
 
 
 class PotentialObjective(Objective):
@@ -180,14 +177,7 @@ def new_header(
               for f in everything if f.forces is not None]  # fmt: skip
     rms = float(torch.from_numpy(np.concatenate(forces)).square().mean().sqrt()) if forces else 0.0
     scale = rms if rms > NOTHING_LEFT else 1.0  # perfect crystals and lone atoms have no forces
-    formulas = {Symbols(f.numbers).formula.format("hill") for f in everything}
-    domain: dict[str, Any] = {}
-    if recipe.data.single_molecule:
-        if len(formulas) > 1:
-            raise InputError(
-                f"data.single_molecule is set but the frames hold {len(formulas)} molecules"
-            )
-        domain = {"domain": {"formula": formulas.pop()}}
+    domain = {"domain": only_molecule(train)} if recipe.data.single_molecule else {}
     direct = section.forces == "direct"
     head = HeadInfo(
         name=section.head,
@@ -198,7 +188,7 @@ def new_header(
         elements=tuple(sorted({int(z) for f in everything for z in f.numbers})),
         level_of_theory=section.level_of_theory,
     )
-    about = {**domain, "seen": _seen(everything)}
+    about: dict[str, Any] = {**domain, "seen": seen_in(train)}
     if kept is not None:
         head = dataclasses.replace(
             kept,
@@ -227,15 +217,6 @@ def undetermined_references(everything: list[Frame]) -> dict[str, Any]:
             stacklevel=4,
         )
     return {"undetermined_references": free} if free else {}
-
-
-def _seen(everything: list[Frame]) -> dict[str, Any]:
-    """What the frames hold, for reports to compare simulations with; see :mod:`jmp_md.domain`."""
-    lengths = [np.linalg.norm(f.forces, axis=1).max() for f in everything if f.forces is not None]
-    largest = float(max(lengths)) if lengths else None
-    some = everything[:: max(len(everything) // SEEN_SAMPLE, 1)]
-    structures = (Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc) for f in some)
-    return seen(structures, largest)
 
 
 def validation_metrics(metrics: dict[str, float]) -> dict[str, float]:

@@ -33,6 +33,7 @@ from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import PretrainRecipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.sections import MixSection
+from jmp_md.training.seen import seen_in
 from jmp_md.training.start import Start, build, graph_policy, start_from
 from jmp_md.training.trainer import Trainer
 
@@ -209,7 +210,8 @@ def pretrainer(
     for name, data in tasks.items():
         head, scales[name], weights[name] = _head(recipe, start, name, data)
         heads.append(head)
-    header = start.header(recipe.model, heads=tuple(heads))
+    known = {name: seen_in(data.train) for name, data in tasks.items()}
+    header = start.header(recipe.model, heads=tuple(heads), training={"seen": {"heads": known}})
     model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
     first = model.potential(heads[0].name)
     start.load_into(first)

@@ -154,6 +154,18 @@ def _prepare(
     return trainer, test
 
 
+def training_frames(recipe: Recipe | PretrainRecipe, data: Path) -> dict[str, Dataset]:
+    """What a recipe trains on, by head, from data in a folder.
+
+    Raises:
+        InputError: Data missing or too few.
+    """
+    if isinstance(recipe, PretrainRecipe):
+        return {name: _trained_on(recipe, data, task) for name, task in recipe.tasks.items()}
+    dataset = _open(data, recipe.data.train, recipe.data.format, recipe.data.options)
+    return {recipe.model.head: Subset(dataset, _split(recipe, dataset).train)}
+
+
 def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
     s = recipe.data
     if s.split == "frames":
@@ -184,9 +196,7 @@ def _shares(section: DataSection, n_frames: int) -> tuple[float, float, float]:
 def _task_data(
     recipe: PretrainRecipe, data: Path, task: TaskSection, path: Path, ranks: Ranks
 ) -> TaskData:
-    dataset = _open(data, task.train, task.format, task.options)
-    if task.max_force is not None:
-        dataset = Subset(dataset, _below(dataset, task.max_force))
+    dataset = _task_frames(data, task)
     n = recipe.mix.n_validation
     reference = None if task.reference is None else read_reference(data / task.reference)
     if task.validation is not None:
@@ -196,6 +206,18 @@ def _task_data(
     _keep(path, split, ranks)
     chosen = np.random.RandomState(recipe.seed).permutation(split.val)[:n]
     return TaskData(Subset(dataset, split.train), Subset(dataset, chosen), reference)
+
+
+def _task_frames(data: Path, task: TaskSection) -> Dataset:
+    dataset = _open(data, task.train, task.format, task.options)
+    return dataset if task.max_force is None else Subset(dataset, _below(dataset, task.max_force))
+
+
+def _trained_on(recipe: PretrainRecipe, data: Path, task: TaskSection) -> Dataset:
+    dataset = _task_frames(data, task)
+    if task.validation is not None:
+        return dataset
+    return Subset(dataset, split_by_system(dataset, VALIDATION_SHARES, recipe.seed).train)
 
 
 def _below(dataset: Dataset, max_force: float) -> list[int]:

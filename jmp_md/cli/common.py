@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.watch import DomainWatch
 
 __all__ = [
     "add_model_arguments",
@@ -33,6 +34,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
     """
     parser.add_argument(
         "--model", help="name or file of a model (default: a shipped one that knows the elements)"
+    )
+    parser.add_argument(
+        "--force-model",
+        action="store_true",
+        help="use --model although it was made for another molecule",
     )
     parser.add_argument("--head", help="task of a model with several, e.g. ani1x")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
@@ -65,16 +71,18 @@ def add_tags_argument(parser: argparse.ArgumentParser) -> None:
 def calculators_for(
     structures: Sequence[Atoms], args: argparse.Namespace
 ) -> list[tuple[str, JMPCalculator]]:
-    """The model that ``args`` or the elements choose for each structure, loaded once each.
+    """The model that ``args`` or the bonds choose for each structure, loaded once each.
 
     Raises:
+        InputError: The model named is of another molecule than a structure, and not forced.
         ModelNotFoundError: No model was named and no shipped one covers a structure.
     """
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.memory import keep_freed_memory
+    from jmp_md.models.choice import choose
 
     keep_freed_memory()
-    names = [args.model or _shipped_model(atoms) for atoms in structures]
+    names = [args.model or choose(atoms) for atoms in structures]
     loaded = {
         name: JMPCalculator(
             name,
@@ -87,10 +95,37 @@ def calculators_for(
         )
         for name in dict.fromkeys(names)
     }
+    if not args.force_model:
+        for index, (atoms, name) in enumerate(zip(structures, names, strict=True)):
+            _require_own(atoms, index, len(structures), loaded[name])
     if args.compile:
         for name, calculator in loaded.items():
             _warm_up(name, calculator, structures[names.index(name)])
     return [(name, loaded[name]) for name in names]
+
+
+def watch_domain(
+    structures: Sequence[Atoms], models: Sequence[tuple[str, JMPCalculator]]
+) -> dict[str, DomainWatch]:
+    """By name of the model, a watch over its structures, which warns of those given."""
+    from jmp_md.simulate.watch import DomainWatch
+
+    watches = {}
+    for name, calculator in dict(models).items():
+        own = [atoms for atoms, (model, _) in zip(structures, models, strict=True) if model == name]
+        watches[name] = DomainWatch(calculator)
+        watches[name].begin(own)
+    return watches
+
+
+def _require_own(atoms: Atoms, index: int, count: int, calculator: JMPCalculator) -> None:
+    """Refuse a structure that is another molecule than the model's only one."""
+    from jmp_md.domain import foreign
+    from jmp_md.errors import InputError
+
+    if message := foreign(atoms, calculator.potential.header):
+        which = f"structure {index}: " if count > 1 else ""
+        raise InputError(f"{which}{message}; pass --force-model to compute all the same")
 
 
 def _warm_up(name: str, calculator: JMPCalculator, atoms: Atoms) -> None:
@@ -102,22 +137,3 @@ def _warm_up(name: str, calculator: JMPCalculator, atoms: Atoms) -> None:
         print(f"ready after {calculator.warmup(atoms):.1f} s", file=sys.stderr)
     except InputError:  # the command reports it
         print("failed", file=sys.stderr)
-
-
-def _shipped_model(atoms: Atoms) -> str:
-    from jmp_md.errors import ModelNotFoundError
-    from jmp_md.models.registry import list_models, shipped_for
-
-    if entries := shipped_for(atoms.numbers.tolist()):
-        return entries[0].name
-    formula = atoms.get_chemical_formula(mode="hill")
-    covering = [
-        entry.name
-        for entry in list_models()
-        if set(atoms.numbers.tolist()) <= set(entry.elements) and entry.domain in ("", formula)
-    ]
-    others = f"{', '.join(covering)} does" if covering else "nor does any other model at hand"
-    raise ModelNotFoundError(
-        f"no shipped model covers {formula}, {others}: pass --model NAME or FILE; 'jmp-md models' "
-        "lists names and the elements they cover"
-    )

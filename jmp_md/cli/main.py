@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 from jmp_md._version import __version__
 from jmp_md.cli.config import expand_config
-from jmp_md.errors import JMPError
+from jmp_md.errors import DomainWarning, JMPError
 from jmp_md.files import require_writable
 
 _COMMANDS = (
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         _check_places(args)
-        with _ended_by_sigterm():
+        with _ended_by_sigterm(), _domain_warnings_in_words():
             status: int = args.run(args)
         sys.stdout.flush()  # so that a closed pipe shows here
         return status
@@ -120,6 +121,23 @@ def _check_places(args: argparse.Namespace) -> None:
             require_writable(place)
     if hasattr(args, "output") and args.output is None and args.command not in _TO_THE_TERMINAL:
         require_writable(Path.cwd())
+
+
+@contextmanager
+def _domain_warnings_in_words() -> Iterator[None]:
+    """Print what is said of a model's domain as sentences, each time it is said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DomainWarning)
+        others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, DomainWarning):
+                print(f"warning: {message}", file=sys.stderr, flush=True)
+            else:
+                others(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from jmp_md.cli.common import (
     calculators_for,
     check_output,
     read_structures,
+    watch_domain,
     write_structures,
 )
 from jmp_md.cli.config import add_config
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.simulate.many import Relaxed
     from jmp_md.simulate.relax import RelaxResult
+    from jmp_md.simulate.watch import DomainWatch
 
     Models = Sequence[tuple[str, JMPCalculator]]
     Ends = dict[int, RelaxResult | Relaxed]
+    Watches = Mapping[str, DomainWatch]
 
 NAME = "relax"
-HELP = "relax structures; exit code 2 where one did not converge"
+HELP = "relax structures; exit code 2 where one did not converge, or became another molecule"
 # Not for many together.
 _ALONE = ("relax_cell", "cell_mask", "pressure", "keep_symmetry", "trajectory", "log")
 
@@ -91,18 +94,25 @@ def run(args: argparse.Namespace) -> int:
         check_output(output, path, len(structures))
     _check_together(args)
     models = calculators_for(structures, args)
+    watches = watch_domain(structures, models)
     ends: Ends = {}
     try:
-        (_together if args.batch_size > 1 else _one_by_one)(structures, models, args, ends)
+        if args.batch_size > 1:
+            _together(structures, models, args, ends)
+        else:
+            _one_by_one(structures, models, watches, args, ends)
     finally:  # an error or an interrupt does not cost what is done
         good = [i for i in sorted(ends) if getattr(ends[i], "error", None) is None]
         if good:
             write_structures(output, [with_results(ends[i].atoms) for i in good])
             print(f"wrote {output}: {len(good)} of {len(structures)} structures")
-    _summarise(output, structures, models, args, ends, time.monotonic() - started)
+    for name, watch in watches.items():
+        watch.end([ends[i].atoms for i in good if models[i][0] == name])
+    _summarise(output, structures, models, watches, args, ends, time.monotonic() - started)
     if args.batch_size > 1:
         shutil.rmtree(_state(args), ignore_errors=True)
-    return 0 if all(end.converged for end in ends.values()) else 2
+    left = any(watch.left for watch in watches.values())
+    return 0 if all(end.converged for end in ends.values()) and not left else 2
 
 
 def _check_together(args: argparse.Namespace) -> None:
@@ -119,7 +129,11 @@ def _check_together(args: argparse.Namespace) -> None:
 
 
 def _one_by_one(
-    structures: Sequence[Atoms], models: Models, args: argparse.Namespace, ends: Ends
+    structures: Sequence[Atoms],
+    models: Models,
+    watches: Watches,
+    args: argparse.Namespace,
+    ends: Ends,
 ) -> None:
     """Fill ``ends`` in order."""
     names = ("fmax", "relax_cell", "cell_mask", "pressure", "keep_symmetry", "steps")
@@ -137,12 +151,17 @@ def _one_by_one(
             restart=args.restart,
             log=_numbered(args.log, i) if several else args.log,
             progress=_print_step,
+            observer=_observer(watches[model], i),
         )
         print(_line(result))
         result.atoms.calc = with_results(
             result.atoms
         ).calc  # the model goes on to the next structure
         ends[i] = result
+
+
+def _observer(watch: DomainWatch, index: int) -> Callable[[int, Atoms], None]:
+    return lambda step, atoms: watch.see(atoms, f"step {step} of structure {index}")
 
 
 def _together(
@@ -187,6 +206,7 @@ def _summarise(
     output: Path,
     structures: Sequence[Atoms],
     models: Models,
+    watches: Watches,
     args: argparse.Namespace,
     ends: Ends,
     seconds: float,
@@ -194,7 +214,7 @@ def _summarise(
     """Write ``OUTPUT.summary.json``, beside the result."""
     from jmp_md.simulate.summary import describe, write_summary
 
-    names = {"batch_size", "optimizer", *(relax.__kwdefaults__ or {})} - {"progress"}
+    names = {"batch_size", "optimizer", *(relax.__kwdefaults__ or {})} - {"progress", "observer"}
     rows: list[dict[str, Any]] = []
     for i, atoms in enumerate(structures):
         end = ends[i]
@@ -216,6 +236,7 @@ def _summarise(
         settings={name: getattr(args, name) for name in sorted(names)},
         results={"structures": rows},
         seconds=seconds,
+        domain={name: watch.record() for name, watch in watches.items()},
         name=f"{output.stem}.summary.json",
     )
 

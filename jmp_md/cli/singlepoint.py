@@ -14,6 +14,7 @@ from jmp_md.cli.common import (
     add_tags_argument,
     calculators_for,
     read_structures,
+    watch_domain,
 )
 from jmp_md.cli.config import add_config
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from jmp_md.batch import Result
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.watch import DomainWatch
 
     Models = list[tuple[str, JMPCalculator]]
 
@@ -64,13 +66,16 @@ def run(args: argparse.Namespace) -> int:
             rows.append({"file": str(path), "index": i, "formula": formula})
     started = time.monotonic()
     models = calculators_for(structures, args)
+    watches = watch_domain(structures, models)
     results = _compute(structures, models, args.stress)
+    for i, (atoms, (name, _), result) in enumerate(zip(structures, models, results, strict=True)):
+        watches[name].see(_with_results(atoms, result), f"structure {i}")
     for row, result in zip(rows, results, strict=True):
         row |= _figures(result)
     _write(args.output, structures, results, rows)
     failed = sum(result.error is not None for result in results)
     if args.output is not None:
-        _summarise(args, models, len(results), failed, time.monotonic() - started)
+        _summarise(args, models, watches, len(results), failed, time.monotonic() - started)
         print(f"wrote {args.output}: {len(results) - failed} of {len(results)} structures")
     return 2 if failed else 0
 
@@ -92,7 +97,12 @@ def _compute(structures: list[Atoms], models: Models, stress: bool) -> list[Resu
 
 
 def _summarise(
-    args: argparse.Namespace, models: Models, count: int, failed: int, seconds: float
+    args: argparse.Namespace,
+    models: Models,
+    watches: dict[str, DomainWatch],
+    count: int,
+    failed: int,
+    seconds: float,
 ) -> None:
     """Write ``OUTPUT.summary.json``, beside the result."""
     from jmp_md.simulate.summary import describe, write_summary
@@ -104,6 +114,7 @@ def _summarise(
         settings={"stress": args.stress, "tags": args.tags},
         results={"n_structures": count, "n_failed": failed},
         seconds=seconds,
+        domain={name: watch.record() for name, watch in watches.items()},
         name=f"{args.output.stem}.summary.json",
     )
 
@@ -154,16 +165,23 @@ def _with_arrays(row: dict[str, Any], result: Result) -> dict[str, Any]:
 
 def _write_extxyz(file: Any, structures: list[Atoms], results: list[Result]) -> None:
     """Those structures that could be computed."""
-    from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io.extxyz import write_extxyz
-    from ase.stress import full_3x3_to_voigt_6_stress
 
     for given, result in zip(structures, results, strict=True):
-        if result.error is not None:
-            continue
-        known: dict[str, Any] = {"energy": result.energy, "forces": result.forces}
-        if result.stress is not None:
-            known["stress"] = full_3x3_to_voigt_6_stress(result.stress)
-        atoms = given.copy()
-        atoms.calc = SinglePointCalculator(atoms, **known)
-        write_extxyz(file, [atoms])
+        if result.error is None:
+            write_extxyz(file, [_with_results(given, result)])
+
+
+def _with_results(given: Atoms, result: Result) -> Atoms:
+    """A copy that holds what was computed; without results where that failed."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    atoms = given.copy()
+    if result.error is not None:
+        return atoms
+    known: dict[str, Any] = {"energy": result.energy, "forces": result.forces}
+    if result.stress is not None:
+        known["stress"] = full_3x3_to_voigt_6_stress(result.stress)
+    atoms.calc = SinglePointCalculator(atoms, **known)
+    return atoms

@@ -11,12 +11,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-
-from ase.symbols import Symbols
 
 from jmp_md.checkpoints.native import SUFFIX, read_header, read_native
 from jmp_md.errors import CheckpointError, InputError, ModelNotFoundError
@@ -181,29 +178,6 @@ def list_models() -> list[ModelEntry]:
 def shipped_models() -> list[ModelEntry]:
     """Models inside the package, by name."""
     return [_entry(path, "shipped") for path in sorted(_shipped_dir().glob(f"*{SUFFIX}"))]
-
-
-def shipped_for(numbers: Sequence[int]) -> list[ModelEntry]:
-    """Shipped models that were made for a structure, the best choice first.
-
-    A model covers the structure when its head saw all of its elements. One made for a single
-    molecule (its header names a domain) covers only structures of that formula, and those it
-    covers better than a general model does. A model with several heads is for no structure before
-    one is chosen, as their levels of theory differ.
-
-    Args:
-        numbers: Atomic numbers of all atoms, in any order.
-    """
-    formula = Symbols(list(numbers)).get_chemical_formula(mode="hill")
-    covering = [
-        entry
-        for entry in shipped_models()
-        if entry.header
-        and len(entry.header.heads) == 1
-        and set(numbers) <= set(entry.header.heads[0].elements)
-        and entry.domain in ("", formula)
-    ]
-    return sorted(covering, key=lambda e: (not e.domain, len(e.elements), e.name))
 
 
 def _find(name: str) -> Path:

@@ -50,6 +50,7 @@ def relax(
     restart: bool = False,
     log: str | Path | None = None,
     progress: Callable[[int, float, float], None] | None = None,
+    observer: Callable[[int, Atoms], None] | None = None,
 ) -> RelaxResult:
     """Relax a structure with its ASE calculator; the given one is left as it is.
 
@@ -71,6 +72,7 @@ def relax(
             that has forgotten how it came there; ``steps`` counts from the start.
         log: Text file ASE's optimizer appends its log to.
         progress: Called with step, energy in eV and largest force in eV/Å, from step 0 on.
+        observer: Called with step and structure, likewise.
 
     Raises:
         InputError: No calculator, or an option that does not exist or does not fit.
@@ -115,6 +117,9 @@ def relax(
         if progress is not None:
             report = progress  # narrowed for the closure
             run.attach(lambda: report(done + run.nsteps, *state()))
+        if observer is not None:
+            see = observer
+            run.attach(lambda: see(done + run.nsteps, relaxed))
         try:
             converged = bool(run.run(fmax=fmax, steps=max(steps - done, 0)))
         finally:

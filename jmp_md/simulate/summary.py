@@ -58,6 +58,7 @@ def write_summary(
     settings: Mapping[str, Any],
     results: Mapping[str, Any],
     seconds: float,
+    domain: Mapping[str, Any] | None = None,
     name: str = NAME,
 ) -> None:
     """Write ``summary.json`` atomically.
@@ -69,6 +70,8 @@ def write_summary(
         settings: Options of the run.
         results: Its figures, with units in their names; what is not finite becomes null.
         seconds: Wall time.
+        domain: From :meth:`~jmp_md.simulate.watch.DomainWatch.record`, where structures lay
+            outside of what the model was trained on; by name of the model where there are several.
         name: Name of the file, where results are a file and not a folder.
     """
     versions = {name: version(name) for name in ("ase", "numpy", "torch")}
@@ -77,6 +80,7 @@ def write_summary(
         "model": dict(model),
         "settings": dict(settings),
         "results": dict(results),
+        **({} if domain is None else {"domain": dict(domain)}),
         "seconds": round(seconds, 3),
         "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
     }

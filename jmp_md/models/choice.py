@@ -1,0 +1,80 @@
+"""Which model a structure gets where none was named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jmp_md.domain import findings, suits
+from jmp_md.errors import ModelNotFoundError
+from jmp_md.models.registry import ModelEntry, list_models, shipped_models
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from jmp_md.header import HeadInfo
+
+
+def shipped_for(atoms: Atoms) -> list[ModelEntry]:
+    """Shipped models that were made for a structure, the best choice first.
+
+    A model covers the structure when its head saw all of its elements and structures of its kind:
+    one of molecules is for no crystal. One made for a single molecule (its header names a domain)
+    covers only structures of that formula and those bonds, and those it covers better than a
+    general model does. A model with several heads is for no structure before one is chosen, as
+    their levels of theory differ.
+
+    Args:
+        atoms: The structure.
+    """
+    covering = [
+        entry
+        for entry in shipped_models()
+        if entry.header and len(entry.header.heads) == 1 and _suitable(atoms, entry)
+    ]
+    return sorted(covering, key=lambda e: (not e.domain, len(e.elements), e.name))
+
+
+def choose(atoms: Atoms) -> str:
+    """The name of the shipped model for a structure.
+
+    Raises:
+        ModelNotFoundError: There is none; the message names the models at hand that could do.
+    """
+    if entries := shipped_for(atoms):
+        return entries[0].name
+    advice = [words for entry in list_models() if (words := _option(atoms, entry))]
+    formula = atoms.get_chemical_formula(mode="hill")
+    why = f"no shipped model is taken for {formula} without being named"
+    if _crystal(atoms):
+        why += ": those of one level of theory are of molecules, not for crystals"
+    how = f"pass {', or '.join(advice)}" if advice else "pass --model FILE of a model made for it"
+    raise ModelNotFoundError(f"{why}; {how}; 'jmp-md models' lists all")
+
+
+def _suitable(atoms: Atoms, entry: ModelEntry) -> list[HeadInfo]:
+    """The heads of a model that are for structures of this kind."""
+    if entry.header is None:
+        return []
+    return [head for head in entry.header.heads if suits(atoms, entry.header, head)]
+
+
+def _option(atoms: Atoms, entry: ModelEntry) -> str:
+    """What to pass to have a model; empty where it is not for the structure."""
+    heads = _suitable(atoms, entry)
+    if not heads or entry.header is None:
+        return ""
+    if len(entry.header.heads) == 1:
+        return f"--model {entry.name}"
+    names = ", ".join(f"{head.name} ({head.level_of_theory})" for head in heads)
+    return f"--model {entry.name} --head NAME with one of {names}"
+
+
+def _crystal(atoms: Atoms) -> bool:
+    """Whether some model is of molecules only, and the structure a crystal."""
+    return any(
+        finding.kind == "crystal"
+        for entry in shipped_models()
+        if entry.header
+        for head in entry.header.heads
+        for finding in findings(atoms, entry.header, head)
+    )
