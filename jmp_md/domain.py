@@ -23,7 +23,7 @@ from jmp_md.connectivity import (
 )
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.validate import check_geometry, foreign_formula
+from jmp_md.validate import check_geometry
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -127,7 +127,13 @@ def foreign(atoms: Atoms, header: ModelHeader) -> str:
 
     Composition counts, and where the header knows them, the bonds.
     """
-    return next((f.text for f in _foreign(atoms, None, header)), "")
+    found = _foreign(atoms, None, header)
+    if not found:
+        return ""
+    return (
+        f"model {header.name!r} is for one molecule only: {found[0].text}; its energies and forces "
+        "may be wrong, 'jmp-md models' lists others"
+    )
 
 
 def findings(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> list[Finding]:
@@ -140,14 +146,14 @@ def findings(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> list[Finding]
         header: Header of the model.
         head: Its head in use.
     """
-    try:
-        check_geometry(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
-    except InputError:
-        return []  # the verb refuses it
     found = []
     if head.elements and (strange := set(atoms.numbers.tolist()) - set(head.elements)):
         symbols = ", ".join(chemical_symbols[z] for z in sorted(strange))
         found.append(Finding("elements", f"elements the model never saw: {symbols}"))
+    try:
+        check_geometry(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
+    except InputError:
+        return found  # whatever computes refuses it
     contacts = Contacts(atoms)
     found += _foreign(atoms, contacts, header)
     known = training_range(header, head)
@@ -205,23 +211,21 @@ def bonded_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _foreign(atoms: Atoms, contacts: Contacts | None, header: ModelHeader) -> list[Finding]:
-    if text := foreign_formula(atoms.numbers, header):
-        return [Finding("composition", text)]
     domain = header.training.get("domain")
-    known = domain.get("molecules") if isinstance(domain, dict) else None
+    own = domain.get("formula") if isinstance(domain, dict) else None
+    if not isinstance(domain, dict) or own is None:
+        return []
+    formula = atoms.get_chemical_formula(mode="hill")
+    if formula != own:
+        return [Finding("composition", f"this is {formula}, it was trained on {own}")]
+    known = domain.get("molecules")
     if not isinstance(known, dict) or not known:
         return []
     contacts = contacts or Contacts(atoms)
     if same_molecule(contacts, known):
         return []
-    formula = atoms.get_chemical_formula(mode="hill")
-    nearest = _nearest(count_bonds(atoms.numbers, contacts.bonds()), list(known.values()))
-    text = (
-        f"model {header.name!r} was trained on one molecule only, of this formula, {formula}, but "
-        f"with other bonds: this structure has {nearest}; energies and forces may be wrong: "
-        "'jmp-md models' lists other models"
-    )
-    return [Finding("bonds", text)]
+    change = _nearest(count_bonds(atoms.numbers, contacts.bonds()), list(known.values()))
+    return [Finding("bonds", f"this {formula} has {change} than the one it was trained on")]
 
 
 def _nearest(mine: Mapping[str, int], known: Sequence[Mapping[str, int]]) -> str:
@@ -235,7 +239,7 @@ def _nearest(mine: Mapping[str, int], known: Sequence[Mapping[str, int]]) -> str
     least = min(map(change, known), key=lambda found: sum(map(abs, found.values())))
     words = [f"{abs(n)} {kind} bond{'s' * (abs(n) > 1)} {'more' if n > 0 else 'fewer'}"
              for kind, n in least.items()]  # fmt: skip
-    return " and ".join(words) or "as many bonds of each kind, between other atoms"
+    return ", ".join(words) or "bonds between other atoms"
 
 
 def _periodicity(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ase import Atoms
 
 from jmp_md.checkpoints.native import write_native
 from jmp_md.cli.main import _parser
@@ -22,7 +23,8 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models import catalogue, registry
 from jmp_md.models.cards import model_card
 from jmp_md.models.catalogue import KNOWN, KnownModel, how_to_get, training_command
-from jmp_md.models.registry import add_model, list_models, resolve, shipped_for
+from jmp_md.models.choice import shipped_for
+from jmp_md.models.registry import add_model, list_models, resolve
 from jmp_md.nn.config import preset
 from jmp_md.training.recipe import load_recipe
 
@@ -41,6 +43,11 @@ def write_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_native(path, header, {"w": torch.ones(3)})
     return path
+
+
+def spread(numbers: list[int]) -> Atoms:
+    """Atoms in a row, 2 Å apart."""
+    return Atoms(numbers, [[2.0 * i, 0, 0] for i in range(len(numbers))])
 
 
 @pytest.fixture(autouse=True)
@@ -290,10 +297,10 @@ def test_shipped_model_of_the_molecule_is_preferred_and_others_are_left_out(ship
     write_model(shipped / "carbon.safetensors", (6,))
     write_model(shipped / "untold.safetensors", ())
     (shipped / "bad.safetensors").write_bytes(b"broken")
-    assert [e.name for e in shipped_for(ETHANOL)] == ["ethanol", "general", "broad"]
-    assert [e.name for e in shipped_for(ETHANOL * 2)] == ["general", "broad"]
-    assert [e.name for e in shipped_for([6, 7])] == ["broad"]
-    assert shipped_for([26]) == []
+    assert [e.name for e in shipped_for(spread(ETHANOL))] == ["ethanol", "general", "broad"]
+    assert [e.name for e in shipped_for(spread(ETHANOL * 2))] == ["general", "broad"]
+    assert [e.name for e in shipped_for(spread([6, 7]))] == ["broad"]
+    assert shipped_for(spread([26])) == []
 
 
 def test_a_model_with_several_heads_is_not_chosen_without_one(shipped: Path) -> None:
@@ -302,9 +309,9 @@ def test_a_model_with_several_heads_is_not_chosen_without_one(shipped: Path) -> 
     )
     header = ModelHeader("both", preset("jmp-xs"), heads)
     write_native(shipped / "both.safetensors", header, {"w": torch.ones(1)})
-    assert shipped_for([1, 6]) == []
+    assert shipped_for(spread([1, 6])) == []
     write_model(shipped / "one.safetensors", elements=(1, 6))
-    assert [e.name for e in shipped_for([1, 6])] == ["one"]
+    assert [e.name for e in shipped_for(spread([1, 6]))] == ["one"]
 
 
 def test_models_of_the_package_are_found_where_it_is_installed() -> None:

@@ -129,12 +129,13 @@ def test_leaving_the_training_data_is_named() -> None:
     forces[0, 0] = 3.0
     methane.calc = SinglePointCalculator(methane, energy=0.0, forces=forces)
     [text] = outside([methane], header, header.heads[0])
-    assert "3.00 eV/Å in 1 of 1" in text
+    assert text == "forces up to 3.00 eV/Å, training had at most 2.00 (in 1 of 1 frames)"
     broken = molecule("CH4")
     broken.positions[1] += 5.0
     texts = outside([broken], header, header.heads[0])
-    assert any(text.startswith("C with 3 to 3") for text in texts)
-    assert any(text.startswith("H with 0 to 1") for text in texts)
+    assert any(text.startswith("C with 3 bonded neighbours, training had 4") for text in texts)
+    assert any(text.startswith("H with 0 bonded neighbours, training had 1") for text in texts)
+    assert any(text.startswith("2 separate molecules or atoms") for text in texts)
     assert not outside([molecule("CH4")], header, header.heads[0])
 
 

@@ -42,20 +42,22 @@ def choose(atoms: Atoms) -> str:
     """
     if entries := shipped_for(atoms):
         return entries[0].name
-    advice = [words for entry in list_models() if (words := _option(atoms, entry))]
+    entries = list_models()
+    advice = [words for entry in entries if (words := _option(atoms, entry))]
     formula = atoms.get_chemical_formula(mode="hill")
-    why = f"no shipped model is taken for {formula} without being named"
-    if _crystal(atoms):
-        why += ": those of one level of theory are of molecules, not for crystals"
-    how = f"pass {', or '.join(advice)}" if advice else "pass --model FILE of a model made for it"
-    raise ModelNotFoundError(f"{why}; {how}; 'jmp-md models' lists all")
+    why = f"no shipped model is taken for {formula} by itself"
+    if any(_is_crystal_for(atoms, entry) for entry in entries):
+        why += ", a crystal: those that are taken by themselves are for molecules, not for crystals"
+    how = ", ".join([*advice, "--model FILE for one of your own"])
+    raise ModelNotFoundError(f"{why}; pass {how}; 'jmp-md models' lists all")
 
 
 def _suitable(atoms: Atoms, entry: ModelEntry) -> list[HeadInfo]:
     """The heads of a model that are for structures of this kind."""
     if entry.header is None:
         return []
-    return [head for head in entry.header.heads if suits(atoms, entry.header, head)]
+    heads = [head for head in entry.header.heads if head.elements]  # others say nothing
+    return [head for head in heads if suits(atoms, entry.header, head)]
 
 
 def _option(atoms: Atoms, entry: ModelEntry) -> str:
@@ -65,16 +67,12 @@ def _option(atoms: Atoms, entry: ModelEntry) -> str:
         return ""
     if len(entry.header.heads) == 1:
         return f"--model {entry.name}"
-    names = ", ".join(f"{head.name} ({head.level_of_theory})" for head in heads)
-    return f"--model {entry.name} --head NAME with one of {names}"
+    names = " or ".join(f"{head.name} ({head.level_of_theory})" for head in heads)
+    return f"--model {entry.name} --head {names}"
 
 
-def _crystal(atoms: Atoms) -> bool:
-    """Whether some model is of molecules only, and the structure a crystal."""
-    return any(
-        finding.kind == "crystal"
-        for entry in shipped_models()
-        if entry.header
-        for head in entry.header.heads
-        for finding in findings(atoms, entry.header, head)
-    )
+def _is_crystal_for(atoms: Atoms, entry: ModelEntry) -> bool:
+    """Whether a structure is a crystal, and the model of molecules."""
+    header = entry.header
+    found = (f for head in header.heads for f in findings(atoms, header, head)) if header else ()
+    return any(finding.kind == "crystal" for finding in found)
