@@ -130,9 +130,10 @@ def foreign(atoms: Atoms, header: ModelHeader) -> str:
     found = _foreign(atoms, None, header)
     if not found:
         return ""
+    own = header.training["domain"]["formula"]
     return (
-        f"model {header.name!r} is for one molecule only: {found[0].text}; its energies and forces "
-        "may be wrong, 'jmp-md models' lists others"
+        f"model {header.name!r} was trained on one molecule only, {own}; this structure is "
+        f"{found[0].text}: its energies and forces may be wrong, 'jmp-md models' lists others"
     )
 
 
@@ -217,7 +218,7 @@ def _foreign(atoms: Atoms, contacts: Contacts | None, header: ModelHeader) -> li
         return []
     formula = atoms.get_chemical_formula(mode="hill")
     if formula != own:
-        return [Finding("composition", f"this is {formula}, it was trained on {own}")]
+        return [Finding("composition", f"another molecule, {formula} and not {own}")]
     known = domain.get("molecules")
     if not isinstance(known, dict) or not known:
         return []
@@ -225,7 +226,7 @@ def _foreign(atoms: Atoms, contacts: Contacts | None, header: ModelHeader) -> li
     if same_molecule(contacts, known):
         return []
     change = _nearest(count_bonds(atoms.numbers, contacts.bonds()), list(known.values()))
-    return [Finding("bonds", f"this {formula} has {change} than the one it was trained on")]
+    return [Finding("bonds", f"another molecule, with {change} than the {own} of training")]
 
 
 def _nearest(mine: Mapping[str, int], known: Sequence[Mapping[str, int]]) -> str:

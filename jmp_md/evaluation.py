@@ -11,11 +11,12 @@ from ase import Atoms
 
 from jmp_md.batch import BatchPredictor, Item, Result
 from jmp_md.checkpoints.exported import DTYPES, FixedPotential
-from jmp_md.errors import InputError
+from jmp_md.domain import foreign
+from jmp_md.errors import DomainWarning, InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
 from jmp_md.systems import System
-from jmp_md.validate import foreign_formula, ignored_electrons
+from jmp_md.validate import ignored_electrons
 
 PROPERTIES = ("energy", "energies", "forces", "stress")
 _PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
@@ -92,7 +93,7 @@ def evaluate(
             systems[i] = System(atoms, potential, skin=0.0, oc_tags=tags == "oc")
         except InputError as error:
             results[i] = Result.failed(len(atoms), error)
-    _warn_foreign(systems, potential)
+    _warn_foreign([structures[i] for i in systems], potential)
     _warn_ignored(structures)
     for chunk in _chunks(systems, results):
         if on_error == "raise":
@@ -160,12 +161,11 @@ def _raise_first(results: Mapping[int, Result]) -> None:
             raise InputError(f"structure {i}: {error}") from error
 
 
-def _warn_foreign(systems: Mapping[int, System], potential: Potential) -> None:
+def _warn_foreign(structures: Sequence[Atoms], potential: Potential) -> None:
     """Once per call, for the first structure that the model was not made for."""
-    for i, system in systems.items():
-        message = foreign_formula(system.numbers, potential.header)
-        if message:
-            warnings.warn(f"structure {i}: {message}", stacklevel=3)
+    for atoms in structures:
+        if message := foreign(atoms, potential.header):
+            warnings.warn(message, DomainWarning, stacklevel=3)
             return
 
 
