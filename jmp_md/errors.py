@@ -1,5 +1,20 @@
 """Errors meant for users: each message names the offending value and the remedy."""
 
+from __future__ import annotations
+
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 80, 160
+
+
+def shown(value: object) -> str:
+    """A value of unknown size and nesting, in one short line for a message."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # e.g. an integer of too many digits
+        return f"<{type(value).__name__}>"
+
 
 class JMPError(Exception):
     """Base of every error jmp-md raises on purpose."""

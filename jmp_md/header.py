@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jmp_md._version import __version__
-from jmp_md.errors import CheckpointError
+from jmp_md.errors import CheckpointError, shown
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn.config import BackboneConfig
 
@@ -98,20 +98,23 @@ class ModelHeader:
         try:
             raw = json.loads(text)
             version = raw["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"the model header is not readable: {error!r}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"the model header is not readable: {shown(error)}") from error
         if version not in _READABLE:
             raise CheckpointError(
-                f"the model file has format version {version}, this jmp-md {__version__} reads "
-                f"up to {FORMAT_VERSION}: upgrade jmp-md"
+                f"the model file has format version {shown(version)}, this jmp-md {__version__} "
+                f"reads up to {FORMAT_VERSION}: upgrade jmp-md"
             )
         try:
             raw["architecture"] = BackboneConfig(**raw["architecture"])
             raw["format_version"] = FORMAT_VERSION
             raw["heads"] = tuple(_head_from_dict(head) for head in raw["heads"])
             return cls(**raw)
-        except (TypeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the model header is incomplete or damaged: {error}") from error
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            # Errors of graphs and sizes among them.
+            raise CheckpointError(
+                f"the model header is incomplete or damaged: {str(error)[:200]}"
+            ) from error
 
     def head(self, name: str | None = None) -> HeadInfo:
         """The head of that name; without a name, the only one.

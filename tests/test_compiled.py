@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ import jmp_md.compiled
 from jmp_md import CheckpointError, InputError, JMPCalculator
 from jmp_md.aoti import Step, network_step
 from jmp_md.check import Subject, machine_code
+from jmp_md.checkpoints.packaged import read_package_info
 from jmp_md.cli.main import main
-from jmp_md.compiled import CompiledNetwork, _key
+from jmp_md.compiled import CompiledNetwork, _key, _load_or_compile
 from jmp_md.evaluation import evaluate
 from jmp_md.export import export
 from jmp_md.load import load_model
@@ -358,3 +361,56 @@ def test_too_little_memory_is_no_failure_of_the_compiler(in_python: Callable[...
     assert potential.compiled is not None
     assert not potential.compiled.failure
     assert results[1].energy == pytest.approx(evaluate(batch[1:], small())[0].energy)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="has no modes of files")
+@pytest.mark.parametrize(
+    ("what", "mode", "message"),
+    [
+        ("compiled/k.pt2", 0o620, "others may write"),
+        ("compiled/k.pt2", 0o602, "others may write"),
+        ("compiled", 0o770, "others may write"),
+        (".", 0o777, "anybody may replace"),
+        ("compiled", None, "belongs to somebody else"),
+        ("compiled/k.pt2", None, "belongs to somebody else"),
+        ("compiled/k.pt2", 0o600, ""),
+        (".", 0o1777, ""),
+    ],
+)
+def test_code_that_others_could_have_written_is_not_loaded(
+    what: str, mode: int | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / "compiled").mkdir(mode=0o700, parents=True)
+    (home / "compiled/k.pt2").touch(mode=0o600)
+    monkeypatch.setenv("JMP_MD_HOME", str(home))
+    monkeypatch.setattr("jmp_md.compiled._key", lambda *_: "k")
+    loaded: list[Path] = []
+    monkeypatch.setattr("jmp_md.compiled.load_step", lambda path, _: loaded.append(path))
+    if mode is not None:
+        (home / what).chmod(mode)
+    else:
+        stat, victim = Path.stat, home / what
+        other = os.getuid() + 1
+        monkeypatch.setattr(
+            Path,
+            "stat",
+            lambda self, **options: (
+                os.stat_result((*stat(self)[:4], other, *stat(self)[5:10]))
+                if self == victim
+                else stat(self, **options)
+            ),
+        )
+    if message:
+        with pytest.raises(PermissionError, match=message):
+            _load_or_compile(random_potential(num_blocks=1), True)
+    else:
+        _load_or_compile(random_potential(num_blocks=1), True)
+    assert len(loaded) == (not message)
+
+
+def test_a_package_that_claims_much_metadata_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/metadata.json", bytes(100 * 2**20))
+    with pytest.raises(CheckpointError, match="more than 16777216 bytes"):
+        read_package_info(tmp_path / "m.pt2")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import shutil
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from typing import Any
 import pytest
 
 from jmp_md.errors import CheckpointError, ModelNotFoundError
-from jmp_md.models.download import download, verify_sha256
+from jmp_md.models.download import _Safe, download, verify_sha256
 
 BY_HAND = "put it there by hand"
 
@@ -241,3 +244,35 @@ def test_two_downloads_at_once_give_one_whole_file(server: _Server, path: Path) 
         thread.join()
     assert path.read_bytes() == server.content
     assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/m.pt", "ftp://example.org/m.pt", "file:///etc/hostname", "m.pt"]
+)
+def test_what_is_not_encrypted_is_not_downloaded(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JMP_MD_OFFLINE", raising=False)
+    with pytest.raises(ModelNotFoundError, match="not encrypted"):
+        download(url, tmp_path / "m.pt", by_hand="")
+    assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_redirect_leads_to_nothing_less_safe() -> None:
+    handler = _Safe()
+    for start, end, follows in (
+        ("https://a.org/m", "https://b.org/m", True),
+        ("https://a.org/m", "http://a.org/m", False),
+        ("https://a.org/m", "http://127.0.0.1/m", False),
+        ("http://127.0.0.1/m", "http://127.0.0.1/n", True),
+        ("http://127.0.0.1/m", "file:///etc/hostname", False),
+    ):
+        request = urllib.request.Request(start)
+        arguments = (request, io.BytesIO(), 302, "Found", HTTPMessage(), end)
+        if follows:
+            following = handler.redirect_request(*arguments)
+            assert following is not None
+            assert following.full_url == end
+        else:
+            with pytest.raises(ModelNotFoundError, match="not encrypted"):
+                handler.redirect_request(*arguments)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from factories import write_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from jmp_md.checkpoints.native import read_header, read_native, write_native
@@ -184,3 +189,54 @@ def test_header_is_read_without_importing_torch(model_file: Path) -> None:
         cwd=Path(__file__).parents[1],
     )
     assert done.stdout.split() == ["tiny", "False"]
+
+
+def described(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A model file whose header was changed by hand."""
+    path = write_model(folder)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["jmp_md"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(header)
+    save_file(tensors, path, metadata={"jmp_md": json.dumps(header)})
+    return path
+
+
+ABSURD: dict[str, Callable[[dict[str, Any]], object]] = {
+    "blocks": lambda h: h["architecture"].update(num_blocks=10**9),
+    "width": lambda h: h["architecture"].update(emb_size_edge=10**9),
+    "size of another type": lambda h: h["architecture"].update(emb_size_atom=True),
+    "cutoff": lambda h: h["heads"][0]["graph"].update(cutoffs=[1e9, 5, 2, 6]),
+    "count": lambda h: h["heads"][0]["graph"].update(counts=[10**12] * 4),
+    "no graph": lambda h: h["heads"][0].update(graph=[]),
+    "scale": lambda h: h["heads"][0].update(energy_scale=10**400),
+    "not a number": lambda h: h["heads"][0].update(energy_scale=float("nan")),
+    "element": lambda h: h["heads"][0].update(elements=[10**9]),
+    "reference": lambda h: h["heads"][0].update(references={"119": 1.0}),
+    "heads": lambda h: h.update(heads=h["heads"] * 1000),
+    "heads of another type": lambda h: h.update(heads={"a": 1}),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_a_header_that_cannot_be_meant_is_refused_before_anything_is_built(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"random\.safetensors") as caught:
+        read_native(described(tmp_path, ABSURD[name]))
+    assert len(str(caught.value)) < 1_000
+
+
+def test_the_list_of_tensors_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    for size in (40 * 2**20, 2**63, 10**6):
+        path.write_bytes(struct.pack("<Q", size) + b"{")
+        with pytest.raises(CheckpointError, match=r"claims|truncated"):
+            read_header(path)
+    text = b'{"__metadata__": ' + b'{"a":' * 100_000
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(CheckpointError):
+        read_header(path)
+    save_file({}, path, metadata={"jmp_md": "[" * 100_000})
+    with pytest.raises(CheckpointError, match="not readable"):
+        read_header(path)

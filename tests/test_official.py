@@ -304,7 +304,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "envelope": (
         _set(*BACKBONE, "envelope", to={"name": "polynomial", "exponent": 6}),
-        "'exponent': 6} changes what the network computes",
+        "changes what the network computes",
     ),
     "relative radius": (
         _set(*BACKBONE, "absolute_rbf_cutoff", to=None),

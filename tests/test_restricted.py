@@ -7,8 +7,10 @@ import collections
 import os
 import pathlib
 import pickle
+import resource
 import struct
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 
+from jmp_md.checkpoints import machine
+from jmp_md.checkpoints.official import read_official
 from jmp_md.checkpoints.restricted import Ignored, load_pickle, load_torch_file
 from jmp_md.errors import CheckpointError
 
@@ -50,7 +54,7 @@ def tensor(
 ) -> bytes:
     """Opcodes of a tensor over a stored array of floats."""
     reference = opcodes(kind) + b"ctorch\nFloatStorage\n" + opcodes(key) + text("cpu")
-    shape = opcodes(offset) + opcodes(size) + opcodes(stride)
+    shape = opcodes(offset) + (size if type(size) is bytes else opcodes(size)) + opcodes(stride)
     storage = b"(" + reference + opcodes(numel) + b"tQ"
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + shape + b"\x89NtR"
 
@@ -132,12 +136,12 @@ ABUSED = {
     "size": (tensor((5,), (1,)), "lies outside its storage of 4"),
     "stride": (tensor((2, 2), (3, 1)), "lies outside its storage"),
     "offset": (tensor((2,), (1,), offset=3), "lies outside its storage"),
-    "negative offset": (tensor((2,), (1,), offset=-1), "offset -1"),
-    "negative stride": (tensor((2,), (-1,), offset=3), "stride"),
+    "negative offset": (tensor((2,), (1,), offset=-1), "negative"),
+    "negative stride": (tensor((2,), (-1,), offset=3), "negative"),
     "size of another kind": (tensor((2.0,), (1,)), "size"),
     "storage": (tensor((9,), (1,), numel=9), "a storage of 9 torch.float32 in 16 bytes"),
-    "huge storage": (tensor((2,), (1,), numel=2**62), "in 16 bytes"),
-    "negative storage": (tensor((2,), (1,), numel=-4), "in 16 bytes"),
+    "huge storage": (tensor((2,), (1,), numel=2**62), "beyond any file"),
+    "negative storage": (tensor((2,), (1,), numel=-4), "negative"),
     # Small files that claim to be large.
     "expanded": (tensor((10**12,), (0,)), "lies outside its storage"),
     "array shape": (
@@ -189,6 +193,86 @@ def test_allowed_names_cannot_be_abused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"hostile\.pt is (refused|damaged)") as caught:
         load_torch_file(path)
     assert message in str(caught.value)
+
+
+def long_integer(value: int) -> bytes:
+    return b"\x8a\x0b" + value.to_bytes(11, "little", signed=True)
+
+
+DOUBLED = b")" + b"q\x00h\x00\x86" * 40  # a tuple of 2^40 empty tuples, in 160 bytes
+LARGE = text("x" * 99_999) + b"q\x01"  # kept, to be used again and again
+PAIRS = b"](" + (text("k") + b"K\x01\x86") * 3_000 + b"eq\x01"
+EMPTY_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n)R"
+BYTES = b"c_codecs\nencode\n" + text("x" * 80_000) + text("latin1") + b"\x86Rq\x01"
+DOUBLES = b"cnumpy\ndtype\n" + text("f8") + b"\x85Rq\x02"
+STATE = b"(K\x01J\x10\x27\x00\x00\x85h\x02\x89h\x01tb"
+EXHAUSTING = {
+    "size of a tensor": (tensor(DOUBLED, (1,)), "a tuple in the size of a tensor"),
+    "shape": (
+        b"](" + BYTES + DOUBLES + EMPTY_ARRAY + b"(K\x01" + DOUBLED + b"h\x02\x89h\x01tbe",
+        "a tuple in the size of a numpy array",
+    ),
+    "type of an array": (b"cnumpy\ndtype\n" + DOUBLED + b"\x85R", "only numbers are read"),
+    "encoding": (b"c_codecs\nencode\n" + text("x") + DOUBLED + b"\x86R", "another encoding"),
+    "reference": (DOUBLED + b"Q", "an unknown reference"),
+    "name": (DOUBLED + text("x") + b"\x93", "a name that is not text"),
+    "key": (
+        b"ccollections\nOrderedDict\n](" + DOUBLED + b"K\x01\x86e\x85R",
+        "a tuple as a dict key",
+    ),
+    "value": (b"}" + text("hyper_parameters") + DOUBLED + b"s", "same data are used again"),
+    "keys with one hash": (
+        b"}(" + b"".join(long_integer(k * (2**61 - 1)) + b"K\x00" for k in range(20_000)) + b"u",
+        "60 bits as a dict key",
+    ),
+    "path": (
+        b"](" + LARGE + b"cpathlib\nPosixPath\nh\x01\x85R" * 9_000 + b"e",
+        "same bytes are used again",
+    ),
+    "bytes": (
+        b"](" + BYTES + DOUBLES + (EMPTY_ARRAY + STATE) * 9_000 + b"e",
+        "same bytes are used again",
+    ),
+    "pairs": (
+        b"](" + PAIRS + b"ccollections\nOrderedDict\nh\x01\x85R" * 9_000 + b"e",
+        "same bytes are used again",
+    ),
+    "names": (b"".join(b"cm\nn%d\n" % k for k in range(50_000)), "more than 200 names"),
+    "name without end": (b"c" + b"m" * 10**6 + b"\nn\n", "no name of anything"),
+    "terminal control": (b"cm\x1b[2J\nn\n", "no name of anything"),
+    "number without end": (tensor((10**200_000,), (1,)), "beyond any file"),
+}
+
+
+@pytest.mark.parametrize("name", EXHAUSTING)
+def test_small_files_cannot_take_much_time_or_memory(name: str, tmp_path: Path) -> None:
+    code, message = EXHAUSTING[name]
+    path = write_checkpoint(tmp_path / "hostile.pt", code)
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError) as caught:
+        read_official(path)
+    assert time.process_time() - began < 5.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1_000
+    assert str(caught.value).isprintable()
+
+
+def test_operations_and_objects_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = b"\x80\x02](" + b"N" * 50 + b"e."
+    assert load_pickle(numbers, "record", 55) == [None] * 50
+    with pytest.raises(CheckpointError, match="more than 54 pickle operations"):
+        load_pickle(numbers, "record", 54)
+    monkeypatch.setattr(machine, "MAX_CALLS", 50)
+    record = b"\x80\x02ccollections\nOrderedDict\nq\x010](" + b"h\x01)R" * 50
+    assert len(load_pickle(record + b"e.", "record")) == 50
+    with pytest.raises(CheckpointError, match="more than 50 objects"):
+        load_pickle(record + b"h\x01)Re.", "record")
+
+
+def test_python_2_wrote_ordered_dicts_as_pairs() -> None:
+    code = b"\x80\x02ccollections\nOrderedDict\n](" + text("a") + b"K\x01\x86e\x85R."
+    assert load_pickle(code, "record") == pickle.loads(code) == {"a": 1}
 
 
 def _without_last_bytes(path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from jmp_md.errors import CheckpointError, InputError
+from jmp_md.checkpoints.sound import require_sound
+from jmp_md.errors import CheckpointError, InputError, shown
 from jmp_md.header import ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
@@ -56,9 +57,17 @@ class ExportInfo:
             raw = json.loads(text)
             raw["header"] = ModelHeader.from_json(json.dumps(raw["header"]))
             raw["numbers"] = tuple(raw["numbers"])
-            return cls(**raw)
-        except (TypeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the description of the export is damaged: {error!r}") from error
+            info = cls(**raw)
+            require_sound(info.header)
+            info.header.head()
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
+            raise CheckpointError(
+                f"the description of the export is damaged: {shown(error)}"
+            ) from error
+        sound = info.forces in ("conservative", "direct") and info.dtype in tuple(DTYPES)
+        if not sound or info.form not in ("general", "openmm", "graph"):
+            raise CheckpointError("the description of the export is damaged: unknown kinds")
+        return info
 
 
 class FixedPotential(Potential):
@@ -123,8 +132,8 @@ def is_exported(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # names that are not text, formats to come
 
 
 def read_exported(path: Path | BinaryIO, device: torch.device | str = "cpu") -> ScriptedPotential:
@@ -143,14 +152,14 @@ def read_exported(path: Path | BinaryIO, device: torch.device | str = "cpu") -> 
     try:
         module = torch.jit.load(path, map_location=device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or "damaged").splitlines()[0]
         raise CheckpointError(f"cannot read {path}: {first}; export or copy it again") from error
     text = extra[EXTRA_FILE]
     if not text:
         raise CheckpointError(
             f"{path} is a TorchScript file, but not of jmp-md: make one with 'jmp-md export'"
         )
-    info = ExportInfo.from_json(text if isinstance(text, str) else text.decode())
+    info = ExportInfo.from_json(text if isinstance(text, str) else text.decode(errors="replace"))
     general = module if info.form == "general" else module.potential
     return ScriptedPotential(general.eval(), info)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from jmp_md.errors import CheckpointError, InputError
+from jmp_md.errors import CheckpointError, InputError, shown
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo
 from jmp_md.nn.config import BackboneConfig
@@ -48,8 +47,9 @@ _HARMLESS = frozenset(
     }
 )
 _SIZES = tuple(f.name for f in fields(BackboneConfig) if f.type == "int")
-_MAX_LAYERS = 64  # bounds the work a hostile file can ask for; JMP-L has 6 blocks
+_MAX_LAYERS = 16  # bounds the work a hostile file can ask for; JMP-L has 6 blocks
 _MAX_WIDTH = 4096
+_MAX_NUMBER = 1e30
 
 _ORGANIC = (1, 6, 7, 8)
 
@@ -92,19 +92,22 @@ def read_config(hyper: Mapping[str, Any]) -> BackboneConfig:
     for name, value in backbone.items():
         if name in _FIXED and not _equal(value, _FIXED[name]):
             raise CheckpointError(
-                f"hyper-parameter backbone.{name} = {value!r} changes what the network computes; "
-                f"jmp-md supports {_FIXED[name]!r} only"
+                f"hyper-parameter backbone.{name} = {shown(value)} changes what the network "
+                f"computes; jmp-md supports {_FIXED[name]!r} only"
             )
         known = name in _FIXED or name in _HARMLESS or name in (*_SIZES, "direct_forces")
         if not known and value is not None and value is not False:
             raise CheckpointError(
-                f"hyper-parameter backbone.{name} = {value!r} is unknown and may change what the "
-                "network computes: jmp-md reads the released JMP checkpoints and fine-tuned ones"
+                f"hyper-parameter backbone.{name} = {shown(value)} is unknown and may change what "
+                "the network computes: jmp-md reads the released JMP checkpoints and fine-tuned "
+                "ones"
             )
     sizes = {name: _size(backbone, name) for name in _SIZES}
     direct = backbone.get("direct_forces")
     if type(direct) is not bool:
-        raise CheckpointError(f"hyper-parameter backbone.direct_forces = {direct!r}: not a bool")
+        raise CheckpointError(
+            f"hyper-parameter backbone.direct_forces = {shown(direct)}: not a bool"
+        )
     try:
         return BackboneConfig(**sizes, direct_forces=direct, basis_cutoff=12.0)
     except InputError as error:
@@ -134,9 +137,11 @@ def read_pretraining_heads(
 def _pretraining_head(task: Any, direct: bool) -> HeadInfo:
     name = task.get("name") if isinstance(task, dict) else task
     if not isinstance(task, dict) or not isinstance(name, str) or name not in PRETRAINING:
-        raise CheckpointError(f"unknown task {name!r}: known are {', '.join(PRETRAINING)}")
+        raise CheckpointError(f"unknown task {shown(name)}: known are {', '.join(PRETRAINING)}")
     if (reduction := task.get("node_energy_reduction", "sum")) != "sum":
-        raise CheckpointError(f"task {name} has node_energy_reduction {reduction!r}, not 'sum'")
+        raise CheckpointError(
+            f"task {name} has node_energy_reduction {shown(reduction)}, not 'sum'"
+        )
     facts = PRETRAINING[name]
     normalization = task.get("normalization")
     if not isinstance(normalization, dict):
@@ -163,13 +168,14 @@ def read_finetuned_head(hyper: Mapping[str, Any], direct: bool) -> HeadInfo:
         CheckpointError: Normalisation or graph settings are missing or absurd.
     """
     normalization = _mapping(hyper, "normalization")
-    rmd17 = any(hyper.get("molecule") == name for name in _RMD17)
+    rmd17 = any(_equal(hyper.get("molecule"), name) for name in _RMD17)
     cutoff = hyper.get("cutoff", 7.0 if rmd17 else None)
     max_neighbors = hyper.get("max_neighbors", 100 if rmd17 else None)
     if not _is_number(cutoff) or type(max_neighbors) is not int:
         raise CheckpointError(
-            f"hyper_parameters hold cutoff {cutoff!r} and max_neighbors {max_neighbors!r}: "
-            "without both the graphs the model was trained with are not known"
+            f"hyper_parameters hold cutoff {shown(cutoff)} and max_neighbors "
+            f"{shown(max_neighbors)}: without both the graphs the model was trained with are not "
+            "known"
         )
     try:
         graph = GraphPolicy.official(float(cutoff), max_neighbors)
@@ -185,20 +191,26 @@ def read_finetuned_head(hyper: Mapping[str, Any], direct: bool) -> HeadInfo:
     )
 
 
+def most_of(name: str) -> int:
+    """Largest size of the network that is read, by the name of a field of ``BackboneConfig``."""
+    layers = name.startswith("num_") and name not in ("num_radial", "num_elements")
+    return _MAX_LAYERS if layers else _MAX_WIDTH
+
+
 def _mapping(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = parent.get(name)
     if not isinstance(value, dict):
-        raise CheckpointError(f"hyper_parameters hold {name} = {value!r:.60}, not a mapping")
+        raise CheckpointError(f"hyper_parameters hold {name} = {shown(value)}, not a mapping")
     return value
 
 
 def _size(backbone: Mapping[str, Any], name: str) -> int:
     value = backbone.get(name)
-    layers = name.startswith("num_") and name not in ("num_radial", "num_elements")
-    most = _MAX_LAYERS if layers else _MAX_WIDTH
+    most = most_of(name)
     if type(value) is not int or not 0 <= value <= most:
         raise CheckpointError(
-            f"hyper-parameter backbone.{name} = {value!r}: expected an integer from 0 to {most}"
+            f"hyper-parameter backbone.{name} = {shown(value)}: expected an integer from 0 to "
+            f"{most}"
         )
     return value
 
@@ -206,26 +218,30 @@ def _size(backbone: Mapping[str, Any], name: str) -> int:
 def _std(normalization: Mapping[str, Any], name: str) -> float:
     std = _mapping(normalization, name).get("std")
     if not _is_number(std) or not std > 0:
-        raise CheckpointError(f"normalization.{name}.std = {std!r}: expected a positive number")
+        raise CheckpointError(
+            f"normalization.{name}.std = {shown(std)}: expected a positive number"
+        )
     return float(std)
 
 
 def _mean(normalization: Mapping[str, Any], name: str) -> float:
     mean = _mapping(normalization, name).get("mean", 0.0)
     if not _is_number(mean):
-        raise CheckpointError(f"normalization.{name}.mean = {mean!r}: expected a number")
+        raise CheckpointError(f"normalization.{name}.mean = {shown(mean)}: expected a number")
     return float(mean)
 
 
 def _force_std(normalization: Mapping[str, Any]) -> float:
     if (mean := _mean(normalization, "force")) != 0:
-        raise CheckpointError(f"normalization.force.mean = {mean!r}: forces have mean 0 in JMP")
+        raise CheckpointError(
+            f"normalization.force.mean = {shown(mean)}: forces have mean 0 in JMP"
+        )
     return _std(normalization, "force")
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return number and abs(value) < _MAX_NUMBER  # which NaN is not
 
 
 def _equal(value: Any, expected: Any) -> bool:

@@ -10,14 +10,53 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jmp_md.errors import CheckpointError
 
 # A large checkpoint has some 50,000; the limit bounds the time and memory a hostile one takes.
-MAX_OPCODES = 2_000_000
+MAX_OPERATIONS = 1_000_000
+MAX_CALLS = 200_000  # objects that are more than a few bytes
 MAX_DEPTH = 64
+MAX_REFUSED = 200
+_EXPANSION = 8  # times the bytes of the file, for what is shared
+_MAX_KEY = 1 << 60  # integers below have hashes of their own
+_DOTTED = re.compile(r"[\w.<>]{1,300}")
+
+
+class Budget:
+    """What reading one file may take, however many pickles it holds.
+
+    Args:
+        n_bytes: Size of all its pickles.
+        operations: Most operations.
+    """
+
+    def __init__(self, n_bytes: int, operations: int = MAX_OPERATIONS) -> None:
+        self.n_bytes = n_bytes
+        self._most_operations = self._operations = operations
+        self._calls = MAX_CALLS
+        self._copied = 4 * n_bytes + 1024
+
+    def operation(self) -> None:
+        """Count one operation."""
+        self._operations -= 1
+        if self._operations < 0:
+            raise CheckpointError(f"more than {self._most_operations} pickle operations")
+
+    def call(self) -> None:
+        """Count one object that is built."""
+        self._calls -= 1
+        if self._calls < 0:
+            raise CheckpointError(f"more than {MAX_CALLS} objects")
+
+    def copy(self, amount: int) -> None:
+        """Count bytes or items that are copied, which shared ones may be more than once."""
+        self._copied -= amount
+        if self._copied < 0:
+            raise CheckpointError("the same bytes are used again and again")
 
 
 class Constructor(NamedTuple):
@@ -45,6 +84,8 @@ class Record(dict[str, Any]):
         """Take over public attributes that are set, from any layout PyG has used."""
         for nested in ("_store", "_mapping"):  # PyG 2; PyG 1 kept its data in __dict__
             state = state.get(nested, state)
+        if not isinstance(state, dict) or not all(type(key) is str for key in state):
+            raise CheckpointError("attributes that are no mapping of names")
         public = {key: value for key, value in state.items() if not key.startswith("_")}
         self.update((key, value) for key, value in public.items() if value is not None)
 
@@ -57,20 +98,23 @@ class Machine:
         set_state: ``(object, state)``, gives a built object its state or refuses.
         load_persistent: Resolves a persistent id (torch's references to storages).
         ignore: Names replaced by :class:`Ignored` without complaint.
+        budget: What the file may take.
     """
 
     def __init__(
         self,
         names: Mapping[str, object],
         set_state: Callable[[Any, Any], None],
+        budget: Budget,
         load_persistent: Callable[[Any], object] | None = None,
         ignore: Collection[str] = (),
     ) -> None:
         self.names = names
         self.set_state = set_state
         self.load_persistent = load_persistent
-        self.ignore = ignore
-        self.refused: list[str] = []
+        self.ignore = frozenset(ignore)
+        self.budget = budget
+        self.refused: dict[str, None] = {}  # in the order of the file
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -83,9 +127,8 @@ class Machine:
             Exception: Of whatever kind, when the pickle is damaged.
         """
         self.stack, self.marks, self.memo = [], [], {}
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count == MAX_OPCODES:
-                raise CheckpointError(f"more than {MAX_OPCODES} pickle operations")
+        for opcode, argument, _ in pickletools.genops(stream):
+            self.budget.operation()
             if opcode.name in _LITERALS:
                 self.stack.append(argument)
             elif opcode.name in _CONSTANTS:
@@ -97,7 +140,7 @@ class Machine:
                     f"pickle operation {opcode.name}, which plain data does not need"
                 )
         (result,) = self.stack
-        _check_depth(result)
+        _require_small_tree(result, _EXPANSION * self.budget.n_bytes + 100_000)
         return result
 
     def _mark(self, _: object) -> None:
@@ -129,24 +172,29 @@ class Machine:
         if not isinstance(target, dict):
             raise CheckpointError("items set on something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Hashing a tuple of shared tuples can take for ever.
-            if not isinstance(key, str | int | float | bytes | Ignored | None):
-                raise CheckpointError(f"a {type(key).__name__} as a dict key")
+            require_key(key)
             target[key] = value
 
     def _put(self, index: int | None) -> None:
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
-    def _name(self, module: str, name: str) -> None:
-        dotted = f"{module}.{name}"
+    def _name(self, module: object, name: object) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise CheckpointError("a name that is not text")
+        dotted = f"{module}.{name}" if len(module) + len(name) < 300 else ""
         if dotted in self.names:
             self.stack.append(self.names[dotted])
             return
-        if dotted not in self.ignore and dotted not in self.refused:
-            self.refused.append(dotted)
+        if not _DOTTED.fullmatch(dotted):
+            raise CheckpointError("a name that is no name of anything in Python")
+        if dotted not in self.ignore:
+            self.refused[dotted] = None
+        if len(self.refused) > MAX_REFUSED:
+            raise CheckpointError(f"more than {MAX_REFUSED} names")
         self.stack.append(Ignored(dotted))
 
     def _call(self, _: object) -> None:
+        self.budget.call()
         arguments, target = self.stack.pop(), self.stack.pop()
         if type(arguments) is not tuple:
             raise CheckpointError("a call without an argument tuple")
@@ -166,12 +214,14 @@ class Machine:
 
     def _build(self, _: object) -> None:
         state = self.stack.pop()
+        self.budget.call()
         if not isinstance(self.stack[-1], Ignored):
             self.set_state(self.stack[-1], state)
 
     def _persistent(self, _: object) -> None:
         if self.load_persistent is None:
             raise CheckpointError("a reference to data outside the pickle")
+        self.budget.call()
         self.stack.append(self.load_persistent(self.stack.pop()))
 
 
@@ -211,15 +261,46 @@ _OPERATIONS: dict[str, Callable[[Machine, Any], None]] = {
 }
 
 
-def _check_depth(root: object) -> None:
-    # Level by level, so that no depth exhausts Python's stack, here or in whoever walks the
-    # result later. An object that contains itself has no last level.
-    level: list[Any] = [root]
-    for _ in range(MAX_DEPTH):
-        containers = {id(item): item for item in level if isinstance(item, dict | list | tuple)}
-        if not containers:
-            return
-        level = []
-        for item in containers.values():
-            level.extend(item.values() if isinstance(item, dict) else item)
-    raise CheckpointError(f"data nested more than {MAX_DEPTH} levels deep, or within itself")
+def require_key(key: object) -> None:
+    """Refuse what can take for ever to hash (tuples of shared tuples), or to find by its hash."""
+    if isinstance(key, int) and not -_MAX_KEY < key < _MAX_KEY:
+        raise CheckpointError("an integer of more than 60 bits as a dict key")
+    if not isinstance(key, str | int | float | bytes | Ignored | None):
+        raise CheckpointError(f"a {type(key).__name__} as a dict key")
+
+
+def _require_small_tree(root: object, most: int) -> None:
+    """Refuse what would exhaust the stack, time or memory of whoever walks or prints it.
+
+    What is shared counts as often as it is met. Nothing here recurses.
+    """
+    found: dict[int, tuple[int, int]] = {}  # size and height of containers that are done
+    entered: set[int] = set()
+    pending = [root]
+    while pending:
+        item = pending[-1]
+        if not isinstance(item, dict | list | tuple) or id(item) in found:
+            pending.pop()
+            continue
+        parts = list(item.values()) if isinstance(item, dict) else item
+        inner = [part for part in parts if isinstance(part, dict | list | tuple)]
+        if id(item) not in entered:
+            entered.add(id(item))
+            if any(id(part) in entered and id(part) not in found for part in inner):
+                raise CheckpointError("data nested within itself")
+            pending += inner
+            continue
+        pending.pop()
+        size = 1 + sum(map(_size, item)) if isinstance(item, dict) else 1
+        size += sum(found[id(p)][0] if isinstance(p, dict | list | tuple) else _size(p)
+                    for p in parts)  # fmt: skip
+        height = 1 + max((found[id(part)][1] for part in inner), default=0)
+        if height > MAX_DEPTH:
+            raise CheckpointError(f"data nested more than {MAX_DEPTH} levels deep")
+        if size > most:
+            raise CheckpointError("the same data are used again and again")
+        found[id(item)] = size, height
+
+
+def _size(leaf: object) -> int:
+    return 1 + (len(leaf) if isinstance(leaf, str | bytes | bytearray) else 0)

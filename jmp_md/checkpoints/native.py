@@ -5,14 +5,13 @@ Such a file holds tensors and text, nothing that could be executed when it is lo
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from jmp_md.errors import CheckpointError
+from jmp_md.checkpoints.sound import require_sound
+from jmp_md.errors import CheckpointError, InputError
 from jmp_md.files import atomic_write
 from jmp_md.header import ModelHeader
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import and a header needs none of it
 SUFFIX = ".safetensors"
 METADATA_KEY = "jmp_md"
 
+_LARGEST_HEAD = 32 * 2**20  # bytes; that of JMP-L has half a million
 _GET_AGAIN = "copy, download or convert the file again"
 
 
@@ -81,6 +81,7 @@ def read_header(path: str | Path) -> ModelHeader:
     if not path.is_file():
         raise CheckpointError(f"cannot read {path}: there is no such file; check the path")
     try:
+        _require_small_head(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
@@ -95,45 +96,21 @@ def read_header(path: str | Path) -> ModelHeader:
         )
     try:
         header = ModelHeader.from_json(metadata[METADATA_KEY])
-        _require_sound(header)
-    except (CheckpointError, AttributeError) as error:
+        require_sound(header)
+    except (CheckpointError, InputError) as error:
         raise CheckpointError(f"cannot use {path}: {error}; {_GET_AGAIN}") from error
     return header
 
 
-def _require_sound(header: ModelHeader) -> None:
-    """Refuse values that fit their fields as JSON but cannot be meant."""
-    sizes = dataclasses.asdict(header.architecture)
-    checks = {
-        "architecture": all(
-            isinstance(value, int) or name == "basis_cutoff" for name, value in sizes.items()
-        ),
-        "heads": bool(header.heads),
-        "metrics": isinstance(header.metrics, dict),
-        "training": isinstance(header.training, dict),
-    }
-    for name in ("name", "licence", "data", "weights", "written_by"):
-        checks[name] = isinstance(getattr(header, name), str)
-    for head in header.heads:
-        scales = (
-            head.energy_scale,
-            head.energy_mean,
-            head.force_scale or 0.0,
-            head.repulsion or 0.0,
+def _require_small_head(path: Path) -> None:
+    """Refuse a list of tensors and metadata that is larger than any model's."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > min(_LARGEST_HEAD, path.stat().st_size):
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file (its header claims {size} bytes); "
+            f"{_GET_AGAIN}"
         )
-        checks[f"scales of head {head.name}"] = all(map(_is_finite, scales))
-        checks[f"references of head {head.name}"] = all(map(_is_finite, head.references.values()))
-        checks[f"graph of head {head.name}"] = all(map(_is_finite, head.graph.cutoffs))
-        checks[f"elements of head {head.name}"] = all(
-            isinstance(z, int) and 1 <= z <= 118 for z in (*head.elements, *head.references)
-        )
-    wrong = [name for name, sound in checks.items() if not sound]
-    if wrong:
-        raise CheckpointError(f"the model header is damaged: wrong values in {', '.join(wrong)}")
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _require_finite(state: dict[str, Tensor], problem: str, remedy: str) -> None:

@@ -18,7 +18,7 @@ from jmp_md.checkpoints.hyperparameters import (
     read_pretraining_heads,
 )
 from jmp_md.checkpoints.restricted import load_torch_file
-from jmp_md.errors import CheckpointError, InputError
+from jmp_md.errors import CheckpointError, InputError, shown
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import OFFICIAL_LICENCE
 from jmp_md.nn.backbone import GemNetOC
@@ -26,7 +26,7 @@ from jmp_md.nn.config import BackboneConfig
 
 _RADIAL_COPY = re.compile(r"backbone\.bases\.(?:\w+\.)?radial_basis\w*\.rbf\.(offset|temps)")
 _OUTPUT_LAYER = re.compile(r"(backbone\.out_blocks\.\d+)\.(?:layers|seq_energy_pre)\.(.+)")
-_PRETRAINING_HEAD = re.compile(r"output\.out_(energy|forces)\.(\d+)\.(.+)")
+_PRETRAINING_HEAD = re.compile(r"output\.out_(energy|forces)\.(\d{1,3})\.(.+)")
 _FINETUNED_HEAD = re.compile(r"out_(energy|forces)\.(.+)")
 _PROPERTY_HEAD = re.compile(r"graph_outputs|.*\bft_mlp_")
 
@@ -118,7 +118,7 @@ def _checked(content: Any, weights: str) -> OfficialCheckpoint:
     state, hyper = content.get("state_dict"), content.get("hyper_parameters")
     if not isinstance(state, dict) or not isinstance(hyper, dict):
         raise CheckpointError(
-            f"it has state_dict = {type(state).__name__} and hyper_parameters = {hyper!r:.60}: "
+            f"it has state_dict = {type(state).__name__} and hyper_parameters = {shown(hyper)}: "
             "expected a Lightning checkpoint of the official JMP code"
         )
     _require_floats(state)
@@ -178,7 +178,7 @@ def _require_floats(state: dict[str, Any]) -> None:
     for name, value in state.items():
         floating = isinstance(value, Tensor) and value.is_floating_point()
         if not isinstance(name, str) or not (floating or name.startswith("task_steps")):
-            raise CheckpointError(f"state_dict entry {name!r} is not a tensor of real numbers")
+            raise CheckpointError(f"state_dict entry {shown(name)} is not a tensor of real numbers")
 
 
 def _require_layout(
@@ -230,7 +230,7 @@ def _ema_tensors(optimizer_states: Any) -> tuple[Tensor, ...] | None:
         return None
     first = optimizer_states[0] if isinstance(optimizer_states, list) else optimizer_states
     if not isinstance(first, dict):
-        raise CheckpointError(f"optimizer_states hold {first!r:.60}: use weights='raw'")
+        raise CheckpointError(f"optimizer_states hold {shown(first)}: use weights='raw'")
     if "ema" not in first:
         return None
     groups = inner.get("param_groups") if isinstance(inner := first.get("opt"), dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.potential import element_references
 from jmp_md.structures import Structures
+
+_LARGEST_METADATA = 16 * 2**20  # bytes
 
 
 class PackagedPotential(FixedPotential):
@@ -91,11 +94,14 @@ def read_package_info(path: Path) -> ExportInfo:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith("metadata.json")]
-            found = [json.loads(archive.read(name)) for name in names]
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+            entries = [e for e in archive.infolist() if e.filename.endswith("metadata.json")]
+            if sum(entry.file_size for entry in entries) > _LARGEST_METADATA:
+                raise ValueError(f"its metadata have more than {_LARGEST_METADATA} bytes")
+            found = [json.loads(archive.read(entry)) for entry in entries]
+    # RuntimeError for encrypted entries; zlib.error is nobody's
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; export or copy it again") from error
     for metadata in found:
         if isinstance(metadata, dict) and EXTRA_FILE in metadata:
-            return ExportInfo.from_json(metadata[EXTRA_FILE])
+            return ExportInfo.from_json(str(metadata[EXTRA_FILE]))
     raise CheckpointError(f"{path} is a package, but not of jmp-md: make one with 'jmp-md export'")

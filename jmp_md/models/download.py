@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from http import HTTPStatus
 from pathlib import Path
@@ -44,7 +45,7 @@ def download(url: str, path: Path, *, sha256: str = "", by_hand: str) -> None:
         by_hand: How a user can put the file in place without this function, for messages.
 
     Raises:
-        ModelNotFoundError: Offline, unreachable, refused, or no space left.
+        ModelNotFoundError: Offline, unreachable, refused, not encrypted, or no space left.
         CheckpointError: The file arrived with another hash.
     """
     if offline():
@@ -91,7 +92,8 @@ def verify_sha256(path: Path, expected: str = "", *, content: Path | None = None
     """
     record = beside(path, ".sha256")
     found = _sha256(content or path)
-    recorded = record.read_text(encoding="utf-8").split() if record.exists() else []
+    text = record.read_text(encoding="utf-8", errors="replace") if record.exists() else ""
+    recorded = text.split()
     wanted = expected or (recorded[0] if recorded else "")
     if not wanted:
         # A shared folder may be read-only: then there is nothing to compare with later.
@@ -142,6 +144,7 @@ def _fetch(url: str, path: Path, part: IO[bytes], version: IO[str]) -> None:
     if not validator:
         part.truncate(0)
     start = part.seek(0, os.SEEK_END)
+    _require_safe(url)
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -167,9 +170,47 @@ def _fetch(url: str, path: Path, part: IO[bytes], version: IO[str]) -> None:
         raise ConnectionError(f"the connection ended after {size} of {total} bytes")
 
 
+class _Safe(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to where :func:`_require_safe` lets it."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The next request.
+
+        Raises:
+            ModelNotFoundError: It would not be encrypted.
+        """
+        _require_safe(newurl, before=req.full_url)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _require_safe(url: str, before: str = "") -> None:
+    """Refuse what others on the way could replace: all but HTTPS, and HTTP within this machine.
+
+    Raises:
+        ModelNotFoundError: The address, or the one redirected to, is not encrypted.
+    """
+    there, here = urllib.parse.urlsplit(url), urllib.parse.urlsplit(before)
+    local = there.scheme == "http" and there.hostname in ("127.0.0.1", "localhost", "::1")
+    if there.scheme == "https" or (local and here.scheme != "https"):
+        return
+    raise ModelNotFoundError(
+        f"{before or url} leads to {url}, which is not encrypted, so that anybody on the way could "
+        "replace the file: only https is followed; download it yourself from where you trust"
+    )
+
+
 def _open(request: urllib.request.Request, part: IO[bytes]) -> http.client.HTTPResponse:
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        opener = urllib.request.build_opener(_Safe)
+        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT)
         return response
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:

@@ -264,7 +264,7 @@ def _array(value: Any) -> np.ndarray:
 
 def _read_references(path: Path) -> dict[str, float]:
     try:
-        table = load_pickle(path.read_bytes(), str(path))
+        table = load_pickle(path.read_bytes(), str(path), operations=50_000_000)
     except OSError as error:
         raise InputError(f"{path}: not a readable table of references ({error})") from error
     if not isinstance(table, Mapping):
