@@ -281,6 +281,7 @@ def test_packages_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("model*"))
 
 
+@pytest.mark.slow  # a compilation
 @needs_compiler
 def test_one_compilation_serves_all_sizes_and_later_processes(
     home: Path, monkeypatch: pytest.MonkeyPatch
@@ -310,6 +311,7 @@ def test_one_compilation_serves_all_sizes_and_later_processes(
     assert not again.compiled.failure
 
 
+@pytest.mark.slow  # a compilation
 @needs_compiler
 def test_a_package_is_a_model(tmp_path: Path) -> None:
     potential = random_potential(direct=True, **LEAST)
