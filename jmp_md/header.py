@@ -69,6 +69,7 @@ class ModelHeader:
         data: Data sets it was trained on, with their licences, in words.
         metrics: Measured errors, e.g. ``{"force_mae_meV_per_A": 11.2, "test": "..."}``.
         training: How it was trained: recipe, machine, time, seeds, hashes.
+        default_head: The head that is taken where none is named; None where one has to be.
         weights: ``"ema"`` or ``"raw"``, where a checkpoint offered both.
         written_by: Version of jmp-md that wrote the file.
     """
@@ -80,6 +81,7 @@ class ModelHeader:
     data: str = "unknown"
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    default_head: str | None = None
     weights: str = "raw"
     written_by: str = __version__
     format_version: int = FORMAT_VERSION
@@ -117,12 +119,13 @@ class ModelHeader:
             ) from error
 
     def head(self, name: str | None = None) -> HeadInfo:
-        """The head of that name; without a name, the only one.
+        """The head of that name; without a name, the default or the only one.
 
         Raises:
-            CheckpointError: Unknown name, or none given where there are several.
+            CheckpointError: Unknown name, or none given where there are several and no default.
         """
         names = [head.name for head in self.heads]
+        name = name or self.default_head
         if name is None and len(names) == 1:
             return self.heads[0]
         if name is None:

@@ -33,7 +33,8 @@ class ModelSection(Section):
             cutoff: 7.0, max_neighbors: 100}``. Empty for those of the base, or the smooth ones of
             a new network.
         forces: ``conservative``, the gradient of the energy, or ``direct``, a head of their own.
-        head: Name of the head.
+        head: Name of the head; of several that are trained together, the one that is taken where
+            none is named.
         keep_head: Head of the base to go on from. By default the one whose level of theory and
             elements are those of the data, if there is one; false draws a new head, true keeps
             the only one of the base. A head that is kept brings its references and its repulsion.

@@ -1,0 +1,90 @@
+"""The data of the recipe `organic`: two levels of theory, test molecules apart by name.
+
+    python benchmarks/organic_data.py PRETRAIN --output data
+    jmp-md train organic --data data
+
+PRETRAIN holds aimnet2.npz, ani1x.npz and transition1x.npz, files of concatenated frames (see
+docs/training.md). Frames on whose forces the four networks that labelled aimnet2.npz disagree are
+left out, and of molecules with many thermal frames the coldest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+MAX_SPREAD = 0.5  # eV/Å, of the labels' ensemble, on any atom
+TEST_SHARE = 0.03
+# Of the training frames, by source: what is rare in thermal frames of molecules counts more.
+SHARES = {"noise": 0.22, "dimer": 0.22, "templ": 0.3, "moses": 0.13, "qm9": 0.13}
+COLD = 100  # K
+KEYS = ("n_atoms", "energy", "system_id")
+ATOM_KEYS = ("numbers", "positions", "forces")
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored}
+
+
+def take(data: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Some frames, (n_frames,) bool."""
+    atoms = np.repeat(chosen, data["n_atoms"])
+    return {k: data[k][chosen] for k in KEYS} | {k: data[k][atoms] for k in ATOM_KEYS}
+
+
+def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Frames of several files."""
+    return {key: np.concatenate([part[key] for part in parts]) for key in (*KEYS, *ATOM_KEYS)}
+
+
+def is_test(systems: np.ndarray) -> np.ndarray:
+    """Whether a frame is for testing, by a hash of each molecule in its name.
+
+    Pairs of molecules are for testing where one of the two is.
+    """
+
+    def held_out(name: str) -> bool:
+        digest = hashlib.sha256(name.encode()).digest()
+        return int.from_bytes(digest[:4], "big") < TEST_SHARE * 2**32
+
+    known = {str(s): any(held_out(part) for part in str(s).split("|")) for s in np.unique(systems)}
+    return np.array([known[str(system)] for system in systems])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("pretrain", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("data"))
+    parser.add_argument("--frames", type=int, default=23_000, help="training frames of aimnet2.npz")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+
+    pool = read(args.pretrain / "aimnet2.npz")
+    agreed = pool["force_std_max"] <= MAX_SPREAD
+    redundant = (pool["temperature"] == COLD) & np.isin(pool["source"], ("moses", "qm9"))
+    test = is_test(pool["system_id"])
+    chosen = np.zeros(len(test), dtype=bool)
+    rng = np.random.default_rng(0)
+    for source, share in SHARES.items():
+        candidates = np.flatnonzero(agreed & ~redundant & ~test & (pool["source"] == source))
+        chosen[rng.permutation(candidates)[: round(share * args.frames)]] = True
+    small = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
+    second = join([take(data, np.ones(len(data["n_atoms"]), dtype=bool)) for data in small])
+    second_test = is_test(second["system_id"])
+    for name, data in (
+        ("wb97m-train", take(pool, chosen)),
+        ("wb97m-test", take(pool, agreed & test)),
+        ("wb97x-train", take(second, ~second_test)),
+        ("wb97x-test", take(second, second_test)),
+    ):
+        np.savez(args.output / f"{name}.npz", **data)
+        print(f"{name}: {len(data['n_atoms'])} frames, {len(np.unique(data['system_id']))} systems")
+
+
+if __name__ == "__main__":
+    main()
