@@ -22,6 +22,7 @@ from jmp_md.check.physics import (
     force_gradient,
     permutation,
     rotation,
+    size_consistency,
     stress_gradient,
     translation,
 )
@@ -37,6 +38,7 @@ CHECKS: tuple[Callable[[Subject], Outcome], ...] = (
     translation,
     rotation,
     permutation,
+    size_consistency,
     continuity,
     batch_independence,
     cached_neighbours,

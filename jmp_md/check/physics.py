@@ -87,6 +87,20 @@ def permutation(s: Subject) -> Outcome:
     return Outcome("order of atoms", error, 1e-8, "eV, eV/Å", note if error > 1e-8 else "")
 
 
+def size_consistency(s: Subject) -> Outcome:
+    """Twice the structure has twice its energy: out of each other's reach, or as a supercell."""
+    if s.atoms.pbc.any():
+        axis = int(np.argmax(s.atoms.pbc))
+        twice, how = s.atoms.repeat([2 if i == axis else 1 for i in range(3)]), "a supercell"
+    else:
+        extent = np.ptp(s.atoms.positions[:, 0]) if len(s.atoms) else 0.0
+        copy = s.moved(s.atoms.positions + [extent + 2 * s.potential.policy.cutoff, 0, 0])
+        twice, how = s.atoms + copy, "two copies far apart"
+    one, two = s.energies([s.atoms, twice])
+    error = abs(float(two - 2 * one))
+    return Outcome("energy is extensive", error, 1e-6, "eV", how)
+
+
 def continuity(s: Subject) -> Outcome:
     """Jumps of the energy, beyond what the forces explain, while all atoms move straight on."""
     direction = s.rng.standard_normal(s.atoms.positions.shape)

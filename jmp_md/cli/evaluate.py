@@ -13,6 +13,7 @@ from jmp_md.cli.common import add_model_arguments, calculators_for
 from jmp_md.cli.data import add_format_arguments, open_data
 
 if TYPE_CHECKING:
+    from jmp_md.potential import Potential
     from jmp_md.training.data.frame import Dataset
     from jmp_md.training.parity import Pair
     from jmp_md.training.property_metrics import Predictions
@@ -110,11 +111,22 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
         "data": str(args.data),
         "n_skipped": len(dataset) - sums.n_frames,
         **sums.summary(),
+        "size_inconsistency_eV": _size_inconsistency(dataset, calculator.potential),
         "after_shift": sums.shifted_energy(),
         "force_mae_meV_per_A_by_element": {s: e["mae"] for s, e in by_element.items()},
         "force_rmse_meV_per_A_by_element": {s: e["rmse"] for s, e in by_element.items()},
     }
     return report, sums.parity.pairs()
+
+
+def _size_inconsistency(dataset: Dataset, potential: Potential) -> float | None:
+    """eV, how much twice the first frame differs from twice its energy."""
+    from jmp_md.check.physics import size_consistency
+    from jmp_md.check.subject import Subject
+    from jmp_md.training.metrics import to_atoms
+
+    subject = Subject(to_atoms(dataset[0]), potential, "float32", seed=0, steps=0)
+    return size_consistency(subject).measured
 
 
 def _property(dataset: Dataset, path: Path, args: argparse.Namespace) -> Measured:
@@ -205,6 +217,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
             lines.append(f"{row}, once {report['energy_shift_eV']:+.4f} eV are added to each")
     else:
         lines.append("energy      no labels")
+    inconsistency = report["size_inconsistency_eV"]
+    lines.append(f"energy of twice the first frame less twice its energy: {inconsistency:.1e} eV")
     if "force_mae_meV_per_A" in report:
         lines.append(
             _row("forces", report["force_mae_meV_per_A"], report["force_rmse_meV_per_A"], "meV/Å")
