@@ -213,9 +213,7 @@ def pretrainer(
     known = {name: seen_in(data.train) for name, data in tasks.items()}
     default = recipe.model.head if recipe.model.head in tasks else None
     about = {"seen": {"heads": known}}
-    header = start.header(
-        recipe.model, heads=tuple(heads), default_head=default, training=about
-    )
+    header = start.header(recipe.model, heads=tuple(heads), default_head=default, training=about)
     model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
     first = model.potential(heads[0].name)
     start.load_into(first)

@@ -23,6 +23,7 @@ def require_sound(header: ModelHeader) -> None:
     """
     checks = {
         "heads": 1 <= len(header.heads) <= _MOST_HEADS,
+        "default_head": header.default_head in (None, *(head.name for head in header.heads)),
         "metrics": isinstance(header.metrics, dict),
         "training": isinstance(header.training, dict),
     }
