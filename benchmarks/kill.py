@@ -27,6 +27,7 @@ from jmp_md.simulate.many import relax_many
 from jmp_md.simulate.md import md
 from jmp_md.simulate.neb import neb
 from jmp_md.simulate.relax import relax
+from jmp_md.simulate.relax_state import DONE
 from jmp_md.simulate.replicas import md_many
 from jmp_md.simulate.state import load_state
 
@@ -180,8 +181,8 @@ class ManyRelaxations(Trial):
         (folder / "ends").write_text(" ".join(str(end.energy) for end in ends))
 
     def look(self, folder: Path, count: Count) -> None:
-        saved = load_state(folder)
-        done = set() if saved is None else set(saved[1]["done"])
+        path = folder / DONE
+        done = set(path.read_bytes().splitlines()) if path.exists() else set()
         count.lost += len((self.seen or set()) - done)
         self.seen = done
 

@@ -14,7 +14,8 @@ from ase.io import read, write
 from matplotlib.figure import Figure
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.many import Relaxed, relax_many
+from jmp_md.simulate.many import relax_many
+from jmp_md.simulate.relax import RelaxResult
 
 # Torsions that turn: acetyl about ester oxygen, ester about ring, acid about ring, its proton;
 # each as four atoms and the atoms that move along.
@@ -43,9 +44,9 @@ def guesses(start: Atoms, count: int, seed: int = 0) -> list[Atoms]:
     return found
 
 
-def distinct(results: list[Relaxed]) -> list[tuple[Relaxed, int]]:
+def distinct(results: list[RelaxResult]) -> list[tuple[RelaxResult, int]]:
     """Conformers by rising energy, each with how many guesses fell into it."""
-    ranked: list[tuple[Relaxed, int]] = []
+    ranked: list[tuple[RelaxResult, int]] = []
     for result in sorted((r for r in results if r.converged), key=lambda r: r.energy):
         if ranked and result.energy - ranked[-1][0].energy < SAME:
             ranked[-1] = (ranked[-1][0], ranked[-1][1] + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -76,6 +76,12 @@ def require_writable(path: str | Path) -> None:
         ) from error
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is left."""
+    with suppress(OSError):  # which it is where something is in it
+        folder.rmdir()
+
+
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Keep other processes from writing to the folder of a run while the block lasts.
@@ -88,12 +94,30 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
+    with _held(folder / LOCK, folder):
+        yield
+
+
+@contextmanager
+def locked_file(path: str | Path) -> Iterator[None]:
+    """Keep other processes from writing to a file that grows while the block lasts.
+
+    Raises:
+        InputError: Another process holds the lock.
+    """
+    path = Path(path)
+    with _held(path.with_name(f".{path.name}{LOCK}"), path):
+        yield
+
+
+@contextmanager
+def _held(lock_file: Path, place: Path) -> Iterator[None]:
+    lock = FileLock(lock_file)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise InputError(
-            f"another process is writing to {folder}: wait for it, or choose another output"
+            f"another process is writing to {place}: wait for it, or choose another output"
         ) from error
     try:
         yield

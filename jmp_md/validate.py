@@ -62,7 +62,7 @@ def check_geometry(
             f"the position of {_atom(numbers, i)} is {positions[i].tolist()}: not finite; check "
             "the file, or the time step of the simulation that led here"
         )
-    _check_cell(np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))
+    check_cell(np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))
 
 
 def check_distances(
@@ -162,7 +162,16 @@ def _differs(value: object, usual: tuple[int, ...]) -> bool:
     return not any(np.array_equal(value, each) for each in usual)
 
 
-def _check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
+def check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
+    """Refuse a cell that has no volume, area or length in its periodic directions.
+
+    Args:
+        cell: (3, 3) Å, rows are lattice vectors.
+        pbc: (3,) bool.
+
+    Raises:
+        InputError: It has none.
+    """
     periodic = cell[pbc]
     lengths = np.linalg.norm(periodic, axis=1)
     # Area or volume as a share of that of a rectangular cell; 1 for one vector or none.

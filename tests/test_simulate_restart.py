@@ -79,7 +79,7 @@ def test_a_relaxation_is_not_continued_as_another(tmp_path: Path) -> None:
     relax(crumpled(), steps=1, trajectory=path)
     water = molecule("H2O")
     water.calc = EMT()
-    with pytest.raises(InputError, match="the steps to continue are of other atoms"):
+    with pytest.raises(InputError, match=r"formula: 'Cu8', now 'H2O'"):
         relax(water, trajectory=path, restart=True)
     path.write_bytes(b"no trajectory")
     with pytest.raises(InputError, match=r"cannot continue from .*steps.traj"):

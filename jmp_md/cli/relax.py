@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
-    from jmp_md.simulate.many import Relaxed
     from jmp_md.simulate.relax import RelaxResult
     from jmp_md.simulate.watch import DomainWatch
 
     Models = Sequence[tuple[str, JMPCalculator]]
-    Ends = dict[int, RelaxResult | Relaxed]
+    Ends = dict[int, RelaxResult]
     Watches = Mapping[str, DomainWatch]
 
 NAME = "relax"
@@ -79,7 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="continue a stopped run, from --trajectory, or with --batch-size from its state",
+        help="continue a stopped run, from OUTPUT.state and --trajectory",
     )
     parser.add_argument("--log", type=Path, help="log of ASE's optimizer")
     parser.set_defaults(**((relax.__kwdefaults__ or {}) | {"optimizer": None}))
@@ -87,6 +86,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
+    from jmp_md.files import remove_if_empty
+    from jmp_md.simulate.relax_state import remove_state
+
     started = time.monotonic()
     structures = [atoms for path in args.structures for atoms in read_structures(path)]
     output = _output(args)
@@ -101,18 +103,33 @@ def run(args: argparse.Namespace) -> int:
             _together(structures, models, args, ends)
         else:
             _one_by_one(structures, models, watches, args, ends)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command with --restart goes on, from {_state(args)}")
+        raise
     finally:  # an error or an interrupt does not cost what is done
-        good = [i for i in sorted(ends) if getattr(ends[i], "error", None) is None]
+        good = [i for i in sorted(ends) if ends[i].error is None]
         if good:
-            write_structures(output, [with_results(ends[i].atoms) for i in good])
-            print(f"wrote {output}: {len(good)} of {len(structures)} structures")
+            write_structures(output, [_written(i, ends[i]) for i in good])
+            print(f"wrote {output}: {len(good)} of {len(structures)} structures{_gaps(good)}")
+        remove_if_empty(_state(args))
     for name, watch in watches.items():
         watch.end([ends[i].atoms for i in good if models[i][0] == name])
     _summarise(output, structures, models, watches, args, ends, time.monotonic() - started)
-    if args.batch_size > 1:
-        shutil.rmtree(_state(args), ignore_errors=True)
+    for model in dict(models):
+        remove_state(_state(args) / Path(model).name)
+    remove_if_empty(_state(args))
     left = any(watch.left for watch in watches.values())
     return 0 if all(end.converged for end in ends.values()) and not left else 2
+
+
+def _written(index: int, end: RelaxResult) -> Atoms:
+    """A structure of the result, which says which of those given it is."""
+    return with_results(end.atoms, index=index, converged=end.converged, steps=end.steps)
+
+
+def _gaps(good: Sequence[int]) -> str:
+    """What to say where structures are missing in between."""
+    return "" if list(good) == list(range(len(good))) else "; index in each says which it is"
 
 
 def _check_together(args: argparse.Namespace) -> None:
@@ -136,28 +153,44 @@ def _one_by_one(
     ends: Ends,
 ) -> None:
     """Fill ``ends`` in order."""
-    names = ("fmax", "relax_cell", "cell_mask", "pressure", "keep_symmetry", "steps")
+    from jmp_md.simulate.identity import identity
+    from jmp_md.simulate.relax_state import RelaxState, relax_kept
+
+    names = ("fmax", "relax_cell", "cell_mask", "pressure", "keep_symmetry")
     options = {name: getattr(args, name) for name in names}
+    options["optimizer"] = args.optimizer or "BFGS"
     several = len(structures) > 1
-    for i, (atoms, (model, calculator)) in enumerate(zip(structures, models, strict=True)):
-        formula = atoms.get_chemical_formula(mode="hill")
-        print(f"structure {i + 1} of {len(structures)}: {formula}, model {model}")
-        atoms.calc = calculator
-        result = relax(
-            atoms,
-            **options,
-            optimizer=args.optimizer or "BFGS",
-            trajectory=_numbered(args.trajectory, i) if several else args.trajectory,
-            restart=args.restart,
-            log=_numbered(args.log, i) if several else args.log,
-            progress=_print_step,
-            observer=_observer(watches[model], i),
-        )
-        print(_line(result))
-        result.atoms.calc = with_results(
-            result.atoms
-        ).calc  # the model goes on to the next structure
-        ends[i] = result
+    if args.keep_symmetry:
+        print("the symmetry is kept also where it holds a saddle point; phonons tell")
+    with ExitStack() as stack:
+        states = {
+            model: stack.enter_context(
+                RelaxState(
+                    _state(args) / Path(model).name,
+                    identity(calculator, options),
+                    args.steps,
+                    args.restart,
+                )
+            )
+            for model, calculator in dict(models).items()
+        }
+        for i, (atoms, (model, calculator)) in enumerate(zip(structures, models, strict=True)):
+            formula = atoms.get_chemical_formula(mode="hill")
+            print(f"structure {i + 1} of {len(structures)}: {formula}, model {model}")
+            atoms.calc = calculator
+            ends[i] = relax_kept(
+                states[model],
+                i,
+                atoms,
+                **options,
+                steps=args.steps,
+                trajectory=_numbered(args.trajectory, i) if several else args.trajectory,
+                restart=args.restart,
+                log=_numbered(args.log, i) if several else args.log,
+                progress=_print_step,
+                observer=_observer(watches[model], i),
+            )
+            print(_line(ends[i]))
 
 
 def _observer(watch: DomainWatch, index: int) -> Callable[[int, Atoms], None]:
@@ -174,7 +207,7 @@ def _together(
         mine = [i for i, (name, _) in enumerate(models) if name == model]
         print(f"{len(mine)} structures, model {model}, {args.batch_size} at a time")
 
-        def note(k: int, end: Relaxed, mine: Sequence[int] = mine) -> None:
+        def note(k: int, end: RelaxResult, mine: Sequence[int] = mine) -> None:
             ends[mine[k]] = end
             about = f"  dropped: {end.error}" if end.error is not None else _line(end)
             print(f"structure {mine[k] + 1} of {len(structures)}: {about.strip()}", flush=True)
@@ -198,8 +231,9 @@ def _output(args: argparse.Namespace) -> Path:
 
 
 def _state(args: argparse.Namespace) -> Path:
-    """Folder of what a batch needs to be continued."""
-    return _output(args).with_suffix(".state")
+    """Folder of what is needed to continue; it is removed when all is done."""
+    output = _output(args)
+    return output.with_name(f"{output.name}.state")
 
 
 def _summarise(
@@ -226,7 +260,7 @@ def _summarise(
                 "steps": end.steps,
                 "energy_eV": end.energy,
                 "fmax_eV_per_A": end.fmax,
-                "error": getattr(end, "error", None),
+                "error": end.error,
             }
         )
     write_summary(
@@ -245,13 +279,12 @@ def _print_step(step: int, energy: float, fmax: float) -> None:
     print(f"  step {step:4d}  energy {energy:16.6f} eV  fmax {fmax:10.5f} eV/Å", flush=True)
 
 
-def _line(end: RelaxResult | Relaxed) -> str:
+def _line(end: RelaxResult) -> str:
     how = "converged" if end.converged else "NOT converged"
-    change = getattr(end, "energy_change", None)
-    shift = "" if change is None else f" ({change:+.6f} eV)"
+    stress = "" if end.stress_left is None else f", stress left {end.stress_left:.4f} GPa"
     return (
-        f"  {how} after {end.steps} steps: energy {end.energy:.6f} eV{shift}, "
-        f"fmax {end.fmax:.5f} eV/Å"
+        f"  {how} after {end.steps} steps: energy {end.energy:.6f} eV "
+        f"({end.energy_change:+.6f} eV), fmax {end.fmax:.5f} eV/Å{stress}"
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ import numpy as np
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.simulate.given import Given
-from jmp_md.simulate.many_state import ManyState, Relaxed
-from jmp_md.simulate.summary import describe
+from jmp_md.simulate.identity import identity
+from jmp_md.simulate.relax import RelaxResult
+from jmp_md.simulate.relax_state import Moving, RelaxState
+from jmp_md.structure_files import with_results
 from jmp_md.systems import BatchedSystems
 
 if TYPE_CHECKING:
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 
     from jmp_md.batch import Result
     from jmp_md.systems import System
-
-__all__ = ["OPTIMIZERS", "Relaxed", "relax_many"]
 
 OPTIMIZERS = ("LBFGS", "FIRE")
 
@@ -38,17 +39,17 @@ def relax_many(
     output: str | Path | None = None,
     restart: bool = False,
     save_interval: int = 20,
-    progress: Callable[[int, Relaxed], None] | None = None,
-) -> list[Relaxed]:
+    progress: Callable[[int, RelaxResult], None] | None = None,
+) -> list[RelaxResult]:
     """Relax structures together, each with an ASE optimizer of its own.
 
     The optimizers are ASE's and see forces of one batch; what converges leaves the batch and the
     next structure enters. One that cannot be computed is dropped, the others go on. Constraints
     hold; cells stay as they are.
 
-    With ``output``, that folder gets ``state.npz``, from which a run that was killed continues:
-    what is done is not done again, and others go on from where they were, with an optimizer that
-    has forgotten how they came there.
+    With ``output``, that folder holds what a run that was killed is continued from: what is done is
+    not done again, others go on from where they were, with an optimizer that has forgotten how they
+    came there. A structure that was stopped after fewer ``steps`` goes on, too.
 
     Args:
         structures: Any number, of any sizes; they are left as they are, and taken one by one as
@@ -88,73 +89,102 @@ def relax_many(
         oc_tags=calculator.oc_tags,
         skin=calculator.neighbours.skin,
     )
-    state = None
-    if output is not None:
-        settings = {"fmax": fmax, "optimizer": optimizer, "model": describe(calculator)}
-        state = ManyState(output, settings, restart)
-    waiting = enumerate(structures)
-    moving: dict[int, _Walker] = {}  # by key in systems
-    done: dict[int, Relaxed] = {}
+    with ExitStack() as stack:
+        state = None
+        if output is not None:
+            about = identity(calculator, {"fmax": fmax, "optimizer": optimizer})
+            state = stack.enter_context(RelaxState(output, about, steps, restart))
+        batch = _Batch(systems, state, fmax, optimizer, steps, progress)
+        return batch.run(enumerate(structures), batch_size, save_interval)
 
-    def finish(index: int, end: Relaxed) -> None:
-        done[index] = end
-        if progress is not None:
-            progress(index, end)
 
-    def let_in() -> None:
-        while len(moving) < batch_size and (entry := next(waiting, None)) is not None:
+class _Batch:
+    """Structures on their way together."""
+
+    def __init__(
+        self,
+        systems: BatchedSystems,
+        state: RelaxState | None,
+        fmax: float,
+        optimizer: str,
+        steps: int,
+        progress: Callable[[int, RelaxResult], None] | None,
+    ) -> None:
+        self._systems, self._state, self._progress = systems, state, progress
+        self._fmax, self._optimizer, self._steps = fmax, optimizer, steps
+        self._moving: dict[int, _Walker] = {}  # by key in systems
+        self._done: dict[int, RelaxResult] = {}
+
+    def run(
+        self, waiting: Iterator[tuple[int, Atoms]], size: int, save_interval: int
+    ) -> list[RelaxResult]:
+        """All ends, in order of the structures."""
+        try:
+            self._let_in(waiting, size)
+            count = 0
+            while self._moving:
+                self._step()
+                self._let_in(waiting, size)
+                count += 1
+                if count % save_interval == 0:
+                    self._save()
+        finally:  # an interrupt costs nothing
+            self._save()
+        return [self._done[index] for index in sorted(self._done)]
+
+    def _step(self) -> None:
+        results = self._systems.compute(on_error="keep")
+        for walker, result in zip(self._moving.values(), results, strict=True):
+            walker.see(result)
+        for key, walker in list(self._moving.items()):
+            if walker.error is None and walker.fmax > self._fmax and walker.steps < self._steps:
+                walker.move()
+            else:
+                self._systems.remove(key)
+                del self._moving[key]
+                self._finish(walker.index, walker.end(self._fmax))
+
+    def _let_in(self, waiting: Iterator[tuple[int, Atoms]], size: int) -> None:
+        while len(self._moving) < size and (entry := next(waiting, None)) is not None:
             index, given = entry
-            if state is not None and (end := state.end(index, given)) is not None:
-                done[index] = end
+            if self._state is not None and (end := self._state.end(index, given)) is not None:
+                self._done[index] = end
                 continue
-            atoms, count = (given, 0) if state is None else state.start(index, given)
+            start = Moving(given) if self._state is None else self._state.start(index, given)
             try:
-                key = systems.add(atoms)
+                key = self._systems.add(start.atoms)
             except InputError as error:
                 reason = error.__cause__ if isinstance(error.__cause__, InputError) else error
                 nothing = float("nan")
-                finish(index, Relaxed(given.copy(), False, 0, nothing, nothing, reason))
+                failed = RelaxResult(given.copy(), False, 0, nothing, nothing, nothing, reason)
+                self._finish(index, failed)
             else:
-                moving[key] = _Walker(index, atoms, systems[key], optimizer, count)
+                self._moving[key] = _Walker(index, start, self._systems[key], self._optimizer)
 
-    def save() -> None:
-        if state is not None:
-            state.save({w.index: (w.atoms, w.steps) for w in moving.values()}, done)
+    def _finish(self, index: int, end: RelaxResult) -> None:
+        self._done[index] = end
+        if self._state is not None:
+            self._state.add(index, end)
+        if self._progress is not None:
+            self._progress(index, end)
 
-    let_in()
-    batches = 0
-    while moving:
-        for walker, result in zip(moving.values(), systems.compute(on_error="keep"), strict=True):
-            walker.see(result)
-        for key, walker in list(moving.items()):
-            if walker.error is None and walker.fmax > fmax and walker.steps < steps:
-                walker.move()
-            else:
-                systems.remove(key)
-                del moving[key]
-                finish(walker.index, walker.end(fmax))
-        let_in()
-        batches += 1
-        if batches % save_interval == 0:
-            save()
-    save()
-    return [done[index] for index in sorted(done)]
+    def _save(self) -> None:
+        if self._state is not None:
+            walkers = self._moving.values()
+            self._state.save({w.index: Moving(w.atoms, w.steps, w.initial) for w in walkers})
 
 
 class _Walker:
     """A structure on its way, with its optimizer."""
 
-    def __init__(
-        self, index: int, given: Atoms, system: System, optimizer: str, steps: int
-    ) -> None:
+    def __init__(self, index: int, start: Moving, system: System, optimizer: str) -> None:
         import ase.optimize
 
         self.index = index
         self.system = system
-        self.atoms = given.copy()
+        self.atoms, self.steps, self.initial = start.atoms.copy(), start.steps, start.initial
         self.atoms.calc = Given(system)
         self._optimizer: Optimizer = getattr(ase.optimize, optimizer)(self.atoms, logfile=None)
-        self.steps = steps
         self.error: InputError | None = None
 
     def see(self, result: Result) -> None:
@@ -162,6 +192,8 @@ class _Walker:
         self.error = result.error
         self.atoms.calc.take(self.atoms, result)
         self.fmax = float(np.linalg.norm(self.atoms.get_forces(), axis=1).max())
+        if self.initial is None:
+            self.initial = result.energy
 
     def move(self) -> None:
         """Take a step."""
@@ -169,14 +201,17 @@ class _Walker:
         self.steps += 1
         self.system.positions = self.atoms.positions.copy()
 
-    def end(self, fmax: float) -> Relaxed:
+    def end(self, fmax: float) -> RelaxResult:
         """What became of the structure."""
-        from ase.calculators.singlepoint import SinglePointCalculator
-
-        atoms = self.atoms.copy()
         results = self.atoms.calc.results
-        if self.error is None:
-            known = {"energy": results["energy"], "forces": results["forces"]}
-            atoms.calc = SinglePointCalculator(atoms, **known)
-        converged = self.fmax <= fmax
-        return Relaxed(atoms, converged, self.steps, results["energy"], self.fmax, self.error)
+        energy = results["energy"]
+        known = {"energy": energy, "forces": results["forces"]} if self.error is None else {}
+        return RelaxResult(
+            with_results(self.atoms, known),
+            self.fmax <= fmax,
+            self.steps,
+            energy,
+            energy - (energy if self.initial is None else self.initial),
+            self.fmax,
+            self.error,
+        )

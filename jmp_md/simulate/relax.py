@@ -20,12 +20,16 @@ class RelaxResult:
     """A relaxed structure and how it was reached.
 
     Attributes:
-        atoms: The structure, with the calculator of the one given.
+        atoms: The structure, with the calculator of the one given, or, where it was one of many,
+            with energy and forces.
         converged: Whether ``fmax`` was reached.
         steps: Optimizer steps taken.
-        energy: eV, without the work of an outer pressure.
+        energy: eV, without the work of an outer pressure; NaN after an error.
         energy_change: eV, final minus initial.
         fmax: eV/Å, the largest force left; with a relaxed cell, stress counts too.
+        error: Why one of many structures was dropped.
+        stress_left: GPa, the largest component of stress that a relaxed cell has beyond the outer
+            pressure; None where the cell was not relaxed.
     """
 
     atoms: Atoms
@@ -34,6 +38,8 @@ class RelaxResult:
     energy: float
     energy_change: float
     fmax: float
+    error: InputError | None = None
+    stress_left: float | None = None
 
 
 def relax(
@@ -55,27 +61,35 @@ def relax(
     """Relax a structure with its ASE calculator; the given one is left as it is.
 
     Constraints hold. With ``relax_cell`` the cell moves along the logarithm of its deformation
-    (ASE's ``FrechetCellFilter``), and its gradient, in eV/Å per atom, counts in ``fmax``.
+    (ASE's ``FrechetCellFilter``), and its gradient, in eV/Å per atom, counts in ``fmax``. Atoms
+    under ``FixAtoms`` then keep their places relative to the cell. Of a structure that is periodic
+    in one or two directions, only strains within these relax.
+
+    Forces that vanish by symmetry hold a structure at a saddle point as well as at a minimum;
+    frequencies tell which it is.
 
     Args:
         atoms: Structure with a calculator, of any kind.
         fmax: eV/Å, the largest force at which to stop.
         optimizer: ``"BFGS"``, ``"LBFGS"`` (less memory, for thousands of atoms) or ``"FIRE"``
             (robust far from a minimum).
-        relax_cell: Relax the cell too; the structure is periodic in three directions.
+        relax_cell: Relax the cell too, in its periodic directions, which lie along as many of x, y
+            and z; all three vectors are set.
         cell_mask: Which strains relax, 1 or 0 for each of xx, yy, zz, yz, xz, xy; None takes all.
-        pressure: GPa from outside on a cell that is relaxed.
+        pressure: GPa from outside on a cell that is relaxed and periodic in three directions.
         keep_symmetry: Make the structure as symmetric as it is to 0.01 Å, and keep it so.
         steps: Most steps to take.
         trajectory: ASE trajectory of all steps.
         restart: Go on from the last step in ``trajectory``, where there is one, with an optimizer
-            that has forgotten how it came there; ``steps`` counts from the start.
+            that has forgotten how it came there; ``steps`` counts from the start. The model, the
+            structure and what relaxes must be those it was started with.
         log: Text file ASE's optimizer appends its log to.
         progress: Called with step, energy in eV and largest force in eV/Å, from step 0 on.
-        observer: Called with step and structure, likewise.
+        observer: Called with step and the structure on its way, likewise.
 
     Raises:
-        InputError: No calculator, or an option that does not exist or does not fit.
+        InputError: No calculator, no atoms, a cell without volume, or an option that does not
+            exist or does not fit.
     """
     if atoms.calc is None:
         raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
@@ -87,61 +101,78 @@ def relax(
         raise InputError(f"steps {steps!r}: must be 0 or more")
     if restart and trajectory is None:
         raise InputError("restart goes on from a trajectory: give one (--trajectory)")
-    _check_cell_options(atoms, relax_cell, cell_mask, pressure)
+    if len(atoms) == 0:
+        raise InputError("the structure has no atoms: check how it was read or built")
 
     import ase.optimize
     import numpy as np
     from ase.filters import FrechetCellFilter
     from ase.units import GPa
 
+    from jmp_md.simulate.identity import identity
     from jmp_md.simulate.steps_file import StepsFile
+    from jmp_md.validate import check_cell
+
+    check_cell(atoms.cell.array, atoms.pbc)
+    _check_cell_options(atoms, relax_cell, cell_mask, pressure)
 
     relaxed = _symmetric(atoms) if keep_symmetry else atoms.copy()
     relaxed.calc = atoms.calc
-    file = None if trajectory is None else StepsFile(trajectory, restart)
+    mask = _strains(atoms, cell_mask) if relax_cell else None
+    file = None
+    if trajectory is not None:
+        about = {"cell": mask, "pressure": pressure, "keep_symmetry": keep_symmetry}
+        file = StepsFile(trajectory, identity(atoms.calc, about, [atoms]), restart)
     done = 0 if file is None else file.done
     first = None if file is None else file.restore(relaxed)
     moving = relaxed
     if relax_cell:
-        moving = FrechetCellFilter(relaxed, mask=cell_mask, scalar_pressure=pressure * GPa)
-    initial = float(relaxed.get_potential_energy()) if first is None else first
+        moving = FrechetCellFilter(relaxed, mask=mask, scalar_pressure=pressure * GPa)
 
     def state() -> tuple[float, float]:
+        """Energy, without that of constraints such as springs, and the largest force."""
         forces = moving.get_forces()
-        return float(relaxed.get_potential_energy()), float(np.linalg.norm(forces, axis=1).max())
+        energy = relaxed.get_potential_energy(apply_constraint=False)
+        return float(energy), float(np.linalg.norm(forces, axis=1).max())
 
-    run = getattr(ase.optimize, optimizer)(moving, logfile=log)
-    with run:
-        if file is not None:
-            run.attach(lambda: file.write(relaxed))
-        if progress is not None:
-            report = progress  # narrowed for the closure
-            run.attach(lambda: report(done + run.nsteps, *state()))
-        if observer is not None:
-            see = observer
-            run.attach(lambda: see(done + run.nsteps, relaxed))
-        try:
-            converged = bool(run.run(fmax=fmax, steps=max(steps - done, 0)))
-        finally:
+    try:
+        initial = state()[0] if first is None else first
+        with getattr(ase.optimize, optimizer)(moving, logfile=log) as run:
             if file is not None:
-                file.close()
+                run.attach(lambda: file.write(relaxed, atoms.constraints))
+            if progress is not None:
+                run.attach(lambda: progress(done + run.nsteps, *state()))
+            if observer is not None:
+                run.attach(lambda: observer(done + run.nsteps, relaxed))
+            converged = bool(run.run(fmax=fmax, steps=max(steps - done, 0)))
+    finally:
+        if file is not None:
+            file.close()
     energy, largest = state()
+    left = None
+    if mask is not None:
+        stress = relaxed.get_stress() / GPa + np.array([pressure] * 3 + [0.0] * 3)
+        left = float(np.abs(stress * mask).max())
     relaxed.set_constraint(atoms.constraints)  # without that of symmetry
-    return RelaxResult(relaxed, converged, done + run.nsteps, energy, energy - initial, largest)
+    return RelaxResult(
+        relaxed, converged, done + run.nsteps, energy, energy - initial, largest, stress_left=left
+    )
 
 
 def _check_cell_options(
     atoms: Atoms, relax_cell: bool, cell_mask: Sequence[int] | None, pressure: float
 ) -> None:
-    if relax_cell and not atoms.pbc.all():
+    if not relax_cell:
+        if cell_mask is not None or pressure != 0:
+            raise InputError(
+                f"cell_mask {cell_mask} and pressure {pressure!r} GPa are for a cell that is "
+                "relaxed: add relax_cell (--relax-cell)"
+            )
+        return
+    if not atoms.pbc.any():
         raise InputError(
-            "the cell can be relaxed where the structure is periodic in three directions, this one "
-            f"has pbc {atoms.pbc.tolist()}: leave out relax_cell (--relax-cell)"
-        )
-    if not relax_cell and (cell_mask is not None or pressure != 0):
-        raise InputError(
-            f"cell_mask {cell_mask} and pressure {pressure!r} GPa are for a cell that is relaxed: "
-            "add relax_cell (--relax-cell)"
+            f"the structure has no cell to relax, pbc {atoms.pbc.tolist()}: leave out relax_cell "
+            "(--relax-cell)"
         )
     if cell_mask is not None and (len(cell_mask) != 6 or not set(cell_mask) <= {0, 1}):
         raise InputError(
@@ -149,6 +180,51 @@ def _check_cell_options(
         )
     if not abs(pressure) < 1e4:
         raise InputError(f"pressure {pressure!r} GPa: must be finite, 0.0001 is one atmosphere")
+    if pressure != 0 and not atoms.pbc.all():
+        raise InputError(
+            f"pressure {pressure!r} GPa on a structure with pbc {atoms.pbc.tolist()}: it has no "
+            "volume of its own that pressure could act on; leave out pressure (--pressure)"
+        )
+    for constraint in atoms.constraints:
+        if type(constraint).__name__ != "FixAtoms":
+            raise InputError(
+                f"{type(constraint).__name__} does not hold in a cell that is relaxed, FixAtoms "
+                "does: take it out, or leave out relax_cell (--relax-cell)"
+            )
+
+
+def _strains(atoms: Atoms, given: Sequence[int] | None) -> list[int]:
+    """Which of xx, yy, zz, yz, xz, xy are strains within the periodic directions, and relax.
+
+    Raises:
+        InputError: A vector of the cell is not set, the periodic ones do not lie along as many of
+            x, y and z, or the mask given asks for other strains.
+    """
+    import numpy as np
+
+    if atoms.cell.rank < 3:
+        raise InputError(
+            f"the cell {atoms.cell.array.tolist()} has no volume, by which stress is defined: set "
+            "all of its vectors, e.g. with atoms.center(vacuum=10, axis=2)"
+        )
+    periodic = atoms.cell.array[atoms.pbc]
+    along = (np.abs(periodic) > 1e-6 * np.linalg.norm(periodic, axis=1, keepdims=True)).any(axis=0)
+    if along.sum() != len(periodic):
+        raise InputError(
+            f"the periodic vectors of the cell {atoms.cell.array.tolist()} (pbc "
+            f"{atoms.pbc.tolist()}) do not lie along as many of x, y and z: rotate the structure "
+            "with its cell"
+        )
+    pairs = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+    within = [int(along[i] and along[j]) for i, j in pairs]
+    if given is None:
+        return within
+    if any(asked and not has for asked, has in zip(given, within, strict=True)):
+        raise InputError(
+            f"cell_mask {list(given)} asks for strains of directions that are not periodic (pbc "
+            f"{atoms.pbc.tolist()}): {within} are those there are"
+        )
+    return [int(asked) for asked in given]
 
 
 def _symmetric(atoms: Atoms) -> Atoms:
