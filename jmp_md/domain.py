@@ -127,7 +127,7 @@ def foreign(atoms: Atoms, header: ModelHeader) -> str:
 
     Composition counts, and where the header knows them, the bonds.
     """
-    found = _foreign(atoms, None, header)
+    found = _foreign(atoms, None, header) if _is_structure(atoms) else []
     if not found:
         return ""
     own = header.training["domain"]["formula"]
@@ -151,10 +151,8 @@ def findings(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> list[Finding]
     if head.elements and (strange := set(atoms.numbers.tolist()) - set(head.elements)):
         symbols = ", ".join(chemical_symbols[z] for z in sorted(strange))
         found.append(Finding("elements", f"elements the model never saw: {symbols}"))
-    try:
-        check_geometry(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
-    except InputError:
-        return found  # whatever computes refuses it
+    if not _is_structure(atoms):
+        return found
     contacts = Contacts(atoms)
     found += _foreign(atoms, contacts, header)
     known = training_range(header, head)
@@ -209,6 +207,15 @@ def bonded_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     contacts = Contacts(atoms)
     near = contacts.ratio <= REACH
     return contacts.first[near], contacts.second[near]
+
+
+def _is_structure(atoms: Atoms) -> bool:
+    """Whether there are distances to look at; whatever computes will refuse it otherwise."""
+    try:
+        check_geometry(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
+    except InputError:
+        return False
+    return True
 
 
 def _foreign(atoms: Atoms, contacts: Contacts | None, header: ModelHeader) -> list[Finding]:
@@ -275,13 +282,14 @@ def _too_close(contacts: Contacts, known: Mapping[str, Any]) -> list[Finding]:
         return []
     found = []
     complete = known.get("structures") == known.get("of")
+    elements = known.get("coordination") or {}
     for name, distance in _closest(contacts).items():
         limit = limits.get(name)
         if limit is not None and distance < CLOSER * limit:
             text = f"{name} at {distance:.3f} Å, training had no such pair below {limit:.3f} Å"
             found.append(Finding(f"closest {name}", text, -distance))
-        bonded = limit is None and complete and _bonded(contacts, name)
-        if bonded:
+        strange = limit is None and complete and elements.keys() >= set(name.split("-"))
+        if strange and name in count_bonds(contacts.numbers, contacts.bonds()):
             text = f"{name} at {distance:.3f} Å, training had no such pair within {NEAR:g} Å"
             found.append(Finding(f"contact {name}", text, -distance))
     return found
@@ -298,10 +306,6 @@ def _closest(contacts: Contacts) -> dict[str, float]:
     kinds, at = np.unique(code[order], return_index=True)
     least = distance[order][at].tolist()
     return {pair_name(*divmod(k, 1000)): d for k, d in zip(kinds.tolist(), least, strict=True)}
-
-
-def _bonded(contacts: Contacts, name: str) -> bool:
-    return name in count_bonds(contacts.numbers, contacts.bonds())
 
 
 def _coordination(contacts: Contacts, ranges: Mapping[str, Any]) -> list[Finding]:

@@ -27,12 +27,14 @@ from jmp_md.check.physics import (
     translation,
 )
 from jmp_md.check.subject import Outcome, Subject
+from jmp_md.check.training_data import training_data
 from jmp_md.checkpoints.exported import FixedPotential
 from jmp_md.errors import InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
 
 CHECKS: tuple[Callable[[Subject], Outcome], ...] = (
+    training_data,
     force_gradient,
     stress_gradient,
     translation,

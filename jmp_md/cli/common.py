@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jmp_md.structure_files import check_output, read_structures, write_structures
@@ -21,6 +21,8 @@ __all__ = [
     "calculators_for",
     "check_output",
     "read_structures",
+    "require_own",
+    "watch_domain",
     "write_structures",
 ]
 
@@ -69,20 +71,31 @@ def add_tags_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def calculators_for(
-    structures: Sequence[Atoms], args: argparse.Namespace
+    structures: Sequence[Atoms], args: argparse.Namespace, *, together: bool = False
 ) -> list[tuple[str, JMPCalculator]]:
     """The model that ``args`` or the bonds choose for each structure, loaded once each.
+
+    Args:
+        structures: What is to be computed.
+        args: With the options of :func:`add_model_arguments`.
+        together: Choose one model for all structures.
 
     Raises:
         InputError: The model named is of another molecule than a structure, and not forced.
         ModelNotFoundError: No model was named and no shipped one covers a structure.
     """
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.errors import InputError
     from jmp_md.memory import keep_freed_memory
     from jmp_md.models.choice import choose
 
+    if args.force_model and not args.model:
+        raise InputError("--force-model needs the model that is meant: add --model NAME or FILE")
     keep_freed_memory()
-    names = [args.model or choose(atoms) for atoms in structures]
+    if args.model or together:
+        names = [args.model or choose(*structures)] * len(structures)
+    else:
+        names = [choose(atoms) for atoms in structures]
     loaded = {
         name: JMPCalculator(
             name,
@@ -96,8 +109,9 @@ def calculators_for(
         for name in dict.fromkeys(names)
     }
     if not args.force_model:
-        for index, (atoms, name) in enumerate(zip(structures, names, strict=True)):
-            _require_own(atoms, index, len(structures), loaded[name])
+        for name, calculator in loaded.items():
+            own = {i: structures[i] for i, chosen in enumerate(names) if chosen == name}
+            require_own(own, calculator)
     if args.compile:
         for name, calculator in loaded.items():
             _warm_up(name, calculator, structures[names.index(name)])
@@ -118,14 +132,23 @@ def watch_domain(
     return watches
 
 
-def _require_own(atoms: Atoms, index: int, count: int, calculator: JMPCalculator) -> None:
-    """Refuse a structure that is another molecule than the model's only one."""
+def require_own(structures: Mapping[int, Atoms], calculator: JMPCalculator) -> None:
+    """Refuse structures that are another molecule than the only one of a model.
+
+    Args:
+        structures: By index, which the message has where there are several.
+        calculator: The model.
+
+    Raises:
+        InputError: One is.
+    """
     from jmp_md.domain import foreign
     from jmp_md.errors import InputError
 
-    if message := foreign(atoms, calculator.potential.header):
-        which = f"structure {index}: " if count > 1 else ""
-        raise InputError(f"{which}{message}; pass --force-model to compute all the same")
+    for index, atoms in structures.items():
+        if message := foreign(atoms, calculator.potential.header):
+            which = f"structure {index}: " if len(structures) > 1 else ""
+            raise InputError(f"{which}{message}; pass --force-model to compute all the same")
 
 
 def _warm_up(name: str, calculator: JMPCalculator, atoms: Atoms) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.watch import DomainWatch
 
 RELAX = ("cell", "atoms", "none")
 STRUCTURE = "structure.extxyz"
@@ -41,25 +42,30 @@ def add_crystal_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def prepare(
     atoms: Atoms, name: str, args: argparse.Namespace
-) -> tuple[Atoms, str, JMPCalculator, Path]:
+) -> tuple[Atoms, str, JMPCalculator, Path, DomainWatch]:
     """Choose a model, make the folder, relax as the options say, write ``structure.extxyz``.
 
     Returns:
-        The crystal to go on with, the name of the model, the model, the folder.
+        The crystal to go on with, the name of the model, the model, the folder, and what was seen
+        of the crystal's place in the training data.
 
     Raises:
         InputError: The crystal cannot be computed, or does not relax.
         ModelNotFoundError: No model was named and no shipped one covers the crystal.
     """
     from jmp_md.cli.common import calculators_for, write_structures
+    from jmp_md.simulate.watch import DomainWatch
 
     [(model, calculator)] = calculators_for([atoms], args)
     output: Path = args.output or Path(f"{args.structure.stem}-{name}")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}", flush=True)
+    watch = DomainWatch(calculator)
+    watch.begin([atoms])
     atoms = _relaxed(atoms, calculator, args)
+    watch.end([atoms])
     write_structures(output / STRUCTURE, [atoms])
-    return atoms, model, calculator, output
+    return atoms, model, calculator, output, watch
 
 
 def _relaxed(atoms: Atoms, calculator: JMPCalculator, args: argparse.Namespace) -> Atoms:

@@ -19,7 +19,6 @@ from jmp_md.cli.config import add_config
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.simulate.descriptors import Descriptors
 
 NAME = "descriptors"
@@ -46,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.simulate.descriptors import check_method, descriptors
     from jmp_md.simulate.summary import describe, write_summary
+    from jmp_md.simulate.watch import DomainWatch
 
     started = time.monotonic()
     if args.map:
@@ -55,10 +55,13 @@ def run(args: argparse.Namespace) -> int:
     for path in args.structures:
         structures += read_structures(path)
         files += [str(path)] * (len(structures) - len(files))
-    model, calculator = _one_model(structures, args)
+    # One for all: embeddings of different models do not compare.
+    model, calculator = calculators_for(structures, args, together=True)[0]
     output = args.output or Path(f"{args.structures[0].stem}-{NAME}")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{len(structures)} structures, model {model}")
+    watch = DomainWatch(calculator)
+    watch.begin(structures)
     result = descriptors(structures, calculator)
     formulas = [atoms.get_chemical_formula(mode="hill") for atoms in structures]
     _write(output / "descriptors.npz", result, structures, formulas, files)
@@ -77,23 +80,10 @@ def run(args: argparse.Namespace) -> int:
             "edge_features": result.edges.shape[1],
         },
         seconds=time.monotonic() - started,
+        domain=watch.record(),
     )
     print(f"wrote {output}: {', '.join([*written, 'summary.json'])}")
     return 0
-
-
-def _one_model(structures: Sequence[Atoms], args: argparse.Namespace) -> tuple[str, JMPCalculator]:
-    """The model for all structures: embeddings of different models do not compare."""
-    from jmp_md.errors import InputError
-
-    models = dict(calculators_for(structures, args))
-    if len(models) > 1:
-        raise InputError(
-            f"different models cover these structures, {', '.join(models)}, and their embeddings "
-            "do not compare: choose one with --model"
-        )
-    [chosen] = models.items()
-    return chosen
 
 
 def _write(

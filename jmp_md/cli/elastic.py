@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     atoms = read_structures(args.structure)[-1]
     options = {name: getattr(args, name) for name in _OPTIONS}
     check_options(atoms, **options)
-    atoms, _, calculator, output = prepare(atoms, NAME, args)
+    atoms, _, calculator, output, watch = prepare(atoms, NAME, args)
     result = elastic(atoms, calculator, **options, relax=not args.clamped, fmax=args.fmax)
     figures = _figures(result)
     print("elastic constants in GPa:")
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         settings={name: getattr(args, name) for name in names} | options,
         results=figures,
         seconds=time.monotonic() - started,
+        domain=watch.record(),
     )
     print(f"wrote {output / 'summary.json'}")
     return 0 if result.stable else 2

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     atoms = read_structures(args.structure)[-1]
     options = {name: getattr(args, name) for name in _OPTIONS}
     check_options(atoms, **options)
-    atoms, _, calculator, output = prepare(atoms, NAME, args)
+    atoms, _, calculator, output, watch = prepare(atoms, NAME, args)
     result = eos(atoms, calculator, **options, relax=args.relax != "none", fmax=args.fmax)
     for volume, energy in zip(result.volumes, result.energies, strict=True):
         print(f"  {volume:12.4f} Å³  {energy:16.6f} eV")
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             "bracketed": result.bracketed,
         },
         seconds=time.monotonic() - started,
+        domain=watch.record(),
     )
     print(f"wrote {output}: eos.svg and summary.json")
     return 0 if result.bracketed else 2

@@ -125,14 +125,17 @@ def _check_places(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _domain_warnings_in_words() -> Iterator[None]:
-    """Print what is said of a model's domain as sentences, each time it is said."""
+    """Print what is said of a model's domain as sentences, each of them once."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", DomainWarning)
         others = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
             if issubclass(category, DomainWarning):
-                print(f"warning: {message}", file=sys.stderr, flush=True)
+                if str(message) not in said:
+                    print(f"warning: {message}", file=sys.stderr, flush=True)
+                said.add(str(message))
             else:
                 others(message, category, *place, **options)
 

@@ -67,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     images = _images(args.structures, args.all_frames)
-    [(model, calculator)] = calculators_for(images[:1], args)
+    [(model, calculator)] = calculators_for([images[0], images[-1]], args, together=True)[:1]
     output = args.output or Path(f"{args.structures[0].stem}-neb")
     options = {name: getattr(args, name) for name in neb.__kwdefaults__ or {}}
     print(f"{images[0].get_chemical_formula(mode='hill')}, model {model}")

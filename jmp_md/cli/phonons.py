@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     atoms = read_structures(args.structure)[-1]
     options = {name: getattr(args, name) for name in _OPTIONS}
     check_options(atoms, **options)
-    atoms, model, calculator, output = prepare(atoms, NAME, args)
+    atoms, model, calculator, output, watch = prepare(atoms, NAME, args)
     result = phonons(atoms, calculator, **options, progress=_print_progress)
     remarks = [text for text in (official_remark(calculator), *_remarks(result)) if text]
     write_phonons(result, output)
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         settings={name: getattr(args, name) for name in ("relax", "fmax")} | options,
         results=figures | {"warnings": remarks},
         seconds=time.monotonic() - started,
+        domain=watch.record(),
     )
     if args.report:
         about = {"model": model, "supercell": result.phonopy.supercell_matrix.tolist()}

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.simulate.summary import describe, write_summary
     from jmp_md.simulate.thermochemistry import check_gas
     from jmp_md.simulate.vibrations import moving_atoms, vibrations
+    from jmp_md.simulate.watch import DomainWatch
 
     started = time.monotonic()
     atoms = read_structures(args.structure)[-1]
@@ -63,14 +64,22 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or Path(f"{args.structure.stem}-vibrations")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}")
+    watch = DomainWatch(calculator)
+    watch.begin([atoms])
     converged = None
     if args.relax:
         atoms.calc = calculator
-        result = relax(atoms, fmax=args.fmax, steps=args.steps)
+        result = relax(
+            atoms,
+            fmax=args.fmax,
+            steps=args.steps,
+            observer=lambda step, now: watch.see(now, f"step {step}"),
+        )
         converged = result.converged
         how = "relaxed" if converged else "NOT relaxed"
         print(f"{how} in {result.steps} steps to fmax {result.fmax:.5f} eV/Å")
         atoms = result.atoms
+    watch.end([atoms])
     modes = vibrations(atoms, calculator, delta=args.delta)
     for frequency in modes.frequencies:
         print(f"  {frequency:10.2f} cm⁻¹" + (" (imaginary)" if frequency < 0 else ""))
@@ -99,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         settings=settings,
         results=results,
         seconds=time.monotonic() - started,
+        domain=watch.record(),
     )
     for text in doubts:
         print(f"in doubt: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jmp_md.domain import findings, suits
@@ -14,39 +15,42 @@ if TYPE_CHECKING:
     from jmp_md.header import HeadInfo
 
 
-def shipped_for(atoms: Atoms) -> list[ModelEntry]:
-    """Shipped models that were made for a structure, the best choice first.
+def shipped_for(*structures: Atoms) -> list[ModelEntry]:
+    """Shipped models that were made for all of some structures, the best choice first.
 
-    A model covers the structure when its head saw all of its elements and structures of its kind:
+    A model covers a structure when its head saw all of its elements and structures of its kind:
     one of molecules is for no crystal. One made for a single molecule (its header names a domain)
     covers only structures of that formula and those bonds, and those it covers better than a
     general model does. A model with several heads is for no structure before one is chosen, as
     their levels of theory differ.
 
     Args:
-        atoms: The structure.
+        *structures: One or more.
     """
     covering = [
         entry
         for entry in shipped_models()
-        if entry.header and len(entry.header.heads) == 1 and _suitable(atoms, entry)
+        if entry.header
+        and len(entry.header.heads) == 1
+        and all(_suitable(atoms, entry) for atoms in structures)
     ]
     return sorted(covering, key=lambda e: (not e.domain, len(e.elements), e.name))
 
 
-def choose(atoms: Atoms) -> str:
-    """The name of the shipped model for a structure.
+def choose(*structures: Atoms) -> str:
+    """The name of the shipped model for one structure, or for all of several.
 
     Raises:
         ModelNotFoundError: There is none; the message names the models at hand that could do.
     """
-    if entries := shipped_for(atoms):
+    if entries := shipped_for(*structures):
         return entries[0].name
     entries = list_models()
-    advice = [words for entry in entries if (words := _option(atoms, entry))]
-    formula = atoms.get_chemical_formula(mode="hill")
+    advice = [words for entry in entries if (words := _option(structures, entry))]
+    formulas = dict.fromkeys(atoms.get_chemical_formula(mode="hill") for atoms in structures)
+    formula = " and ".join(formulas)
     why = f"no shipped model is taken for {formula} by itself"
-    if any(_is_crystal_for(atoms, entry) for entry in entries):
+    if any(_is_crystal_for(atoms, entry) for atoms in structures for entry in entries):
         why += ", a crystal: those that are taken by themselves are for molecules, not for crystals"
     how = ", ".join([*advice, "--model FILE for one of your own"])
     raise ModelNotFoundError(f"{why}; pass {how}; 'jmp-md models' lists all")
@@ -60,9 +64,10 @@ def _suitable(atoms: Atoms, entry: ModelEntry) -> list[HeadInfo]:
     return [head for head in heads if suits(atoms, entry.header, head)]
 
 
-def _option(atoms: Atoms, entry: ModelEntry) -> str:
-    """What to pass to have a model; empty where it is not for the structure."""
-    heads = _suitable(atoms, entry)
+def _option(structures: Sequence[Atoms], entry: ModelEntry) -> str:
+    """What to pass to have a model; empty where it is not for the structures."""
+    suitable = [_suitable(atoms, entry) for atoms in structures]
+    heads = [head for head in suitable[0] if all(head in others for others in suitable)]
     if not heads or entry.header is None:
         return ""
     if len(entry.header.heads) == 1:

@@ -12,6 +12,7 @@ from jmp_md.files import locked
 from jmp_md.simulate.first_path import check_path, first_path, restored_path
 from jmp_md.simulate.state import save_state, state_to_continue
 from jmp_md.simulate.summary import describe, write_summary
+from jmp_md.simulate.watch import DomainWatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,6 +137,8 @@ def neb(
     started = time.monotonic()
     folder = Path(output)
     who = identity(calculator, {}, images)
+    watch = DomainWatch(calculator)
+    watch.begin(given)
     with locked(folder):
         saved = state_to_continue(folder, settings, restart)
         if saved is None:
@@ -150,7 +153,13 @@ def neb(
         _write(result, folder)
         if verify:
             result = _verified(result, calculator)
-        about = {"model": describe(calculator), "settings": settings, "steps": steps}
+        watch.end(result.images)
+        about = {
+            "model": describe(calculator),
+            "settings": settings,
+            "steps": steps,
+            "domain": watch.record(),
+        }
         _summarize(result, folder, about, time.monotonic() - started)
         if report:
             from jmp_md.report.path import write_path_report
@@ -287,6 +296,7 @@ def _summarize(result: NEBResult, folder: Path, about: dict[str, Any], seconds: 
             "notes": list(result.notes),
         },
         seconds=seconds,
+        domain=about["domain"],
     )
 
 
