@@ -53,7 +53,8 @@ def test_the_fit_is_that_of_ase() -> None:
     result = eos(copper(), EMT())
     theirs = AseEquation(result.volumes, result.energies, eos="birchmurnaghan")
     volume, energy, modulus = theirs.fit()
-    assert (result.volume, result.energy, result.bulk_modulus) == (volume, energy, modulus)
+    found = result.volume, result.energy, result.bulk_modulus
+    assert found == pytest.approx((volume, energy, modulus), rel=1e-6)
     assert 3 < result.derivative < 6
     assert result.volumes[[0, -1]] == pytest.approx(copper().cell.volume * np.array([0.94, 1.06]))
 
@@ -109,7 +110,7 @@ def test_the_command_writes_a_figure_and_numbers(
     write("si.cif", bulk("Si"))
     status = main(["eos", "si.cif", "--model", model, "--points", "5", "--output", "run"])
     results = json.loads(Path("run/summary.json").read_text())["results"]
-    assert status == (0 if results["bracketed"] else 2)
+    assert status == (2 if results["doubts"] else 0)
     assert len(results["volumes_A3"]) == 5
     out = capsys.readouterr().out
     assert f"bulk modulus {results['bulk_modulus_GPa']:.2f} GPa" in out

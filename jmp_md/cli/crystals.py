@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def prepare(
         ModelNotFoundError: No model was named and no shipped one covers the crystal.
     """
     from jmp_md.cli.common import calculators_for, write_structures
+    from jmp_md.simulate.crystals import right_handed
     from jmp_md.simulate.watch import DomainWatch
 
     [(model, calculator)] = calculators_for([atoms], args)
@@ -62,10 +64,17 @@ def prepare(
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}", flush=True)
     watch = DomainWatch(calculator)
     watch.begin([atoms])
-    atoms = _relaxed(atoms, calculator, args)
+    atoms = _relaxed(right_handed(atoms), calculator, args)
     watch.end([atoms])
     write_structures(output / STRUCTURE, [atoms])
     return atoms, model, calculator, output, watch
+
+
+def say(doubts: Sequence[str]) -> int:
+    """Print what puts the results in doubt; the exit code."""
+    for text in doubts:
+        print(f"in doubt: {text}")
+    return 2 if doubts else 0
 
 
 def _relaxed(atoms: Atoms, calculator: JMPCalculator, args: argparse.Namespace) -> Atoms:
@@ -76,7 +85,6 @@ def _relaxed(atoms: Atoms, calculator: JMPCalculator, args: argparse.Namespace) 
     from jmp_md.simulate.relax import relax
 
     start = atoms.copy()
-    start.set_constraint()
     if args.relax == "none":
         return start
     start.calc = calculator

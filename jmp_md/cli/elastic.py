@@ -7,15 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import read_structures
-from jmp_md.cli.crystals import add_crystal_arguments, prepare
+from jmp_md.cli.crystals import add_crystal_arguments, prepare, say
 
 if TYPE_CHECKING:
     from jmp_md.simulate.elastic import Elastic
 
 NAME = "elastic"
-HELP = "elastic constants and moduli of a crystal; exit code 2 where it is unstable"
+HELP = "elastic constants and moduli of a crystal; exit code 2 where they are in doubt"
 _OPTIONS = ("strain", "points")
-_PRESSURE = 0.5  # GPa, beyond which elastic constants are those of a compressed crystal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +49,6 @@ def run(args: argparse.Namespace) -> int:
             f"{average['shear_GPa']:9.2f} GPa  Young {average['young_GPa']:9.2f} GPa  Poisson "
             f"{average['poisson']:7.4f}"
         )
-    if not result.stable:
-        print("warning: a strain lowers the energy, the crystal is unstable in this model")
-    if abs(figures["pressure_GPa"]) > _PRESSURE:
-        print(
-            f"warning: the cell is not relaxed, its pressure is {figures['pressure_GPa']:.2f} GPa"
-        )
     names = ("relax", "fmax", "clamped")
     write_summary(
         output,
@@ -67,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         domain=watch.record(),
     )
     print(f"wrote {output / 'summary.json'}")
-    return 0 if result.stable else 2
+    return say(result.doubts)
 
 
 def _figures(result: Elastic) -> dict[str, Any]:
@@ -79,6 +72,10 @@ def _figures(result: Elastic) -> dict[str, Any]:
         "errors_GPa": (result.errors / GPa).tolist(),
         "stable": result.stable,
         "pressure_GPa": result.pressure / GPa,
+        "stress_GPa": (result.stress / GPa).tolist(),
+        "asymmetry": result.asymmetry,
+        "fmax_eV_per_A": result.fmax,
+        "doubts": list(result.doubts),
     } | {
         name: {
             "bulk_GPa": moduli.bulk / GPa,

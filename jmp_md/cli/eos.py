@@ -6,10 +6,10 @@ import argparse
 import time
 
 from jmp_md.cli.common import read_structures
-from jmp_md.cli.crystals import add_crystal_arguments, prepare
+from jmp_md.cli.crystals import add_crystal_arguments, prepare, say
 
 NAME = "eos"
-HELP = "energy over volume, equilibrium volume and bulk modulus of a crystal"
+HELP = "equilibrium volume and bulk modulus of a crystal; exit code 2 where they are in doubt"
 _OPTIONS = ("form", "strain", "points")
 
 
@@ -46,8 +46,6 @@ def run(args: argparse.Namespace) -> int:
         f"minimum at {result.volume:.4f} Å³ with {result.energy:.6f} eV, bulk modulus "
         f"{result.bulk_modulus / GPa:.2f} GPa, derivative {result.derivative:.3f}"
     )
-    if not result.bracketed:
-        print("warning: the minimum is not between the volumes; relax the cell, or raise --strain")
     with atomic_write(output / "eos.svg") as temporary:
         energy_volume(result).savefig(temporary, format="svg", metadata={"Date": None})
     write_summary(
@@ -61,12 +59,15 @@ def run(args: argparse.Namespace) -> int:
             "volume_A3": result.volume,
             "energy_eV": result.energy,
             "bulk_modulus_GPa": result.bulk_modulus / GPa,
+            "bulk_modulus_error_GPa": result.modulus_error / GPa,
             "derivative": result.derivative,
             "rms_eV": result.rms,
             "bracketed": result.bracketed,
+            "stress_unevenness": result.uneven,
+            "doubts": list(result.doubts),
         },
         seconds=time.monotonic() - started,
         domain=watch.record(),
     )
     print(f"wrote {output}: eos.svg and summary.json")
-    return 0 if result.bracketed else 2
+    return say(result.doubts)

@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import read_structures
-from jmp_md.cli.crystals import add_crystal_arguments, prepare
+from jmp_md.cli.crystals import add_crystal_arguments, prepare, say
 
 if TYPE_CHECKING:
     from jmp_md.simulate.phonons import Phonons
 
 NAME = "phonons"
-HELP = "phonons of a crystal with phonopy; exit code 2 where there are imaginary modes"
+HELP = "phonons of a crystal with phonopy; exit code 2 where they are in doubt"
 _OPTIONS = ("supercell", "delta", "mesh", "points", "max_temperature")
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     check_options(atoms, **options)
     atoms, model, calculator, output, watch = prepare(atoms, NAME, args)
     result = phonons(atoms, calculator, **options, progress=_print_progress)
-    remarks = [text for text in (official_remark(calculator), *_remarks(result)) if text]
+    doubts = [text for text in (official_remark(calculator), *result.doubts) if text]
     write_phonons(result, output)
     figures = _figures(result)
     write_summary(
@@ -62,19 +62,17 @@ def run(args: argparse.Namespace) -> int:
         NAME,
         model=describe(calculator),
         settings={name: getattr(args, name) for name in ("relax", "fmax")} | options,
-        results=figures | {"warnings": remarks},
+        results=figures | {"doubts": doubts},
         seconds=time.monotonic() - started,
         domain=watch.record(),
     )
     if args.report:
         about = {"model": model, "supercell": result.phonopy.supercell_matrix.tolist()}
-        write_phonon_report(output, atoms, result, about | figures, calculator, remarks)
+        write_phonon_report(output, atoms, result, about | figures, calculator, doubts)
     print(f"frequencies from {result.lowest:.3f} to {result.highest:.3f} THz", end="")
     print(f", zero-point energy {figures['zero_point_energy_eV']:.5f} eV per primitive cell")
-    for text in remarks:
-        print(f"warning: {text}")
     print(f"wrote {output}: phonopy_params.yaml, bands.svg and more")
-    return 2 if result.imaginary else 0
+    return say(doubts)
 
 
 def _figures(result: Phonons) -> dict[str, Any]:
@@ -87,24 +85,9 @@ def _figures(result: Phonons) -> dict[str, Any]:
         "zero_point_energy_eV": float(result.thermal.free_energy[0]),
         "fmax_eV_per_A": result.fmax,
         "sum_rule_eV_per_A2": result.sum_rule,
+        "edge_share": result.edge,
+        "masses_u": result.phonopy.primitive.masses.tolist(),
     }
-
-
-def _remarks(result: Phonons) -> list[str]:
-    """What the reader must know before using the numbers."""
-    remarks = []
-    if result.imaginary:
-        remarks.append(
-            f"there are imaginary modes, to {result.lowest:.3f} THz: the crystal is unstable in "
-            "this model, or the supercell too small, or the structure not relaxed; thermal "
-            "properties leave these modes out"
-        )
-    if result.fmax > 0.01:
-        remarks.append(
-            f"forces of {result.fmax:.4f} eV/Å are left without displacement: the crystal is not "
-            "relaxed"
-        )
-    return remarks
 
 
 def _print_progress(done: int, count: int) -> None:

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jmp_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def check_crystal(atoms: Atoms, what: str) -> None:
         what: What needs a crystal, e.g. ``"phonons"``.
 
     Raises:
-        InputError: Not periodic in three directions, or a cell without volume.
+        InputError: Not periodic in three directions, a cell without volume, or constraints.
     """
     if not atoms.pbc.all():
         raise InputError(
@@ -34,6 +36,29 @@ def check_crystal(atoms: Atoms, what: str) -> None:
             f"the cell {atoms.cell.array.tolist()} has too little volume for {len(atoms)} atoms: "
             "check the file, lengths are in Å"
         )
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise InputError(
+            f"{what} are of crystals whose atoms are all free, this one has constraints ({kinds}): "
+            "remove them, by atoms.set_constraint() or a format without them, e.g. .cif"
+        )
+
+
+def right_handed(atoms: Atoms) -> Atoms:
+    """A copy whose cell is right-handed: the same lattice by the opposite vectors, if need be."""
+    copy: Atoms = atoms.copy()
+    if np.linalg.det(atoms.cell.array) < 0:
+        copy.set_cell(-atoms.cell.array, scale_atoms=False)
+    return copy
+
+
+def has_stress(calculator: Calculator) -> bool:
+    """Whether a calculator gives stress; direct forces of a JMP model have none."""
+    from jmp_md.calculators.ase import JMPCalculator
+
+    if isinstance(calculator, JMPCalculator):
+        return not calculator.direct
+    return "stress" in calculator.implemented_properties
 
 
 def official_remark(calculator: Calculator) -> str:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ase.units import GPa
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.crystals import check_crystal, relax_positions, warn_official
+from jmp_md.simulate.crystals import (
+    check_crystal,
+    has_stress,
+    official_remark,
+    relax_positions,
+    warn_official,
+)
 from jmp_md.simulate.singlepoint import singlepoint
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
+
+# Shares of the largest constant: of standard errors, and of differences from the transpose
+_SCATTER = _ASYMMETRY = 0.05
+_STRESS = 0.05  # share of the softest constant that stress left in the cell may be
+_RELAXED = 0.01  # eV/Å that may be left where ions are clamped
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,26 @@ class Elastic:
         errors: (6, 6) standard errors of the straight lines: large where the strain is.
         voigt: Averages for a uniform strain, an upper bound.
         reuss: Averages for a uniform stress, a lower bound; NaN where the crystal is unstable.
-        pressure: eV/Å³ in the given cell; elastic constants have a meaning near zero.
+        stress: (3, 3) eV/Å³ in the given cell; elastic constants have a meaning near zero.
+        asymmetry: Largest difference of the constants from their transpose before they are
+            averaged, as a share of the largest: a measure of the error of stresses.
+        fmax: eV/Å, the largest force in the given cell.
+        doubts: Why the constants may be wrong; empty where nothing speaks against them.
     """
 
     stiffness: np.ndarray
     errors: np.ndarray
     voigt: Moduli
     reuss: Moduli
-    pressure: float
+    stress: np.ndarray
+    asymmetry: float
+    fmax: float
+    doubts: tuple[str, ...]
+
+    @property
+    def pressure(self) -> float:
+        """eV/Å³ in the given cell."""
+        return -float(np.trace(self.stress)) / 3
 
     @property
     def hill(self) -> Moduli:
@@ -100,9 +125,10 @@ def elastic(
     from matscipy.elasticity import fit_elastic_constants, generate_strained_configs
 
     check_options(atoms, strain, points)
+    if not has_stress(calculator):
+        raise InputError("elastic constants need stress, which direct forces do not give")
     warn_official(calculator)
     start = atoms.copy()
-    start.set_constraint()
     steps = {"N_steps": points, "delta": 2 * strain / (points - 1)}
     strained = list(generate_strained_configs(start, "triclinic", **steps))
     strains = [image.info["strain"] for image in strained]
@@ -116,8 +142,59 @@ def elastic(
     stiffness, errors = fit_elastic_constants(
         images, symmetry="triclinic", N_steps=points, verbose=False
     )
-    pressure = -float(np.trace(_stress(here.stress))) / 3
-    return Elastic(stiffness, errors, voigt(stiffness), reuss(stiffness), pressure)
+    assert here.forces is not None
+    left = float(np.linalg.norm(here.forces, axis=1).max())
+    found = Elastic(
+        stiffness,
+        errors,
+        voigt(stiffness),
+        reuss(stiffness),
+        _stress(here.stress),
+        _asymmetry(images, points, stiffness),
+        left,
+        (),
+    )
+    doubts = _doubts(found, clamped=not relax)
+    if remark := official_remark(calculator):
+        doubts.append(remark)
+    return replace(found, doubts=tuple(doubts))
+
+
+def _asymmetry(images: Sequence[Atoms], points: int, stiffness: np.ndarray) -> float:
+    """Of the lines through stress over each strain; matscipy averages C_ij and C_ji."""
+    slopes = []
+    for start in range(0, len(images), points):
+        some = images[start : start + points]
+        size = float(np.abs(some[0].info["strain"]).sum())  # of a shear as an angle
+        strains = np.linspace(-size, size, points)
+        slopes.append(np.polyfit(strains, np.array([image.get_stress() for image in some]), 1)[0])
+    return float(np.abs(np.array(slopes) - np.array(slopes).T).max() / np.abs(stiffness).max())
+
+
+def _doubts(found: Elastic, clamped: bool) -> list[str]:
+    largest, softest = np.abs(found.stiffness).max(), np.linalg.eigvalsh(found.stiffness).min()
+    stress, scatter = float(np.abs(found.stress).max()), float(found.errors.max() / largest)
+    doubts = []
+    if not found.stable:
+        doubts.append("a strain lowers the energy: the crystal is unstable in this model")
+    elif stress > _STRESS * softest:
+        doubts.append(
+            f"a stress of {stress / GPa:.2f} GPa is left in the cell, the softest constant is "
+            f"{softest / GPa:.2f} GPa: relax the cell"
+        )
+    if scatter > _SCATTER:
+        doubts.append(
+            f"stress over strain is no straight line, standard errors reach {scatter:.0%} of the "
+            "largest constant: take another strain (--strain), more points, or a smaller fmax"
+        )
+    if found.asymmetry > _ASYMMETRY:
+        doubts.append(
+            f"constants differ from their transpose by {found.asymmetry:.0%} of the largest: "
+            "stresses are no derivatives of an energy, or the cell is not relaxed"
+        )
+    if clamped and found.fmax > _RELAXED:
+        doubts.append(f"forces of {found.fmax:.3f} eV/Å are left, and ions are clamped: relax them")
+    return doubts
 
 
 def check_options(atoms: Atoms, strain: float, points: int) -> None:
@@ -166,8 +243,7 @@ def _sums(matrix: np.ndarray) -> tuple[float, float, float]:
 
 
 def _stress(stress: np.ndarray | None) -> np.ndarray:
-    if stress is None:
-        raise InputError("the calculator gives no stress, which elastic constants need")
+    assert stress is not None  # asked for, of a crystal
     return stress
 
 

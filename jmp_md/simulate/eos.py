@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.crystals import check_crystal, relax_positions, warn_official
+from jmp_md.simulate.crystals import (
+    check_crystal,
+    has_stress,
+    official_remark,
+    relax_positions,
+    warn_official,
+)
 from jmp_md.simulate.singlepoint import singlepoint
 
 if TYPE_CHECKING:
@@ -17,6 +23,10 @@ if TYPE_CHECKING:
 
 # Those of ASE whose parameters are energy, bulk modulus, its derivative and volume.
 FORMS = ("birchmurnaghan", "murnaghan", "birch", "pouriertarantola", "vinet")
+_RESIDUAL = 0.02  # share of the span of energies that a fit may miss
+_UNCERTAIN = 0.05  # share of the bulk modulus that its standard error may be
+_DERIVATIVES = 0.0, 15.0  # of the bulk modulus with pressure; crystals have 2 to 8
+_UNEVEN = 0.2  # share of the pressure by which stress may differ between directions
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,13 @@ class EquationOfState:
         volume: Å³ at the minimum.
         bulk_modulus: eV/Å³; divided by ``ase.units.GPa`` in GPa.
         derivative: Of the bulk modulus with pressure; no unit.
+        modulus_error: eV/Å³, standard error of the bulk modulus by the scatter of the fit.
         rms: eV, root of the mean square deviation of the fit.
         bracketed: Whether the minimum lies between the volumes; where not, the rest is a guess.
+        uneven: How much the stress at the outermost volumes differs between directions, as a share
+            of the pressure: a crystal for which it is large changes its shape under pressure, which
+            the volumes here do not; NaN for a calculator without stress.
+        doubts: Why the figures may be wrong; empty where nothing speaks against them.
     """
 
     volumes: np.ndarray
@@ -42,8 +57,11 @@ class EquationOfState:
     volume: float
     bulk_modulus: float
     derivative: float
+    modulus_error: float
     rms: float
     bracketed: bool
+    uneven: float
+    doubts: tuple[str, ...]
 
     def fit(self, volumes: np.ndarray) -> np.ndarray:
         """Energies in eV of the fitted equation at volumes in Å³."""
@@ -79,35 +97,119 @@ def eos(
         InputError: No crystal, an option that cannot be meant, a volume that cannot be computed,
             or energies that have no minimum near.
     """
-    import ase.eos
-
     check_options(atoms, form, strain, points)
     warn_official(calculator)
     images = [_scaled(atoms, 1 + change) for change in np.linspace(-strain, strain, points)]
     if relax:
         images = relax_positions(images, calculator, fmax)
-    energies = np.array([result.energy for result in singlepoint(images, calculator)])
+    results = singlepoint(images, calculator, stress=has_stress(calculator))
+    energies = np.array([result.energy for result in results])
     volumes = np.array([image.cell.volume for image in images])
-    fitted = ase.eos.EquationOfState(volumes, energies, eos=form)
+    fitted, energy, span = _fit(volumes, energies, form)
+    volume, modulus = float(fitted.v0), float(fitted.B) * span
+    deviation = span * (fitted.func(volumes, *fitted.eos_parameters) - fitted.e)
+    figures: dict[str, Any] = {
+        "derivative": float(fitted.eos_parameters[2]),
+        "modulus_error": span * _modulus_error(fitted),
+        "rms": float(np.sqrt(np.mean(deviation**2))),
+        "bracketed": bool(volumes[0] < volume < volumes[-1]),
+        "uneven": _uneven([results[0].stress, results[-1].stress]),
+    }
+    doubts = _doubts(modulus, span, **figures)
+    if remark := official_remark(calculator):
+        doubts.append(remark)
+    return EquationOfState(
+        volumes,
+        energies,
+        form,
+        energy,
+        float(volume),
+        float(modulus),
+        **figures,
+        doubts=tuple(doubts),
+    )
+
+
+def _fit(volumes: np.ndarray, energies: np.ndarray, form: str) -> tuple[Any, float, float]:
+    """ASE's fit, the energy at its minimum, and the span that the energies were divided by.
+
+    Energies are given to it from 1 to 2: near zero its start from a parabola may not converge, far
+    from it digits are lost.
+    """
+    import ase.eos
+
+    span = float(np.ptp(energies)) or 1.0
+    scaled = (energies - energies.min()) / span + 1
+    fitted = ase.eos.EquationOfState(volumes, scaled, eos=form)
     try:
-        volume, energy, modulus = (float(value) for value in fitted.fit(warn=False))
+        found = fitted.fit(warn=False)
     except (RuntimeError, ValueError) as error:
         raise _no_minimum(volumes, energies) from error
-    if not (np.isfinite([volume, energy, modulus]).all() and volume > 0 and modulus > 0):
+    if not (np.isfinite(found).all() and fitted.v0 > 0 and fitted.B > 0):
         raise _no_minimum(volumes, energies)
-    result: dict[str, Any] = {
-        "volumes": volumes,
-        "energies": energies,
-        "form": form,
-        "energy": energy,
-        "volume": volume,
-        "bulk_modulus": modulus,
-        "derivative": float(fitted.eos_parameters[2]),
-    }
-    deviation = fitted.func(volumes, *fitted.eos_parameters) - energies
-    rms = float(np.sqrt(np.mean(deviation**2)))
-    bracketed = bool(volumes[0] < volume < volumes[-1])
-    return EquationOfState(**result, rms=rms, bracketed=bracketed)
+    return fitted, (float(fitted.e0) - 1) * span + float(energies.min()), span
+
+
+def _modulus_error(fitted: Any) -> float:
+    """Standard error of the second of four parameters, from the slopes of the fit in each."""
+    parameters = np.array(fitted.eos_parameters, dtype=float)
+    columns = []
+    for step in np.diag(1e-5 * np.maximum(np.abs(parameters), 1e-3)):
+        up, down = (fitted.func(fitted.v, *(parameters + sign * step)) for sign in (1, -1))
+        columns.append((up - down) / (2 * step.max()))
+    deviation = fitted.func(fitted.v, *parameters) - fitted.e
+    variance = float((deviation**2).sum()) / (len(fitted.v) - len(parameters))
+    slopes = np.array(columns).T
+    return float(np.sqrt(variance * np.linalg.pinv(slopes.T @ slopes)[1, 1]))
+
+
+def _uneven(stresses: list[np.ndarray | None]) -> float:
+    shares = []
+    for stress in stresses:
+        if stress is None:
+            return float("nan")
+        mean = float(np.trace(stress)) / 3
+        shares.append(float(np.abs(stress - mean * np.eye(3)).max() / max(abs(mean), 1e-12)))
+    return max(shares)
+
+
+def _doubts(
+    modulus: float,
+    span: float,
+    *,
+    derivative: float,
+    modulus_error: float,
+    rms: float,
+    bracketed: bool,
+    uneven: float,
+) -> list[str]:
+    doubts = []
+    if not bracketed:
+        doubts.append(
+            "the minimum is not between the volumes: relax the cell, or raise the strain (--strain)"
+        )
+    if rms > _RESIDUAL * span:
+        doubts.append(
+            f"the fit misses the energies by {rms:.2g} eV, of a span of {span:.2g} eV: they do not "
+            "lie on one smooth curve, or the strain is too large"
+        )
+    if modulus_error > _UNCERTAIN * modulus:
+        doubts.append(
+            f"the bulk modulus is uncertain by {modulus_error / modulus:.0%}: take more volumes "
+            "(--points) or a larger strain (--strain)"
+        )
+    if not _DERIVATIVES[0] < derivative < _DERIVATIVES[1]:
+        doubts.append(
+            f"the bulk modulus has a derivative of {derivative:.2f} with pressure, crystals have 2 "
+            "to 8: the energies are not those of one crystal that is compressed"
+        )
+    if uneven > _UNEVEN:
+        doubts.append(
+            f"stress differs between directions by {uneven:.0%} of the pressure: this crystal "
+            "changes its shape, and the bulk modulus is that of a fixed shape, an upper bound "
+            "('jmp-md elastic' gives both bounds)"
+        )
+    return doubts
 
 
 def check_options(atoms: Atoms, form: str, strain: float, points: int) -> None:

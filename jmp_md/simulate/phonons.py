@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.crystals import check_crystal, warn_official
+from jmp_md.simulate.crystals import check_crystal, right_handed, warn_official
+from jmp_md.simulate.phonon_cells import (
+    band_path,
+    edge_share,
+    phonopy_of,
+    supercell_matrix,
+    supercells,
+)
 from jmp_md.simulate.singlepoint import singlepoint
 from jmp_md.units import EV_IN_KJ_PER_MOL
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
-    from ase.cell import Cell
 
 IMAGINARY = 0.05  # THz; what is closer to zero is rounding, as of the acoustic modes at Γ
-LENGTH = 10.0  # Å, least height of a supercell that is not given
 _TOGETHER = 8_000  # atoms between two calls of ``progress``: fills a GPU, seconds on a core
-_MOST_ATOMS = 20_000  # of a supercell, beyond which a slip of the keyboard is likelier
+_RELAXED = 0.01  # eV/Å that may be left without displacement
+# Shares of the largest force constant: of a sum that should be zero, and at a supercell's edge
+_NOISE, _EDGE = 0.01, 0.1
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,9 @@ class Phonons:
         fmax: eV/Å, the largest force before any displacement: zero in a relaxed crystal.
         sum_rule: eV/Å², the largest force constant for moving the whole crystal, before it is made
             zero: a measure of the error of the forces.
+        edge: The largest force constant between atoms half a supercell apart, as a share of the
+            largest of all: small where the supercell is large enough.
+        doubts: Why the frequencies may be wrong; empty where nothing speaks against them.
     """
 
     phonopy: Any
@@ -89,6 +98,8 @@ class Phonons:
     n_displacements: int
     fmax: float
     sum_rule: float
+    edge: float
+    doubts: tuple[str, ...]
 
     @property
     def imaginary(self) -> bool:
@@ -109,7 +120,8 @@ def phonons(
 ) -> Phonons:
     """Phonons by finite displacements in a supercell.
 
-    Symmetry tells phonopy which atoms to displace. The forces that are there without displacement
+    Symmetry tells phonopy which atoms to displace; isotopes, by the masses of ``atoms``, are
+    different atoms of the primitive cell. The forces that are there without displacement
     are subtracted. Long-range electrostatics are not added: optical modes of polar crystals do not
     split at Γ.
 
@@ -131,32 +143,64 @@ def phonons(
             that cannot be computed.
     """
     check_options(atoms, supercell, delta, mesh, points, max_temperature)
-    phonon = _start(atoms, supercell_matrix(atoms, supercell))
+    atoms = right_handed(atoms)
+    phonon, symmetric = phonopy_of(atoms, supercell_matrix(atoms, supercell))
     warn_official(calculator)
     phonon.generate_displacements(distance=delta)
-    wanted = [phonon.supercell, *phonon.supercells_with_displacements]
-    forces = _forces(wanted, calculator, progress)
+    forces = _forces(supercells(phonon, atoms), calculator, progress)
     phonon.forces = forces[1:] - forces[0]
     phonon.produce_force_constants(show_drift=False)
     sum_rule = float(np.abs(phonon.force_constants.sum(axis=1)).max())
     phonon.symmetrize_force_constants(show_drift=False)
+    largest = float(np.abs(phonon.force_constants).max())
+    if not largest > 0:
+        raise InputError("no forces act between the atoms: they are too far apart for this model")
 
     bands = _bands(phonon, points)
-    phonon.run_mesh(mesh)
+    phonon.run_mesh(mesh, is_mesh_symmetry=symmetric)
     phonon.run_total_dos()
     everything = np.concatenate([*bands.frequencies, phonon.mesh.frequencies])
+    lowest = float(everything.min())
+    fmax, edge = float(np.linalg.norm(forces[0], axis=1).max()), edge_share(phonon)
     return Phonons(
         phonon,
         bands,
         np.array(phonon.total_dos.frequency_points),
         np.array(phonon.total_dos.dos),
         _thermal(phonon, max_temperature),
-        float(everything.min()),
+        lowest,
         float(everything.max()),
         len(forces) - 1,
-        float(np.linalg.norm(forces[0], axis=1).max()),
+        fmax,
         sum_rule,
+        edge,
+        tuple(_doubts(lowest, fmax, sum_rule / largest, edge)),
     )
+
+
+def _doubts(lowest: float, fmax: float, noise: float, edge: float) -> list[str]:
+    doubts = []
+    if lowest < -IMAGINARY:
+        doubts.append(
+            f"there are imaginary modes, to {lowest:.3f} THz: the crystal is unstable in this "
+            "model, or the supercell too small, or the structure not relaxed; thermal properties "
+            "leave these modes out"
+        )
+    if fmax > _RELAXED:
+        doubts.append(
+            f"forces of {fmax:.4f} eV/Å are left without displacement: the crystal is not relaxed"
+        )
+    if noise > _NOISE:
+        doubts.append(
+            f"force constants of a moved crystal add up to {noise:.1%} of the largest instead of "
+            "zero: forces are too noisy, use float64 and conservative forces"
+        )
+    if edge > _EDGE:
+        doubts.append(
+            f"the supercell is too small: force constants between atoms half a supercell apart "
+            f"are {edge:.0%} of the largest; take a larger one (--supercell)"
+        )
+    return doubts
 
 
 def check_options(
@@ -189,89 +233,12 @@ def check_options(
         ) from error
 
 
-def supercell_matrix(atoms: Atoms, repeats: Sequence[int] | None) -> np.ndarray:
-    """Phonopy's (3, 3) matrix of a supercell.
-
-    Args:
-        atoms: The crystal.
-        repeats: One, three or nine numbers, as for :func:`phonons`.
-
-    Raises:
-        InputError: Not one, three or nine whole numbers, or a matrix that makes no supercell.
-    """
-    if repeats is None:
-        heights = 1 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
-        repeats = np.ceil(LENGTH / heights - 1e-6).astype(int).tolist()
-    given = np.array(repeats).ravel()
-    if given.size not in (1, 3, 9) or not np.issubdtype(given.dtype, np.integer):
-        raise InputError(
-            f"supercell {list(repeats)}: give one, three or nine whole numbers, e.g. 2 2 2"
-        )
-    matrix = given.reshape(3, 3) if given.size == 9 else np.eye(3, dtype=int) * given
-    count = round(float(np.linalg.det(matrix)))
-    if count < 1 or (given.size < 9 and given.min() < 1):
-        raise InputError(
-            f"supercell {given.tolist()} makes {count} cells of one: the numbers must be positive, "
-            "or nine with a positive determinant"
-        )
-    if count * len(atoms) > _MOST_ATOMS:
-        raise InputError(
-            f"supercell {given.tolist()} has {count * len(atoms)} atoms: choose a smaller one"
-        )
-    return matrix
-
-
-def band_path(cell: Cell, points: int) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
-    """ASE's standard path through the Brillouin zone of a cell, in straight segments.
-
-    Args:
-        cell: A primitive cell.
-        points: q-points along the longest segment; the others get their share, at least 2.
-
-    Returns:
-        The q-points of each segment, (n, 3) in the reciprocal lattice, and the names of its ends.
-    """
-    from ase.dft.kpoints import parse_path_string
-
-    path = cell.bandpath(npoints=0)
-    ends = [pair for part in parse_path_string(path.path) for pair in pairwise(part)]
-    corners = [(path.special_points[a], path.special_points[b]) for a, b in ends]
-    lengths = np.array([np.linalg.norm((b - a) @ cell.reciprocal()) for a, b in corners])
-    counts = np.maximum(np.rint(points * lengths / lengths.max()), 2).astype(int)
-    segments = [np.linspace(a, b, n) for (a, b), n in zip(corners, counts, strict=True)]
-    return segments, [(_name(a), _name(b)) for a, b in ends]
-
-
-def _name(label: str) -> str:
-    return "Γ" if label == "G" else label
-
-
-def _start(atoms: Atoms, matrix: np.ndarray) -> Any:
-    from phonopy import Phonopy
-    from phonopy.structure.atoms import PhonopyAtoms
-    from phonopy.structure.cells import guess_primitive_matrix
-
-    cell = PhonopyAtoms(
-        symbols=atoms.get_chemical_symbols(),
-        cell=atoms.cell.array,
-        scaled_positions=atoms.get_scaled_positions(),
-        masses=atoms.get_masses(),
-    )
-    return Phonopy(cell, supercell_matrix=matrix, primitive_matrix=guess_primitive_matrix(cell))
-
-
 def _forces(
-    cells: Sequence[Any],
+    structures: Sequence[Atoms],
     calculator: Calculator,
     progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
     """(n_cells, n_atoms, 3) eV/Å."""
-    from ase import Atoms
-
-    structures = [
-        Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True)
-        for cell in cells
-    ]
     forces = []
     count = max(_TOGETHER // len(structures[0]), 1)
     for start in range(0, len(structures), count):
