@@ -274,7 +274,7 @@ def test_a_command_that_cannot_work_exits_1_and_says_why(
     Path("broken.cif").write_text("no crystal\n")
     assert main(["phonons", *args, "--model", model]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.splitlines()[-1].startswith("error: ")
     assert message in error
 
 
