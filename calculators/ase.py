@@ -22,7 +22,7 @@ from jmp_md.fingerprint import fingerprint
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.load import load_model
 from jmp_md.potential import Potential, Prediction
-from jmp_md.structures import single_structure
+from jmp_md.structures import has_stress, periodic_stress, single_structure
 from jmp_md.validate import (
     check_distances,
     check_structure,
@@ -238,7 +238,8 @@ class JMPCalculator(Calculator):
         if prediction.forces is not None:
             results["forces"] = prediction.forces.double().cpu().numpy()
         if prediction.stress is not None:
-            stress = prediction.stress[0].double().cpu().numpy()
+            tensor = prediction.stress[0].double().cpu().numpy()
+            stress = periodic_stress(tensor, self.atoms.cell.array, self.atoms.pbc)
             results["stress"] = full_3x3_to_voigt_6_stress(stress)
         for name, value in results.items():
             if not np.isfinite(value).all():
@@ -269,7 +270,7 @@ class JMPCalculator(Calculator):
         return self.atoms.get_tags() if self.oc_tags else np.full(len(self.atoms), 2)
 
     def _has_stress(self) -> bool:
-        return bool(self.atoms.pbc.all()) and not self.direct
+        return has_stress(self.atoms.cell.array, self.atoms.pbc) and not self.direct
 
     def _require_stress(self) -> None:
         if self.direct:
@@ -278,8 +279,9 @@ class JMPCalculator(Calculator):
             )
         if not self._has_stress():
             raise PropertyNotImplementedError(
-                "stress needs a structure that is periodic in three directions, this one has pbc "
-                f"{self.atoms.pbc.tolist()}: set a cell and atoms.pbc = True"
+                f"stress needs a periodic structure in a cell with a volume, this one has pbc "
+                f"{self.atoms.pbc.tolist()} and cell {self.atoms.cell.array.tolist()}: set "
+                "atoms.cell and atoms.pbc"
             )
 
     def _warn(self, about: str, message: str) -> None:

@@ -15,7 +15,7 @@ from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.memory import edges_that_fit, is_out_of_memory
 from jmp_md.potential import Potential, Prediction
-from jmp_md.structures import Structures, concatenate
+from jmp_md.structures import Structures, concatenate, has_stress, periodic_stress
 
 # A processor gains nothing from larger batches (benchmarks/batching.py); an accelerator does.
 _MOST_EDGES, _MOST_EDGES_CUDA = 4_096, 262_144
@@ -32,7 +32,8 @@ class Result:
         energies: (n_atoms,) eV; they sum to ``energy``.
         forces: (n_atoms, 3) eV/Å, or None when not asked for.
         stress: (3, 3) eV/Å³, positive under tension; None when not asked for or where the
-            structure is not periodic in three directions.
+            structure is not periodic or its cell has no volume; of strains within its periodic
+            directions, see :func:`jmp_md.structures.periodic_stress`.
         error: Why the structure could not be computed; energies and forces are NaN then.
     """
 
@@ -54,13 +55,18 @@ class Item(NamedTuple):
 
     Attributes:
         structures: The structure.
-        periodic: Whether it is periodic in three directions.
+        pbc: (3,) bool, the directions in which it is periodic.
         degree: Largest number of edges of the main graph into one atom, as estimated.
     """
 
     structures: Structures
-    periodic: bool
+    pbc: np.ndarray
     degree: int
+
+    @property
+    def has_stress(self) -> bool:
+        """Whether it is periodic, in a cell that has a volume."""
+        return has_stress(self.structures.cells[0].numpy(), self.pbc)
 
     @property
     def n_atoms(self) -> int:
@@ -79,7 +85,7 @@ def make_item(structures: Structures, pbc: np.ndarray, policy: GraphPolicy) -> I
     source, target, offset = (p.numpy() for p in (pairs.source, pairs.target, pairs.offset))
     near = pair_distances(positions, cell, source, target, offset) <= policy.cutoffs[0]
     degree = int(np.bincount(target[near], minlength=1).max())
-    return Item(structures, bool(pbc.all()), min(degree, policy.counts[0] or degree))
+    return Item(structures, pbc, min(degree, policy.counts[0] or degree))
 
 
 class BatchPredictor:
@@ -156,17 +162,17 @@ class BatchPredictor:
 
     def _place(self, item: Item) -> tuple[bool, int, int]:
         """Sort key: those with a stress last, then by degree and size."""
-        return self._stress and item.periodic, item.degree, item.n_atoms
+        return self._stress and item.has_stress, item.degree, item.n_atoms
 
     def _results(self, items: Sequence[Item]) -> list[Result]:
         prediction = self.potential.predict(
             concatenate([item.structures for item in items]),
             forces=self._forces,
-            stress=self._stress and items[0].periodic,
+            stress=self._stress and items[0].has_stress,
             direct=self._direct,
         )
         if _is_finite(prediction):
-            return list(_split(prediction, [item.n_atoms for item in items]))
+            return list(_split(prediction, items))
         if len(items) > 1:  # not finite times the zero of an empty slot spoils the others, too
             return [result for item in items for result in self._results([item])]
         error = InputError(
@@ -182,7 +188,7 @@ def _slots(items: Iterable[Item]) -> int:
     return sum(item.n_atoms for item in items) * max(item.degree for item in items)
 
 
-def _split(prediction: Prediction, sizes: Sequence[int]) -> Iterator[Result]:
+def _split(prediction: Prediction, items: Sequence[Item]) -> Iterator[Result]:
     """A result per structure from those of a batch."""
     energies, forces, stress = (
         None if t is None else t.double().cpu().numpy()
@@ -190,14 +196,15 @@ def _split(prediction: Prediction, sizes: Sequence[int]) -> Iterator[Result]:
     )
     assert energies is not None
     start = 0
-    for k, (energy, size) in enumerate(zip(prediction.energy.tolist(), sizes, strict=True)):
-        own = slice(start, start + size)
-        start += size
+    for k, (energy, item) in enumerate(zip(prediction.energy.tolist(), items, strict=True)):
+        own = slice(start, start + item.n_atoms)
+        start += item.n_atoms
+        cell = item.structures.cells[0].numpy()
         yield Result(
             energy,
             energies[own],
             None if forces is None else forces[own],
-            None if stress is None else stress[k],
+            None if stress is None else periodic_stress(stress[k], cell, item.pbc),
         )
 
 

@@ -45,7 +45,7 @@ def evaluate(
         structures: What to evaluate.
         model: Name that ``jmp-md models`` lists, file of a model, or a loaded potential.
         properties: Of ``"energy"``, ``"energies"``, ``"forces"`` and ``"stress"``. Energies
-            always come; stress for structures that are periodic in three directions.
+            always come; stress for structures that are periodic in a cell with a volume.
         head: Task of a model with several.
         forces: ``"conservative"``, the gradient of the energy, or ``"direct"``, from the force
             head of a pre-trained model.

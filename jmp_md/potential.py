@@ -161,8 +161,9 @@ class Potential(nn.Module):
         Args:
             structures: Any type and device.
             forces: Whether forces are wanted.
-            stress: Whether the stress is wanted; every structure must be periodic in three
-                directions.
+            stress: Whether the stress is wanted; every cell must have a volume. Only strains
+                within periodic directions mean something, see
+                :func:`jmp_md.structures.periodic_stress`.
             direct: Take forces from the direct force head, not from the energy.
 
         Raises:

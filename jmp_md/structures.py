@@ -67,6 +67,36 @@ def single_structure(
     )
 
 
+def has_stress(cell: np.ndarray, pbc: np.ndarray) -> bool:
+    """Whether a structure is periodic and its cell has a volume, by which stress is defined.
+
+    Args:
+        cell: (3, 3) Å, rows are lattice vectors.
+        pbc: (3,) bool.
+    """
+    return bool(np.any(pbc)) and int(np.linalg.matrix_rank(cell)) == 3
+
+
+def periodic_stress(stress: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The part of a stress that belongs to strains within the periodic directions.
+
+    Stress is dE/dstrain divided by the volume of the whole cell, vacuum included, as in ASE; times
+    the length of the cell across a slab it is the surface stress, in eV/Å². Directions without
+    periodicity have no strain: their components are zero.
+
+    Args:
+        stress: (3, 3) eV/Å³.
+        cell: (3, 3) Å, rows are lattice vectors.
+        pbc: (3,) bool.
+    """
+    if np.all(pbc):
+        return stress
+    basis, _ = np.linalg.qr(cell[np.asarray(pbc, dtype=bool)].T)
+    within = basis @ basis.T
+    projected: np.ndarray = within @ stress @ within
+    return projected
+
+
 def concatenate(parts: Sequence[Structures]) -> Structures:
     """Join structures into one batch, in order."""
     atoms = np.cumsum([0] + [len(p.numbers) for p in parts])

@@ -12,8 +12,10 @@ from ase.build import molecule
 from ase.io import read, write
 from factories import write_model
 
+from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
+from jmp_md.files import locked
 from jmp_md.simulate.screen import _resource, screen
 
 
@@ -58,11 +60,58 @@ def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
     assert energies(read(tmp_path / "parts/results.extxyz", index=":")) == energies(whole)
     with pytest.raises(InputError, match="holds a queue"):
         screen(structures, model, tmp_path / "parts", **options)
-    with pytest.raises(InputError, match="structures: 5, now 4"):
+    with pytest.raises(InputError, match="number of structures: 5, now 4"):
         screen(structures[:4], model, tmp_path / "parts", restart=True, **options)
     structures[4].rattle(0.1, seed=9)
-    with pytest.raises(InputError, match="sha256"):
+    with pytest.raises(InputError, match=r"different: structures\.positions: give"):
         screen(structures, model, tmp_path / "parts", restart=True, **options)
+
+
+def test_a_queue_is_one_of_its_model_wherever_that_is(tmp_path: Path) -> None:
+    structures = waters(4)
+    options: dict[str, Any] = {"task": "singlepoint", "chunk": 2, "device": "cpu"}
+    path = write_model(tmp_path, head={"elements": (1, 8)})
+    screen(structures, str(path), tmp_path / "run", **options)
+    (tmp_path / "run/chunk-000001.extxyz").unlink()
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is writing"):
+        screen(structures, str(path), tmp_path / "run", restart=True, **options)
+    other = write_model(tmp_path, "other", num_blocks=1, head={"elements": (1, 8)})
+    first = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(InputError, match=r"model\.sha256"):
+        screen(structures, str(path), tmp_path / "run", restart=True, **options)
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(first)
+    counts: list[tuple[int, int]] = []
+    found = screen(
+        structures,
+        str(moved),
+        tmp_path / "run",
+        restart=True,
+        progress=lambda *now: counts.append(now),
+        **options | {"chunk": 7},
+    )
+    assert counts == [(2, 2)]
+    assert len(found) == 4
+    with pytest.raises(InputError, match="structure 1 has no atoms"):
+        screen([structures[0], Atoms()], str(moved), tmp_path / "none", **options)
+
+
+def test_labels_in_the_input_do_not_pass_for_results(model: str, tmp_path: Path) -> None:
+    structures = waters(2)
+    for atoms in structures:
+        atoms.info |= {"energy": -1.0, "stress": np.ones(6), "note": "kept", "strange": {1, 2}}
+        atoms.arrays["forces"] = np.ones((3, 3))
+    structures[1].positions[1] = structures[1].positions[0]
+    with pytest.warns(UserWarning, match="'strange' of the structure"):
+        screen(structures, model, tmp_path / "run", task="singlepoint", device="cpu")
+    good, failed = read(tmp_path / "run/results.extxyz", index=":")
+    structures[0].calc = JMPCalculator(model, dtype="float64", device="cpu")
+    assert good.get_potential_energy() == pytest.approx(structures[0].get_potential_energy())
+    assert good.get_forces() == pytest.approx(structures[0].get_forces(), abs=1e-6)
+    assert good.info["note"] == "kept"
+    assert "apart" in failed.info["error"]
+    assert failed.calc is None
 
 
 def test_results_can_be_queued_again(model: str, tmp_path: Path) -> None:

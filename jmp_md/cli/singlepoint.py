@@ -17,6 +17,7 @@ from jmp_md.cli.common import (
     watch_domain,
 )
 from jmp_md.cli.config import add_config
+from jmp_md.structure_files import with_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     watches = watch_domain(structures, models)
     results = _compute(structures, models, args.stress)
     for i, (atoms, (name, _), result) in enumerate(zip(structures, models, results, strict=True)):
-        watches[name].see(_with_results(atoms, result), f"structure {i}")
+        watches[name].see(_with_result(atoms, result), f"structure {i}")
     for row, result in zip(rows, results, strict=True):
         row |= _figures(result)
     _write(args.output, structures, results, rows)
@@ -164,24 +165,20 @@ def _with_arrays(row: dict[str, Any], result: Result) -> dict[str, Any]:
 
 
 def _write_extxyz(file: Any, structures: list[Atoms], results: list[Result]) -> None:
-    """Those structures that could be computed."""
+    """Those structures that could be computed; ``index`` says which of all they are."""
     from ase.io.extxyz import write_extxyz
 
-    for given, result in zip(structures, results, strict=True):
+    for i, (given, result) in enumerate(zip(structures, results, strict=True)):
         if result.error is None:
-            write_extxyz(file, [_with_results(given, result)])
+            write_extxyz(file, [_with_result(given, result, index=i)])
 
 
-def _with_results(given: Atoms, result: Result) -> Atoms:
-    """A copy that holds what was computed; without results where that failed."""
-    from ase.calculators.singlepoint import SinglePointCalculator
+def _with_result(atoms: Atoms, result: Result, **info: Any) -> Atoms:
     from ase.stress import full_3x3_to_voigt_6_stress
 
-    atoms = given.copy()
     if result.error is not None:
-        return atoms
+        return with_results(atoms, {}, **info)
     known: dict[str, Any] = {"energy": result.energy, "forces": result.forces}
     if result.stress is not None:
         known["stress"] = full_3x3_to_voigt_6_stress(result.stress)
-    atoms.calc = SinglePointCalculator(atoms, **known)
-    return atoms
+    return with_results(atoms, known, **info)

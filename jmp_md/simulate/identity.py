@@ -5,6 +5,7 @@ Two runs with one identity give the same results to rounding, so that one may co
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -48,10 +49,22 @@ def identity(
     found = {
         "model": identify_calculator(calculator),
         "settings": settings,
-        "structures": [identify_structure(atoms, momenta=momenta) for atoms in structures],
+        "structures": _identify_all(structures, momenta),
     }
     plain: dict[str, Any] = _plain(found)
     return plain
+
+
+def _identify_all(structures: Sequence[Atoms], momenta: bool) -> dict[str, Any]:
+    """That of one structure, or digests of those of all: a few lines for any number."""
+    if len(structures) == 1:
+        return {"number": 1, **identify_structure(structures[0], momenta=momenta)}
+    digests: dict[str, Any] = {}
+    for i, atoms in enumerate(structures):
+        for key, value in identify_structure(atoms, momenta=momenta).items():
+            digests.setdefault(key, sha256()).update(f"{i} {json.dumps(value)}\n".encode())
+    found = {key: _DIGEST + digest.hexdigest() for key, digest in digests.items()}
+    return {"number": len(structures), **found}
 
 
 def identify_structure(atoms: Atoms, *, momenta: bool = False) -> dict[str, Any]:
@@ -123,15 +136,13 @@ def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str 
 def _differences(name: str, saved: Any, asked: Any) -> Iterator[str]:
     """Names of what differs, with both values where a reader can make something of them."""
     if isinstance(saved, dict) and isinstance(asked, dict):
+        counts = saved.get("number"), asked.get("number")
+        if counts[0] != counts[1]:
+            yield f"number of {name}: {counts[0]}, now {counts[1]}"
+            return
         for key in dict.fromkeys([*saved, *asked]):
             path = f"{name}.{key}" if name else str(key)
             yield from _differences(path, saved.get(key, _MISSING), asked.get(key, _MISSING))
-    elif isinstance(saved, list) and isinstance(asked, list) and name.endswith("structures"):
-        if len(saved) != len(asked):
-            yield f"number of structures: {len(saved)}, now {len(asked)}"
-            return
-        for i, pair in enumerate(zip(saved, asked, strict=True)):
-            yield from _differences(f"structure {i}", *pair)
     elif saved != asked:
         shown = [_shown(value) for value in (saved, asked)]
         told = all(len(text) <= 60 and _DIGEST not in text for text in shown)

@@ -13,7 +13,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.simulate.given import Given
 from jmp_md.simulate.identity import identity
-from jmp_md.simulate.relax import RelaxResult
+from jmp_md.simulate.relax import RelaxResult, has_risen
 from jmp_md.simulate.relax_state import Moving, RelaxState
 from jmp_md.structure_files import with_results
 from jmp_md.systems import BatchedSystems
@@ -205,13 +205,14 @@ class _Walker:
         """What became of the structure."""
         results = self.atoms.calc.results
         energy = results["energy"]
+        initial = energy if self.initial is None else self.initial
         known = {"energy": energy, "forces": results["forces"]} if self.error is None else {}
         return RelaxResult(
             with_results(self.atoms, known),
-            self.fmax <= fmax,
+            self.fmax <= fmax and not has_risen(initial, energy),
             self.steps,
             energy,
-            energy - (energy if self.initial is None else self.initial),
+            energy - initial,
             self.fmax,
             self.error,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # the command line reads this module's defaults without ASE's
     from ase import Atoms
 
 OPTIMIZERS = ("BFGS", "LBFGS", "FIRE")
+_RISE = 1e-3  # eV, more than rounding or the last steps of a relaxation make
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class RelaxResult:
     Attributes:
         atoms: The structure, with the calculator of the one given, or, where it was one of many,
             with energy and forces.
-        converged: Whether ``fmax`` was reached.
+        converged: Whether ``fmax`` was reached, and the energy has not risen on the way.
         steps: Optimizer steps taken.
         energy: eV, without the work of an outer pressure; NaN after an error.
         energy_change: eV, final minus initial.
@@ -129,6 +131,11 @@ def relax(
     if relax_cell:
         moving = FrechetCellFilter(relaxed, mask=mask, scalar_pressure=pressure * GPa)
 
+    def objective() -> float:
+        """eV, what is to become least: with springs and the work of pressure."""
+        volume = relaxed.cell.volume if relax_cell else 0.0
+        return float(relaxed.get_potential_energy()) + pressure * GPa * volume
+
     def state() -> tuple[float, float]:
         """Energy, without that of constraints such as springs, and the largest force."""
         forces = moving.get_forces()
@@ -137,6 +144,7 @@ def relax(
 
     try:
         initial = state()[0] if first is None else first
+        before = objective()
         with getattr(ase.optimize, optimizer)(moving, logfile=log) as run:
             if file is not None:
                 run.attach(lambda: file.write(relaxed, atoms.constraints))
@@ -149,6 +157,7 @@ def relax(
         if file is not None:
             file.close()
     energy, largest = state()
+    converged = converged and not has_risen(before, objective())
     left = None
     if mask is not None:
         stress = relaxed.get_stress() / GPa + np.array([pressure] * 3 + [0.0] * 3)
@@ -157,6 +166,19 @@ def relax(
     return RelaxResult(
         relaxed, converged, done + run.nsteps, energy, energy - initial, largest, stress_left=left
     )
+
+
+def has_risen(before: float, after: float) -> bool:
+    """Whether a relaxation went uphill, with a warning: forces may vanish there, but not in a
+    minimum that belongs to the start. Energies are in eV."""
+    rise = after - before
+    if rise > _RISE:
+        warnings.warn(
+            f"the energy rose by {rise:.4f} eV: the optimizer has left the minimum of the "
+            "structure given; start nearer to it, or with optimizer FIRE (--optimizer FIRE)",
+            stacklevel=3,
+        )
+    return rise > _RISE
 
 
 def _check_cell_options(

@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jmp_md.errors import InputError
-from jmp_md.files import atomic_write
-from jmp_md.simulate.state import check_same
+from jmp_md.files import atomic_write, locked
+from jmp_md.simulate.identity import identity, require_same
+from jmp_md.structure_files import read_structures, with_results, write_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 TASKS = ("relax", "singlepoint")
 RESULTS = "results.extxyz"
 _QUEUE = "queue.json"
+_CHUNK = "chunk-"
 _WAITING = 2  # chunks on their way for each worker, so that none waits for work
 
 
@@ -64,37 +63,46 @@ def screen(
         compile: Compile the network, in every worker.
         trust: Whether ``model`` may be an exported file, which runs code that it holds.
         options: Of :func:`jmp_md.simulate.many.relax_many`.
-        chunk: Structures in a chunk, the most that a kill costs a worker.
+        chunk: Structures in a chunk, the most that a kill costs a worker; a queue that is continued
+            keeps its own.
         ray: Address of a Ray cluster, ``"auto"`` for the one this machine belongs to, ``"local"``
             to start one here; None computes in this process.
-        restart: Continue the queue in ``output``.
+        restart: Continue the queue in ``output``, on any device.
         progress: Called with chunks done and chunks in all.
 
     Raises:
-        InputError: An option that does not exist, a folder with another queue, or no Ray.
+        InputError: An option that does not exist, a structure without atoms, a folder with another
+            queue or another process at work in it, or no Ray.
     """
     if task not in TASKS:
         raise InputError(f"task {task!r}: choose one of {', '.join(TASKS)}")
     if chunk < 1 or not structures:
         raise InputError(f"chunk {chunk!r}, {len(structures)} structures: must be 1 or more")
+    empty = next((i for i, atoms in enumerate(structures) if len(atoms) == 0), None)
+    if empty is not None:
+        raise InputError(f"structure {empty} has no atoms: take it out")
     about = {"head": head, "dtype": dtype, "device": device, "compile": compile, "trust": trust}
     job = {"task": task, "model": model, "about": about, "options": dict(options or {})}
-    folder = Path(output)
-    queue = {"structures": len(structures), "sha256": _digest(structures), "chunk": chunk}
-    _check_queue(folder, {**job, **queue}, restart)
     _calculator.cache_clear()  # the model may be another one by now
-    parts = [structures[i : i + chunk] for i in range(0, len(structures), chunk)]
-    todo = {i: part for i, part in enumerate(parts) if not _file(folder, i).exists()}
-    done = len(parts) - len(todo)
-    for i, found in _with_ray(job, todo, ray) if ray else _here(job, todo):
-        for k, atoms in enumerate(found):
-            atoms.info["index"] = i * chunk + k
-        _write(_file(folder, i), found)
-        done += 1
-        if progress is not None:
-            progress(done, len(parts))
-    results = [atoms for i in range(len(parts)) for atoms in _read(_file(folder, i))]
-    _write(folder / RESULTS, results)
+    here = {} if ray is None else {"device": "cpu", "compile": False}
+    same = identity(
+        _calculator(model, **about | here), {"task": task, **job["options"]}, structures
+    )
+    folder = Path(output)
+    with locked(folder):
+        chunk = _open_queue(folder, same, chunk, restart)
+        parts = [structures[i : i + chunk] for i in range(0, len(structures), chunk)]
+        todo = {i: part for i, part in enumerate(parts) if not _file(folder, i).exists()}
+        done = len(parts) - len(todo)
+        for i, found in _with_ray(job, todo, ray) if ray else _here(job, todo):
+            for k, atoms in enumerate(found):
+                atoms.info["index"] = i * chunk + k
+            write_structures(_file(folder, i), found)
+            done += 1
+            if progress is not None:
+                progress(done, len(parts))
+        results = [atoms for i in range(len(parts)) for atoms in read_structures(_file(folder, i))]
+        write_structures(folder / RESULTS, results)
     return results
 
 
@@ -110,25 +118,17 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
         from jmp_md.simulate.many import relax_many
 
         ends = relax_many(structures, calculator, **job["options"])
-        found = [_unmarked(end.atoms) for end in ends]
-        for atoms, end in zip(found, ends, strict=True):
-            atoms.info |= {"converged": end.converged, "steps": end.steps}
-            if end.error is not None:
-                atoms.info["error"] = str(end.error)
-        return found
-    from ase.calculators.singlepoint import SinglePointCalculator
-
+        return [
+            _noted(end.atoms, None, end.error, converged=end.converged, steps=end.steps)
+            for end in ends
+        ]
     from jmp_md.simulate.singlepoint import singlepoint
 
-    found = [_unmarked(atoms.copy()) for atoms in structures]
     results = singlepoint(structures, calculator, on_error="keep", **job["options"])
-    for atoms, result in zip(found, results, strict=True):
-        if result.error is None:
-            known = {"energy": result.energy, "forces": result.forces}
-            atoms.calc = SinglePointCalculator(atoms, **known)
-        else:
-            atoms.info["error"] = str(result.error)
-    return found
+    return [
+        _noted(atoms, {"energy": result.energy, "forces": result.forces}, result.error)
+        for atoms, result in zip(structures, results, strict=True)
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -139,11 +139,17 @@ def _calculator(model: str, **about: Any) -> JMPCalculator:
     return JMPCalculator(model, **about)
 
 
-def _unmarked(atoms: Atoms) -> Atoms:
-    """The same structure without what an earlier queue has noted."""
-    for name in ("converged", "steps", "error"):
-        atoms.info.pop(name, None)
-    return atoms
+def _noted(
+    atoms: Atoms, results: dict[str, Any] | None, error: InputError | None, **info: Any
+) -> Atoms:
+    """A structure with its results, or with its error, and nothing of an earlier queue."""
+    found = atoms.copy()
+    found.calc = atoms.calc
+    for name in ("converged", "steps", "error", "index"):
+        found.info.pop(name, None)
+    if error is not None:
+        return with_results(found, {}, **info, error=str(error))
+    return with_results(found, results, **info)
 
 
 def _here(
@@ -192,18 +198,8 @@ def _resource(device: str | None, cluster: Mapping[str, float]) -> str:
     return "GPU" if device in ("cuda", None) and cluster.get("GPU") else "CPU"
 
 
-def _digest(structures: Sequence[Atoms]) -> str:
-    """A hash of what is computed."""
-    digest = sha256()
-    for atoms in structures:
-        numbers = np.concatenate([atoms.numbers, atoms.pbc, atoms.get_tags()])
-        lengths = np.concatenate([atoms.positions, atoms.cell.array])
-        digest.update(numbers.astype(np.int64).tobytes())
-        digest.update(lengths.tobytes())
-    return digest.hexdigest()
-
-
-def _check_queue(folder: Path, settings: dict[str, Any], restart: bool) -> None:
+def _open_queue(folder: Path, same: dict[str, Any], chunk: int, restart: bool) -> int:
+    """Begin a queue, or take up the one that is there; returns the size of its chunks."""
     path = folder / _QUEUE
     if path.exists() and not restart:
         raise InputError(
@@ -211,26 +207,22 @@ def _check_queue(folder: Path, settings: dict[str, Any], restart: bool) -> None:
             "output"
         )
     if path.exists():
-        check_same(json.loads(path.read_text()), settings)
-        return
-    folder.mkdir(parents=True, exist_ok=True)
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            before, size = saved["identity"], int(saved["chunk"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is damaged or of an older version ({error!r}): choose another output"
+            ) from error
+        require_same(before, same, folder)
+        return size
+    if next(folder.glob(f"{_CHUNK}*"), None) is not None:
+        raise InputError(f"{folder} holds chunks of no queue: choose another output")
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        text = json.dumps({"identity": same, "chunk": chunk}, indent=2)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return chunk
 
 
 def _file(folder: Path, index: int) -> Path:
-    return folder / f"chunk-{index:06d}.extxyz"
-
-
-def _write(path: Path, structures: Sequence[Atoms]) -> None:
-    from ase.io import write
-
-    with atomic_write(path) as temporary:
-        write(temporary, structures, format="extxyz")
-
-
-def _read(path: Path) -> list[Atoms]:
-    from ase.io import read
-
-    found: list[Atoms] = read(path, index=":", format="extxyz")
-    return found
+    return folder / f"{_CHUNK}{index:06d}.extxyz"

@@ -26,7 +26,7 @@ def singlepoint(
     Args:
         structures: Any number, of any sizes.
         calculator: ASE calculator; with a ``JMPCalculator`` they go through the model in batches.
-        stress: Whether stress is wanted, for structures that are periodic in three directions.
+        stress: Whether stress is wanted, where a structure is periodic and its cell has a volume.
         on_error: ``"raise"``, or ``"keep"`` to get a result of NaN, with its ``error``, for a
             structure that cannot be computed.
 
@@ -58,6 +58,7 @@ def _compute(
     import numpy as np
 
     from jmp_md.batch import Result
+    from jmp_md.structures import has_stress
 
     atoms = given.copy()  # without constraints, which would hide forces
     atoms.set_constraint()
@@ -66,7 +67,7 @@ def _compute(
         energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise InputError(f"{type(calculator).__name__} gives values that are not finite")
-        wanted = stress and atoms.pbc.all()
+        wanted = stress and has_stress(atoms.cell.array, atoms.pbc)
         tensor = np.array(atoms.get_stress(voigt=False)) if wanted else None
     except Exception as error:  # every calculator has errors of its own
         failure = InputError(f"structure {index}: {error}")
