@@ -43,6 +43,7 @@ from structures import water
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import write_native
+from jmp_md.export.neighbours import neighbours
 from jmp_md.units import EV_IN_KJ_PER_MOL, NM_IN_ANGSTROM
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -284,15 +285,13 @@ class NeighboursOnly(torch.nn.Module):
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()
-        from jmp_md.export.neighbours import NeighbourList
-
-        self.neighbours = NeighbourList(cutoff, 1.0)
+        self.cutoff = cutoff
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         x = positions.double() * 10.0
         cell = torch.zeros(3, 3, dtype=torch.float64)
         with torch.no_grad():
-            _, placed = self.neighbours(x, cell, torch.zeros(3, dtype=torch.bool))
+            _, placed = neighbours(x, cell, torch.zeros(3, dtype=torch.bool), self.cutoff)
         return 0.0 * (x - placed).sum()
 
 

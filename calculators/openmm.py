@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch  # before openmm, or the TorchForce plugin does not load
 
+from jmp_md.calculators.openmm_box import turned_for_openmm
 from jmp_md.calculators.openmm_interaction import Interaction
 from jmp_md.calculators.openmm_mixed import (
+    FORCE,
     INTERPOLATE,
+    bonds_within,
     check_subset,
     keep_molecules,
     remove_internal_terms,
@@ -39,6 +42,7 @@ __all__ = [
     "create_system",
     "jmp_force",
     "topology_from_ase",
+    "turned_for_openmm",
 ]
 _BACKENDS = ("auto", "python", "torch")
 
@@ -67,9 +71,8 @@ def jmp_force(
             potential.
         topology_or_numbers: Topology of the system, or the atomic number of each particle (0 for
             particles that are no atoms).
-        atoms: Indices of the particles the potential acts among; None for all that are atoms, so
-            without virtual sites.
-        periodic: Whether there is a box; None takes it from the topology, and no box for numbers.
+        atoms: Indices of the particles the potential acts among; None for all that are atoms.
+        periodic: Whether there is a box; None takes it from the topology. Numbers cannot tell.
         backend: ``"python"`` (PythonForce; any torch), ``"torch"`` (TorchForce; the package
             openmmtorch) or ``"auto"``, the first where this OpenMM has it.
         head: Task of a model with several.
@@ -78,14 +81,16 @@ def jmp_force(
         device: Where PythonForce computes, e.g. ``"cuda:1"``; None takes CUDA where there is one.
             TorchForce computes where the platform does.
         weights: ``"ema"`` or ``"raw"``.
-        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        skin: Å by which PythonForce searches neighbours beyond the cutoff, to search less often;
+            TorchForce searches in each step.
         parameter: Global parameter, 1 by default, that scales energy and forces.
         force_group: Group of the force.
         trust: Whether ``model`` may be an exported file, which runs code that it holds.
 
     Raises:
         InputError: An option that does not exist or does not fit the model, particles or elements
-            the model cannot be used for, or a backend that is not at hand.
+            the model cannot be used for, numbers without ``periodic``, particles of a topology
+            without element where ``atoms`` does not choose, or a backend that is not at hand.
         ModelNotFoundError: The model is not at hand.
         CheckpointError: The file is damaged, or has no such head.
     """
@@ -94,6 +99,12 @@ def jmp_force(
             raise InputError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
     particles = Particles.of(topology_or_numbers)
     chosen = particles.choose(atoms)
+    periodic = particles.periodic if periodic is None else periodic
+    if periodic is None:
+        raise InputError(
+            "atomic numbers do not tell whether there is a box: give periodic=True or "
+            "periodic=False, or a topology"
+        )
     subset = len(chosen) < len(particles.numbers) or bool((np.diff(chosen) < 0).any())
     if backend == "auto":
         backend = "python" if has_python_force(subset=subset) else "torch"
@@ -111,14 +122,14 @@ def jmp_force(
         potential,
         numbers,
         atoms=chosen.tolist() if subset else None,
-        periodic=particles.periodic if periodic is None else periodic,
+        periodic=periodic,
         direct=choose_forces(potential, forces) == "direct",
         skin=skin,
         parameter=parameter,
     )
     force = python_force(interaction) if backend == "python" else torch_force(interaction)
     force.setUsesPeriodicBoundaryConditions(interaction.periodic)
-    force.setName("JMPForce")
+    force.setName(FORCE)
     force.setForceGroup(force_group)
     return force
 
@@ -129,13 +140,12 @@ def create_system(
     """A system with the atoms and the box of a topology, and a JMP potential for all atoms.
 
     Args:
-        topology: What elements there are; particles without one, such as virtual sites, have no
-            mass and take no part.
+        topology: What elements there are, with their masses.
         model: As for :func:`jmp_force`.
         options: Others of :func:`jmp_force`.
 
     Raises:
-        InputError: As for :func:`add_jmp_force`.
+        InputError: As for :func:`add_jmp_force`; the element of an atom that is not known, too.
     """
     system = openmm.System()
     for atom in topology.atoms():
@@ -160,7 +170,8 @@ def add_jmp_force(
         system: Changed in place. Particles without mass stay where they are, but act on others.
         topology: Its topology.
         model: As for :func:`jmp_force`.
-        atoms: Indices of the particles the potential acts among; None for all atoms.
+        atoms: Indices of the particles the potential acts among; None for all but virtual sites
+            and Drude particles.
         options: Others of :func:`jmp_force`; without ``periodic``, there is a box where topology or
             system have one.
 
@@ -171,12 +182,12 @@ def add_jmp_force(
         InputError: As for :func:`jmp_force`, or a topology of another system, or a chosen particle
             that is a virtual site.
     """
-    chosen = Particles.of(topology).choose(atoms)
-    check_subset(system, topology, chosen.tolist())
+    chosen = Particles.of(topology, system).choose(atoms).tolist()
+    check_subset(system, topology, chosen)
     boxed = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
     options = {"periodic": boxed, **options}
-    force = jmp_force(model, topology, atoms=atoms, **options)  # type: ignore[arg-type]
-    keep_molecules(system, topology, chosen.tolist())
+    force = jmp_force(model, topology, atoms=chosen, **options)  # type: ignore[arg-type]
+    keep_molecules(system, bonds_within(system, topology, chosen))
     return system.getForce(system.addForce(force))
 
 
@@ -187,12 +198,14 @@ def create_mixed_system(
     atoms: Sequence[int],
     *,
     interpolate: bool = False,
+    remove_constraints: bool = True,
     **options: object,
 ) -> openmm.System:
     """A system with a JMP potential within a subset and its force field everywhere else.
 
     Mechanical embedding: the subset and its surroundings interact as in the force field, with its
-    charges. Within the subset, bonded and non-bonded terms and constraints are removed.
+    charges. Within the subset, bonded and non-bonded terms and constraints are removed. Call it
+    again with the mixed system for another subset.
 
     Args:
         topology: Topology of the system.
@@ -201,18 +214,25 @@ def create_mixed_system(
         atoms: Indices of the subset: whole molecules.
         interpolate: Keep the removed terms, scaled by one minus the global parameter
             ``lambda_interpolate``, and scale the potential by it: 0 is the force field, 1 the mixed
-            system. Non-bonded forces are then computed twice.
+            system. All subsets share the parameter. Constraints need a bond term beside them.
+        remove_constraints: Whether constraints within the subset go.
         options: Others of :func:`jmp_force`; ``periodic`` is that of the system.
 
     Raises:
-        InputError: As for :func:`jmp_force`, or a bond or constraint that leaves the subset, or a
-            force that cannot be split.
+        InputError: As for :func:`jmp_force`, or a bond or constraint that leaves the subset, a
+            force that cannot be split, or particles of another subset.
     """
-    chosen = Particles.of(topology).choose(atoms)
-    check_subset(system, topology, chosen.tolist(), molecules=True)
-    mixed = remove_internal_terms(system, topology, chosen.tolist(), interpolate=interpolate)
+    chosen = Particles.of(topology, system).choose(atoms).tolist()
+    check_subset(system, topology, chosen, molecules=True)
+    mixed = remove_internal_terms(
+        system,
+        topology,
+        chosen,
+        interpolate=interpolate,
+        remove_constraints=remove_constraints,
+    )
     options = {"periodic": system.usesPeriodicBoundaryConditions(), **options}
     if interpolate:
         options["parameter"] = INTERPOLATE
-    mixed.addForce(jmp_force(model, topology, atoms=atoms, **options))  # type: ignore[arg-type]
+    mixed.addForce(jmp_force(model, topology, atoms=chosen, **options))  # type: ignore[arg-type]
     return mixed

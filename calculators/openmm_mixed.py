@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import re
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree
@@ -12,9 +11,14 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from jmp_md.calculators.openmm_nonbonded import exclude, nonbonded_within
+from jmp_md.calculators.openmm_python import python_particles
+from jmp_md.calculators.openmm_torch import torch_particles
 from jmp_md.errors import InputError
 
 INTERPOLATE = "lambda_interpolate"  # as in openmm-ml
+FORCE = "JMPForce"  # names by which a second subset knows the forces of the first
+_INTERPOLATION = "MMInterpolation"
 
 _BONDED = (
     "HarmonicBondForce",
@@ -84,7 +88,12 @@ def check_subset(
 
 
 def remove_internal_terms(
-    system: openmm.System, topology: app.Topology, atoms: Sequence[int], *, interpolate: bool
+    system: openmm.System,
+    topology: app.Topology,
+    atoms: Sequence[int],
+    *,
+    interpolate: bool,
+    remove_constraints: bool = True,
 ) -> openmm.System:
     """A copy of a system without energy terms and constraints among the atoms of a subset.
 
@@ -93,59 +102,83 @@ def remove_internal_terms(
         topology: Its topology.
         atoms: Indices of the subset: whole molecules.
         interpolate: Keep the removed terms, scaled by one minus :data:`INTERPOLATE`.
+        remove_constraints: Whether constraints are removed.
 
     Raises:
         InputError: A force that cannot be split, or a constraint that stands for a bond to keep.
     """
+    inside = set(atoms)
+    _check_forces(system, inside)
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
+    constraints = _take_terms(root.find("Constraints"), inside)
+    internal: list[openmm.Force] = []
+    for element in root.find("Forces") or ():
+        if element.get("type") in _BONDED:
+            taken = _take_force(element, inside)
+            if taken is not None:
+                internal.append(taken)
+    if interpolate and constraints:
+        _require_bonds(constraints, internal)
+    if constraints and not remove_constraints:
+        root.find("Constraints").extend(constraints)  # type: ignore[union-attr]
+    mixed = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
+    for original, force in zip(system.getForces(), mixed.getForces(), strict=True):
+        force.setName(original.getName())  # XML forgets the name of a TorchForce,
+        force.setForceGroup(original.getForceGroup())  # and the group of a PythonForce
+        if type(force).__name__ in _NONBONDED:
+            if interpolate:
+                internal += nonbonded_within(force, atoms)
+            exclude(force, atoms)
+    if interpolate:
+        mixed.addForce(_scaled(internal))
+    keep_molecules(mixed, bonds_within(system, topology, atoms))
+    return mixed
+
+
+def bonds_within(
+    system: openmm.System, topology: app.Topology, atoms: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Pairs of particles of a subset that topology or force field know as bonded."""
+    inside = set(atoms)
+    return [(i, j) for i, j in _connections(system, topology) if i in inside and j in inside]
+
+
+def keep_molecules(system: openmm.System, bonds: Sequence[tuple[int, int]]) -> None:
+    """Let OpenMM know molecules by bonds without strength.
+
+    Barostats scale and trajectories wrap molecules as a whole, and OpenMM finds them by bonds.
+    """
+    force = openmm.HarmonicBondForce()
+    force.setName("JMPMolecules")
+    for i, j in sorted({(min(pair), max(pair)) for pair in bonds}):
+        force.addBond(i, j, 0.1, 0.0)
+    if force.getNumBonds() > 0:
+        force.setUsesPeriodicBoundaryConditions(system.usesPeriodicBoundaryConditions())
+        system.addForce(force)
+
+
+def _check_forces(system: openmm.System, inside: set[int]) -> None:
+    """Refuse forces that cannot be split, and potentials that act within the subset already."""
     for force in system.getForces():
-        kind = type(force).__name__
-        if kind not in (*_BONDED, *_NONBONDED, *_WITHOUT_ENERGY):
+        kind, name = type(force).__name__, force.getName()
+        if name == FORCE:
+            other = python_particles(force)
+            other = torch_particles(force) if other is None else other
+            if other is None:
+                raise InputError(
+                    f"the particles of the {name} of the system cannot be told, as it was copied "
+                    "or read from XML: choose atoms= once for all of the same model"
+                )
+            if shared := inside.intersection(other or range(system.getNumParticles())):
+                raise InputError(
+                    f"particle {min(shared)} has a JMP potential already: give each subset "
+                    "particles of its own"
+                )
+        elif name != _INTERPOLATION and kind not in (*_BONDED, *_NONBONDED, *_WITHOUT_ENERGY):
             raise InputError(
                 f"the {kind} of the system cannot be split between subset and surroundings: make "
                 "the system without it, and add it to the mixed system if that makes sense"
             )
-    inside = set(atoms)
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
-    constraints = _take_terms(root.find("Constraints"), inside)
-    before: list[openmm.Force] = []  # MM energy, and what is left of it, where they differ
-    after: list[openmm.Force] = []
-    for element in root.find("Forces") or ():
-        if element.get("type") in _BONDED:
-            internal = _take_force(element, inside)
-            if internal is not None:
-                before.append(internal)
-    if interpolate and constraints:
-        _require_bonds(constraints, before)
-    mixed = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
-    for index in reversed(range(mixed.getNumForces())):
-        force = mixed.getForce(index)
-        if type(force).__name__ in _NONBONDED:
-            if interpolate:
-                before.append(copy.deepcopy(force))
-            _exclude(force, atoms)
-            if interpolate:
-                after.append(copy.deepcopy(force))
-                mixed.removeForce(index)
-    if interpolate:
-        mixed.addForce(_interpolation(before, after))
-    keep_molecules(mixed, topology, atoms)
-    return mixed
-
-
-def keep_molecules(system: openmm.System, topology: app.Topology, atoms: Sequence[int]) -> None:
-    """Let OpenMM know the molecules of a subset, by bonds without strength.
-
-    Barostats scale and trajectories wrap molecules as a whole, and OpenMM finds them by bonds.
-    """
-    inside = set(atoms)
-    bonds = openmm.HarmonicBondForce()
-    bonds.setName("JMPMolecules")
-    for bond in topology.bonds():
-        if bond[0].index in inside and bond[1].index in inside:
-            bonds.addBond(bond[0].index, bond[1].index, 0.1, 0.0)
-    if bonds.getNumBonds() > 0:
-        bonds.setUsesPeriodicBoundaryConditions(system.usesPeriodicBoundaryConditions())
-        system.addForce(bonds)
 
 
 def _check_box(system: openmm.System, topology: app.Topology) -> None:
@@ -225,31 +258,12 @@ def _require_bonds(constraints: list[ElementTree.Element], forces: list[openmm.F
             )
 
 
-def _exclude(force: openmm.Force, atoms: Sequence[int]) -> None:
-    """Switch off the non-bonded interactions within a subset."""
-    pairs = itertools.combinations(sorted(atoms), 2)
-    if isinstance(force, openmm.NonbondedForce):
-        excluded = {force.addException(i, j, 0.0, 1.0, 0.0, True) for i, j in pairs}
-        for k in range(force.getNumExceptionParameterOffsets()):
-            name, exception, *_ = force.getExceptionParameterOffset(k)
-            if exception in excluded:  # else the parameter would bring it back
-                force.setExceptionParameterOffset(k, name, exception, 0.0, 0.0, 0.0)
-        # Molecules of the subset may be in different images of the box.
-        force.setExceptionsUsePeriodicBoundaryConditions(force.usesPeriodicBoundaryConditions())
-        return
-    known = {frozenset(force.getExclusionParticles(k)) for k in range(force.getNumExclusions())}
-    for i, j in pairs:
-        if frozenset((i, j)) not in known:
-            force.addExclusion(i, j)
-
-
-def _interpolation(before: list[openmm.Force], after: list[openmm.Force]) -> openmm.CustomCVForce:
-    """Energy (1 - lambda) * before + lambda * after."""
-    names = [f"mm{k}" for k in range(len(before))], [f"mixed{k}" for k in range(len(after))]
-    first, second = (" + ".join(group) or "0" for group in names)
-    force = openmm.CustomCVForce(f"(1 - {INTERPOLATE}) * ({first}) + {INTERPOLATE} * ({second})")
-    force.setName("MMInterpolation")
-    force.addGlobalParameter(INTERPOLATE, 1.0)
-    for name, variable in zip((*names[0], *names[1]), (*before, *after), strict=True):
-        force.addCollectiveVariable(name, variable)
-    return force
+def _scaled(forces: list[openmm.Force]) -> openmm.CustomCVForce:
+    """Forces times one minus :data:`INTERPOLATE`."""
+    names = [f"term{k}" for k in range(len(forces))]
+    scaled = openmm.CustomCVForce(f"(1 - {INTERPOLATE}) * ({' + '.join(names) or '0'})")
+    scaled.setName(_INTERPOLATION)
+    scaled.addGlobalParameter(INTERPOLATE, 1.0)
+    for name, force in zip(names, forces, strict=True):
+        scaled.addCollectiveVariable(name, force)
+    return scaled

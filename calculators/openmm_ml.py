@@ -54,11 +54,46 @@ class JMPImpl(MLPotentialImpl):
         **args: Any,
     ) -> None:
         """Add the force; options given to ``createSystem`` come before those of the potential."""
-        from jmp_md.calculators.openmm import add_jmp_force
+        from jmp_md.calculators.openmm import add_jmp_force, jmp_force
 
         options = {"force_group": forceGroup, **self.options, **args}
         chosen: Sequence[int] | None = None if atoms is None else list(atoms)
+        if system.getNumParticles() == 0:  # where openmmml collects forces to scale
+            system.addForce(jmp_force(self.model, topology, atoms=chosen, **options))
+            return
         add_jmp_force(system, topology, self.model, atoms=chosen, **options)
+
+    def getSupportedEmbeddings(self) -> list[str]:  # noqa: N802
+        """Embeddings that are made here and not by openmmml.
+
+        Its own interpolation takes non-bonded energies within the subset as those without cutoff.
+        """
+        return ["mechanical"]
+
+    def createMixedSystem(  # noqa: N802
+        self,
+        topology: app.Topology,
+        system: openmm.System,
+        atoms: list[int],
+        forceGroup: int,
+        interpolate: bool,
+        embedding: str,
+        returnInfo: bool = False,
+        **args: Any,
+    ) -> openmm.System:
+        """As ``create_mixed_system`` here; openmmml removes the constraints afterwards."""
+        from jmp_md.calculators.openmm import create_mixed_system
+
+        options = {"force_group": forceGroup, **self.options, **args}
+        return create_mixed_system(
+            topology,
+            system,
+            self.model,
+            atoms,
+            interpolate=interpolate,
+            remove_constraints=False,
+            **options,
+        )
 
     def getMLLongRange(self) -> bool:  # noqa: N802
         """Whether the potential reaches beyond a cutoff: it does not."""

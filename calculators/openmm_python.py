@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import openmm
 
@@ -13,6 +15,13 @@ from jmp_md.units import EV_IN_KJ_PER_MOL, EV_PER_ANGSTROM_IN_KJ_PER_MOL_PER_NM,
 from jmp_md.validate import check_distances
 
 
+class _Neighbours(threading.local):
+    """A cache of each thread's own: contexts of one system may run in several threads."""
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        self.cache = NeighbourCache(cutoff, skin)
+
+
 class Computation:
     """What OpenMM calls for energy and forces; a class, so that OpenMM can pickle it into XML.
 
@@ -22,7 +31,10 @@ class Computation:
     def __init__(self, interaction: Interaction) -> None:
         self.interaction = interaction
         self.pbc = np.full(3, interaction.periodic)
-        self.neighbours = NeighbourCache(interaction.potential.policy.cutoff, interaction.skin)
+        self.neighbours = _Neighbours(interaction.potential.policy.cutoff, interaction.skin)
+
+    def __reduce__(self) -> tuple[type, tuple[Interaction]]:
+        return Computation, (self.interaction,)
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         """Energy in kJ/mol and forces (n_atoms, 3) in kJ/mol/nm.
@@ -40,10 +52,9 @@ class Computation:
             raise InputError(
                 "positions are not finite: minimise first, or take a shorter time step"
             )
-        searches = self.neighbours.rebuilds
-        pairs, placed = self.neighbours.update(positions, numbers, cell, self.pbc)
-        if self.neighbours.rebuilds > searches:
-            check_distances(placed, numbers, cell, pairs)
+        neighbours = self.neighbours.cache
+        pairs, placed = neighbours.update(positions, numbers, cell, self.pbc)
+        check_distances(placed, numbers, cell, neighbours.close)
         structure = single_structure(placed, numbers, cell, pairs)
         prediction = potential.predict(structure, direct=self.interaction.direct)
         assert prediction.forces is not None
@@ -88,3 +99,10 @@ def python_force(interaction: Interaction) -> openmm.Force:
     if atoms is not None:
         force.setParticles(atoms)
     return force
+
+
+def python_particles(force: openmm.Force) -> list[int] | None:
+    """Indices of the particles of a PythonForce, empty for all; None for any other force."""
+    if not isinstance(force, getattr(openmm, "PythonForce", ())):
+        return None
+    return list(force.getParticles()) if has_python_force(subset=True) else []

@@ -65,10 +65,20 @@ def torch_force(interaction: Interaction) -> openmm.Force:
         atoms=interaction.atoms,
         periodic=interaction.periodic,
         scaled=interaction.parameter is not None,
-        skin=interaction.skin,
     )
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(interaction.direct)
     if interaction.parameter is not None:
         force.addGlobalParameter(interaction.parameter, 1.0)
     return force
+
+
+def torch_particles(force: openmm.Force) -> list[int] | None:
+    """Indices of the particles of a TorchForce; None for other forces, and those read from XML."""
+    if plugin_problem():
+        return None
+    import openmmtorch
+
+    if not openmmtorch.TorchForce.isinstance(force):
+        return None
+    return openmmtorch.TorchForce.cast(force).getModule().atoms.tolist()

@@ -54,14 +54,32 @@ def empty_system(atoms: Atoms) -> openmm.System:
     return system
 
 
+def platforms() -> list[str]:
+    """Platforms on which a context can be made here."""
+    found = []
+    for k in range(openmm.Platform.getNumPlatforms()):
+        platform = openmm.Platform.getPlatform(k)
+        system = openmm.System()
+        system.addParticle(1.0)
+        try:
+            openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+        except openmm.OpenMMException:  # no device
+            continue
+        found.append(platform.getName())
+    return found
+
+
 def context_of(
-    system: openmm.System, positions: Any, integrator: openmm.Integrator | None = None
+    system: openmm.System,
+    positions: Any,
+    integrator: openmm.Integrator | None = None,
+    platform: str = "Reference",  # double precision
 ) -> openmm.Context:
-    """A context on the platform of double precision; positions in Å, or with their unit."""
+    """A context; positions in Å, or with their unit."""
     if not unit.is_quantity(positions):
         positions = np.asarray(positions) * unit.angstrom
-    reference = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, integrator or openmm.VerletIntegrator(0.0002), reference)
+    where = openmm.Platform.getPlatformByName(platform)
+    context = openmm.Context(system, integrator or openmm.VerletIntegrator(0.0002), where)
     context.setPositions(positions)
     return context
 
@@ -78,6 +96,13 @@ def forces_of(context: openmm.Context) -> np.ndarray:
     with torch.jit.optimized_execution(False):
         forces = context.getState(forces=True).getForces(asNumpy=True)
     return np.array(forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer))
+
+
+def energy_and_forces(context: openmm.Context) -> tuple[float, np.ndarray]:
+    """Both from one evaluation: kJ/mol and (n, 3) kJ/mol/nm."""
+    with torch.jit.optimized_execution(False):
+        state = context.getState(energy=True, forces=True)
+    return state.getPotentialEnergy()._value, np.array(state.getForces(asNumpy=True)._value)
 
 
 def step(context: openmm.Context, steps: int) -> None:

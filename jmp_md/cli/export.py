@@ -32,9 +32,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="gradient of the energy, or the force head's (default, where there is one)",
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument(
-        "--skin", type=float, default=1.0, help="Å searched beyond the cutoff (default: 1)"
-    )
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
     parser.add_argument(
         "--trust", action="store_true", help="load an exported file, which runs code that it holds"
@@ -56,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
         periodic=periodic,
         forces=args.forces,
         dtype=args.dtype,
-        skin=args.skin,
         head=args.head,
         weights=args.weights,
         trust=args.trust,

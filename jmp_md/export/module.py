@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from jmp_md.export.neighbours import NeighbourList, complete_cell, search, wrap
+from jmp_md.export.neighbours import neighbours
 from jmp_md.graph.pairs import Pairs
 from jmp_md.potential import Potential
 from jmp_md.units import EV_IN_KJ_PER_MOL, NM_IN_ANGSTROM
@@ -146,15 +146,13 @@ class ExportedPotential(nn.Module):
         if not bool(positions.isfinite().all()):
             raise ValueError("positions are not finite")
         for i in range(cell.shape[0]):
-            complete = complete_cell(cell[i], pbc[i])
-            wrapped = wrap(positions[structure == i], complete, pbc[i])
-            pairs = search(wrapped, complete, pbc[i], self.cutoff)
-            placed.append(wrapped - wrapped.mean(dim=0))
+            pairs, moved = neighbours(positions[structure == i], cell[i], pbc[i], self.cutoff)
+            placed.append(moved)
             source.append(pairs.source + atoms)
             target.append(pairs.target + atoms)
             offset.append(pairs.offset)
             reverse.append(pairs.reverse + n_pairs)
-            atoms += wrapped.shape[0]
+            atoms += moved.shape[0]
             n_pairs += pairs.source.shape[0]
         joined = Pairs(torch.cat(source), torch.cat(target), torch.cat(offset), torch.cat(reverse))
         return torch.cat(placed), cell * pbc.unsqueeze(-1), joined
@@ -169,7 +167,6 @@ class OpenMMPotential(nn.Module):
         atoms: (n_atoms,) indices of the particles they are.
         periodic: Whether there is a box.
         scaled: Whether a last argument scales energy and forces.
-        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
     """
 
     periodic: Final[bool]
@@ -185,7 +182,6 @@ class OpenMMPotential(nn.Module):
         *,
         periodic: bool,
         scaled: bool,
-        skin: float,
     ) -> None:
         super().__init__()
         self.potential = potential
@@ -193,7 +189,7 @@ class OpenMMPotential(nn.Module):
         self.scaled = scaled
         self.kj = EV_IN_KJ_PER_MOL
         self.nm = NM_IN_ANGSTROM
-        self.neighbours = NeighbourList(potential.cutoff, skin)
+        self.cutoff = potential.cutoff
         self.register_buffer("numbers", numbers)
         self.register_buffer("atoms", atoms)
 
@@ -218,7 +214,7 @@ class OpenMMPotential(nn.Module):
         # in double precision: a factor on the energy would round differently in each layer.
         # Not x.detach(): compiled, TorchScript may keep the graph of a detached tensor.
         with torch.no_grad():
-            pairs, placed = self.neighbours(x, cell, pbc)
+            pairs, placed = neighbours(x, cell, pbc, self.cutoff)
             given = x.clone()
         x = placed + (x - given) * (factor * self.potential.energy_scale)  # zero, but for gradients
 

@@ -4,7 +4,7 @@ Finds what :func:`jmp_md.graph.pairs.find_pairs` finds, in the same order, on an
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jmp_md.graph.pairs import Pairs
 
@@ -23,8 +23,31 @@ def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
 
 def wrap(positions: Tensor, complete: Tensor, pbc: Tensor) -> Tensor:
     """Positions (n_atoms, 3) moved by lattice vectors into the cell."""
+    if not bool(pbc.any()):
+        return positions
     turns = torch.floor(positions @ torch.linalg.inv(complete)) * pbc
     return positions - turns @ complete
+
+
+def neighbours(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Pairs, Tensor]:
+    """The pairs of one structure, and positions they go with.
+
+    Searched for anew at each call: what a scripted module remembers, all threads that call it
+    would share.
+
+    Args:
+        positions: (n_atoms, 3) Å float64.
+        cell: (3, 3) Å float64; directions without pbc may hold anything.
+        pbc: (3,) bool.
+        cutoff: Å.
+
+    Returns:
+        The pairs, none where a position is not finite, and the same structure (n_atoms, 3) within
+        the cell and about the origin, where single precision is best.
+    """
+    complete = complete_cell(cell, pbc)
+    wrapped = wrap(positions, complete, pbc)
+    return search(wrapped, complete, pbc, cutoff), wrapped - wrapped.mean(dim=0)
 
 
 def search(positions: Tensor, complete: Tensor, pbc: Tensor, cutoff: float) -> Pairs:
@@ -72,11 +95,13 @@ def _images(
     positions: Tensor, complete: Tensor, pbc: Tensor, reach: float
 ) -> tuple[Tensor, Tensor]:
     """Atoms and their periodic images within reach of the cell: atom and cell offset of each."""
+    atom = torch.arange(positions.shape[0], device=positions.device)
+    offset = torch.zeros(positions.shape[0], 3, dtype=torch.long, device=positions.device)
+    if not bool(pbc.any()):
+        return atom, offset
     inverse = torch.linalg.inv(complete)
     fraction = positions @ inverse
     margin = reach * torch.linalg.norm(inverse, dim=0)  # over the distance of the cell's faces
-    atom = torch.arange(positions.shape[0], device=positions.device)
-    offset = torch.zeros(positions.shape[0], 3, dtype=torch.long, device=positions.device)
     for axis in range(3):
         if bool(pbc[axis]):
             along = fraction[:, axis]
@@ -124,61 +149,3 @@ def _pair_key(source: Tensor, target: Tensor, offset: Tensor, n_atoms: int) -> T
     for axis in range(3):
         key = key * (2 * reach + 1) + offset[:, axis] + reach
     return key
-
-
-class NeighbourList(nn.Module):
-    """Pairs of a moving structure: searched with a skin, reused until an atom has moved half of it.
-
-    The scripted twin of :class:`jmp_md.graph.neighbours.NeighbourCache`; what it remembers is kept
-    between calls of a scripted module.
-
-    Args:
-        cutoff: Å.
-        skin: Å; 0 searches whenever an atom moves.
-    """
-
-    pairs: Pairs
-
-    def __init__(self, cutoff: float, skin: float) -> None:
-        super().__init__()
-        self.cutoff = cutoff
-        self.skin = skin
-        self.rebuilds = 0
-        nothing = torch.zeros(0, dtype=torch.long)
-        # Plain attributes, not buffers: they are no part of the model's state.
-        self.pairs = Pairs(nothing, nothing, torch.zeros(0, 3, dtype=torch.long), nothing)
-        self.given = torch.zeros(0, 3, dtype=torch.float64)
-        self.placed = torch.zeros(0, 3, dtype=torch.float64)
-        self.cell = torch.zeros(3, 3, dtype=torch.float64)
-        self.pbc = torch.zeros(3, dtype=torch.bool)
-
-    def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Pairs, Tensor]:
-        """Pairs for these positions, and the positions they go with.
-
-        Args:
-            positions: (n_atoms, 3) Å float64; atoms may have been moved by lattice vectors since
-                the last call.
-            cell: (3, 3) Å float64; directions without pbc may hold anything.
-            pbc: (3,) bool.
-
-        Returns:
-            The pairs, and the same structure (n_atoms, 3) near the origin, where single precision
-            is best.
-        """
-        complete = complete_cell(cell, pbc)
-        same = self.given.shape == positions.shape and self.given.device == positions.device
-        if same and torch.equal(self.cell, cell) and torch.equal(self.pbc, pbc):
-            moved = positions - self.given
-            turns = torch.round(moved @ torch.linalg.inv(complete)) * pbc
-            moved = moved - turns @ complete
-            if bool(4.0 * moved.square().sum(dim=1).max() <= self.skin**2):
-                return self.pairs, self.placed + moved
-        wrapped = wrap(positions, complete, pbc)
-        self.pairs = search(wrapped, complete, pbc, self.cutoff + self.skin)
-        self.placed = wrapped - wrapped.mean(dim=0)
-        # Copies: callers reuse the memory they hand over.
-        self.given = positions.clone()
-        self.cell = cell.clone()
-        self.pbc = pbc.clone()
-        self.rebuilds += 1
-        return self.pairs, self.placed

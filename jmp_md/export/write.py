@@ -41,7 +41,6 @@ def export(
     periodic: bool = False,
     forces: str | None = None,
     dtype: str = "float32",
-    skin: float = 1.0,
     head: str | None = None,
     weights: str = "ema",
     graph: GraphPolicy | None = None,
@@ -63,7 +62,6 @@ def export(
             them. The OpenMM form returns the energy alone in the first case, from which OpenMM
             takes the gradient, and energy and forces in the second.
         dtype: ``"float32"`` or ``"float64"``, type of weights and arithmetic.
-        skin: Å by which the OpenMM form searches neighbours beyond the cutoff, to search rarely.
         head: Task of a model with several.
         weights: ``"ema"`` or ``"raw"``.
         graph: Graph rules in place of those the head was trained with.
@@ -115,7 +113,7 @@ def export(
         return info
     module = general_module(potential, info.forces)
     if numbers is not None:
-        module = openmm_module(potential, info.numbers, info.forces, periodic=periodic, skin=skin)
+        module = openmm_module(potential, info.numbers, info.forces, periodic=periodic)
     with atomic_write(path) as temporary:
         torch.jit.save(module, str(temporary), _extra_files={EXTRA_FILE: info.to_json()})
         verify(temporary, potential, info)
@@ -176,7 +174,6 @@ def openmm_module(
     atoms: Sequence[int] | None = None,
     periodic: bool = False,
     scaled: bool = False,
-    skin: float = 1.0,
 ) -> torch.jit.ScriptModule:
     """The scripted module in nm and kJ/mol.
 
@@ -187,10 +184,7 @@ def openmm_module(
         atoms: Indices of the particles they are; None for all particles.
         periodic: Whether the module takes box vectors.
         scaled: Whether its last argument scales energy and forces.
-        skin: Å by which neighbours are searched beyond the cutoff.
     """
-    if not 0 <= skin < np.inf:
-        raise InputError(f"neighbour skin {skin!r} Å: must be 0 or more, 1 is usual")
     form = OpenMMForces if forces == "direct" else OpenMMEnergy
     module = form(
         general_module(potential, forces),
@@ -198,6 +192,5 @@ def openmm_module(
         torch.tensor(list(range(len(numbers)) if atoms is None else atoms), dtype=torch.long),
         periodic=periodic,
         scaled=scaled,
-        skin=skin,
     )
     return torch.jit.script(module.eval())
