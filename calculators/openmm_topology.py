@@ -18,6 +18,7 @@ from jmp_md.errors import InputError
 from jmp_md.units import NM_IN_ANGSTROM
 
 _NAMED = 5  # lost atoms in an error
+_SHORTEST = 1.5  # Å; crystals have none shorter than 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Particles:
             names = [f"{a.name} of {a.residue.name} {a.residue.id}" for a in atoms]
             known = _without_element(system)
             lost = [i for i, a in enumerate(atoms) if a.element is None and i not in known]
-            return cls(np.array(numbers), names, lost, source.getPeriodicBoxVectors() is not None)
+            return cls(np.array(numbers), names, lost, _has_box(source))
         try:
             numbers = [int(z) for z in source]
         except (TypeError, ValueError) as error:
@@ -85,6 +86,21 @@ class Particles:
                     "particles: leave it out of atoms"
                 )
         return chosen
+
+
+def _has_box(topology: app.Topology) -> bool:
+    """Whether a topology has a box, and no placeholder for one."""
+    box = topology.getPeriodicBoxVectors()
+    if box is None:
+        return False
+    shortest = float(np.linalg.norm(np.array(box.value_in_unit(unit.angstrom)), axis=1).min())
+    if shortest < _SHORTEST:
+        raise InputError(
+            f"the box of the topology has a vector of {shortest:g} Å, shorter than any crystal's "
+            "and a placeholder in many PDB files (CRYST1 1 1 1): give the box, or "
+            "topology.setPeriodicBoxVectors(None) where there is none"
+        )
+    return True
 
 
 def _without_element(system: openmm.System | None) -> Collection[int]:

@@ -139,6 +139,14 @@ def test_isotopes_keep_their_mass_in_the_system_and_in_copies_of_the_topology() 
         topology_from_ase(atoms)
 
 
+def test_the_placeholder_of_a_box_is_no_box() -> None:
+    atoms = molecule("H2O")
+    topology = topology_of(atoms)
+    topology.setPeriodicBoxVectors(np.eye(3) * unit.angstrom)
+    with pytest.raises(InputError, match=r"vector of 1 Å, .* placeholder"):
+        create_system(topology, small_potential(), **EXACT)
+
+
 def test_constraints_of_ase_are_said_to_be_left_behind() -> None:
     atoms = molecule("H2O")
     with warnings.catch_warnings():

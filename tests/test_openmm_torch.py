@@ -80,7 +80,7 @@ def test_both_backends_and_ase_get_the_same_numbers(
     atoms.calc = JMPCalculator(model, device="cpu", **options)
     energy, force = atoms.get_potential_energy() * KJ, atoms.get_forces() * KJ * 10
     for context in (python, torch_):
-        # Once more after a move within the skin, with the neighbours that are remembered.
+        # Once more after a move.
         assert energy_of(context) == pytest.approx(energy, rel=tolerance)
         assert relative(forces_of(context), force) < tolerance
         context.setPositions((atoms.positions + 0.1 * np.sin(atoms.positions)) / 10)
