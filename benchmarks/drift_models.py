@@ -24,9 +24,8 @@ from ase.md.velocitydistribution import Stationary, force_temperature, thermaliz
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.report.dynamics import element_temperatures
 from jmp_md.simulate.h5md import read_h5md
-from jmp_md.simulate.md import md
+from jmp_md.simulate.md import md, md_many
 from jmp_md.simulate.relax import relax
-from jmp_md.simulate.replicas import md_many
 from jmp_md.simulate.state import load_state
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

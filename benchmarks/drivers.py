@@ -33,9 +33,9 @@ from ase.vibrations import Vibrations
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.simulate.many import relax_many
+from jmp_md.simulate.md import md_many
 from jmp_md.simulate.neb import neb
 from jmp_md.simulate.relax import relax
-from jmp_md.simulate.replicas import md_many
 from jmp_md.simulate.vibrations import vibrations
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -24,11 +24,10 @@ from killing import killed
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.simulate.frames import read_frames
 from jmp_md.simulate.many import relax_many
-from jmp_md.simulate.md import md
+from jmp_md.simulate.md import md, md_many
 from jmp_md.simulate.neb import neb
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.relax_state import DONE
-from jmp_md.simulate.replicas import md_many
 from jmp_md.simulate.state import load_state
 
 ETHANOL = Path(__file__).resolve().parents[1] / "examples/ethanol.xyz"

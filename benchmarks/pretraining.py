@@ -36,7 +36,7 @@ import jmp_md
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.train import find_recipe
-from jmp_md.simulate.replicas import md_many
+from jmp_md.simulate.md import md_many
 from jmp_md.training.data.frame import Concatenation, Dataset, Frame, Subset, frames
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.splits import read_split

@@ -13,6 +13,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.velocitydistribution import Stationary
 from factories import random_potential
+from jmp_md.simulate.replicas import md_many
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import coordination, outside, seen
@@ -25,7 +26,6 @@ from jmp_md.report.dynamics import (
 )
 from jmp_md.report.figures import parity
 from jmp_md.simulate.md import COLUMNS
-from jmp_md.simulate.replicas import md_many
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
 from jmp_md.cli.config import add_config
+from jmp_md.cli.signals import signals_as_question
 from jmp_md.simulate.frames import FORMATS
-from jmp_md.simulate.md import ENSEMBLES, md
+from jmp_md.simulate.md import ENSEMBLES, md, md_many
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,6 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="start, and stay, without total momentum (default: %(default)s)",
     )
+    parser.add_argument(
+        "--redraw-velocities",
+        action="store_true",
+        help="draw velocities at the temperature also where the file has momenta",
+    )
     parser.add_argument("--interval", type=int, help="steps between frames (default: %(default)s)")
     parser.add_argument(
         "--save-interval", type=int, help="steps between saved states (default: %(default)s)"
@@ -73,13 +80,18 @@ def run(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in md.__kwdefaults__ or {}}
     if args.time is not None:
         options["steps"] = _steps(args.time, args.timestep)
-    try:
-        if args.all or args.replicas != 1:
-            return _run_many(chosen, output, args, options)
-        return _run_one(chosen[0], output, args, options)
-    except KeyboardInterrupt:
-        print(f"stopped; continue with --restart --output {output}")
-        raise
+    with signals_as_question() as signals:
+        options["stop"] = signals.asked
+        try:
+            if args.all or args.replicas != 1:
+                return _run_many(chosen, output, args, options)
+            return _run_one(chosen[0], output, args, options)
+        except KeyboardInterrupt:
+            saved = "the state is saved; " if signals.asked() else ""
+            print(f"stopped, {saved}continue with --restart --output {output}", flush=True)
+            if signals.received == signal.SIGTERM:
+                return 128 + signal.SIGTERM
+            raise
 
 
 def _steps(time: float, timestep: float) -> int:
@@ -95,6 +107,8 @@ def _run_one(atoms: Atoms, output: Path, args: argparse.Namespace, options: dict
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options['steps']} steps")
     result = md(atoms, output, **(options | {"progress": _print_line}))
     print(f"mean temperature {result.temperature:.1f} K", end="")
+    if result.volume == result.volume:
+        print(f", volume {result.volume:.3f} Å³, pressure {result.pressure:.3f} GPa", end="")
     print(f", drift {result.drift:+.4f} meV/atom/ps" if result.drift == result.drift else "")
     print(f"wrote {result.trajectory} and {result.log}")
     return 0
@@ -104,7 +118,6 @@ def _run_many(
     structures: Sequence[Atoms], output: Path, args: argparse.Namespace, options: dict[str, Any]
 ) -> int:
     from jmp_md.errors import InputError
-    from jmp_md.simulate.replicas import NOT_HERE, md_many
 
     found = dict(calculators_for(structures, args))
     if len(found) > 1:
@@ -115,18 +128,8 @@ def _run_many(
     [(model, calculator)] = found.items()
     count = len(structures) * args.replicas
     print(f"{count} replicas in one batch, model {model}, {options['steps']} steps")
-    own = {name: value for name, value in options.items() if name not in NOT_HERE}
-    results = md_many(
-        structures,
-        calculator,
-        output,
-        replicas=args.replicas,
-        steps=options["steps"],
-        restart=options["restart"],
-        report=options["report"],
-        progress=_print_lines,
-        **own,
-    )
+    own = options | {"progress": _print_lines, "replicas": args.replicas}
+    results = md_many(structures, calculator, output, **own)
     for index, result in enumerate(results):
         if result.error is not None:
             print(f"replica {index} was dropped after step {result.steps}: {result.error}")

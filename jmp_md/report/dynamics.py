@@ -10,30 +10,30 @@ import numpy as np
 
 from jmp_md.domain import bonded_pairs, outside
 from jmp_md.report.figures import histogram, radial_distribution, time_series
-from jmp_md.report.page import NAME, Report, evenly
+from jmp_md.report.page import NAME, Report
+from jmp_md.report.sample import sample_frames
+from jmp_md.simulate.md.log import Log, read_log
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-SAMPLE = 200  # frames that distributions are taken from
+    from jmp_md.simulate.md import MDResult
+
+_AMU_A3_IN_G_CM3 = 1.66053906660  # CODATA 2018
 
 
 def write_dynamics_report(
     folder: Path,
-    frames: Sequence[Atoms],
-    log: np.ndarray,
-    columns: Sequence[str],
+    result: MDResult,
     summary: Mapping[str, Any],
     calculator: Calculator | None = None,
 ) -> Path:
-    """Write ``report.html`` of a run.
+    """Write ``report.html`` of a run; the memory it takes does not grow with the run.
 
     Args:
         folder: Where to.
-        frames: Its trajectory, with forces where they are known.
-        log: (n, len(columns)) lines of its log.
-        columns: Names of the columns; see :data:`jmp_md.simulate.md.COLUMNS`.
+        result: The run, with the files of its trajectory and log.
         summary: Settings and results, by name.
         calculator: What computed it; for a JMP model, the report says where the run left what
             the model was trained on.
@@ -41,20 +41,23 @@ def write_dynamics_report(
     Returns:
         The file.
     """
+    log = read_log(result.log)
+    frames = sample_frames(result.trajectory, log.count)
     formula = frames[0].get_chemical_formula(mode="hill")
-    by_name = {name: log[:, i] for i, name in enumerate(columns)}
-    time = by_name["time_fs"] / 1000
-    report = Report(f"Molecular dynamics of {formula}", f"{time[-1]:g} ps, {len(frames)} frames")
-    some = [frames[i] for i in evenly(len(frames), SAMPLE)]
-    report.add_warnings(domain_warnings(some, calculator))
+    length = f"{log['time_fs'][-1] / 1000:g} ps, {log.count} frames"
+    report = Report(f"Molecular dynamics of {formula}", length)
+    report.add_warnings(domain_warnings(frames, calculator))
     report.add_values(summary)
-    report.add_structures(frames, "The trajectory; drag to turn, scroll to zoom")
-    _add_series(report, time, by_name, summary)
-    elements = element_temperatures(some)
+    shown = f" ({len(frames)} of {log.count} frames)" if len(frames) < log.count else ""
+    report.add_structures(frames, f"The trajectory{shown}; drag to turn, scroll to zoom")
+    _add_series(report, log, summary)
+    if "pressure_GPa" in log.columns:
+        _add_cell(report, log, frames[0], summary)
+    elements = element_temperatures(frames)
     if elements:
         report.add_table(("element", "mean temperature (K)"), elements.items())
     report.add_heading("Structure")
-    add_structure(report, some)
+    add_structure(report, frames)
     path = folder / NAME
     report.write(path)
     return path
@@ -69,10 +72,8 @@ def domain_warnings(frames: Sequence[Atoms], calculator: Calculator | None) -> l
     return outside(frames, calculator.potential.header, calculator.potential.head)
 
 
-def _add_series(
-    report: Report, time: np.ndarray, log: Mapping[str, np.ndarray], summary: Mapping[str, Any]
-) -> None:
-    start = log["potential_eV"][0]
+def _add_series(report: Report, log: Log, summary: Mapping[str, Any]) -> None:
+    time, start = log["time_fs"] / 1000, log["potential_eV"][0]
     energies = {
         "potential": log["potential_eV"] - start,
         "total": log["total_eV"] - start,
@@ -87,7 +88,8 @@ def _add_series(
         change = {"conserved": 1000 * (conserved - conserved[0])}
         report.add_figure(
             time_series(time, change, "change (meV)", trend=True),
-            "Drift: the change of the energy that the equations of motion conserve",
+            "Drift: the change of the energy that the equations of motion conserve, with what the "
+            "thermostat has given taken off",
         )
     report.add_heading("Temperature")
     report.add_figure(
@@ -97,15 +99,45 @@ def _add_series(
             "temperature (K)",
             target=summary.get("temperature"),
         ),
-        f"Temperature; mean {log['temperature_K'].mean():.1f} K",
+        f"Temperature; mean {log.mean('temperature_K'):.1f} K, standard deviation "
+        f"{log.deviation('temperature_K'):.1f} K",
     )
+
+
+def _add_cell(report: Report, log: Log, first: Atoms, summary: Mapping[str, Any]) -> None:
+    """Add pressure, volume with density, and the shape of the cell."""
+    time, volume = log["time_fs"] / 1000, log["volume_A3"]
+    mass = float(first.get_masses().sum()) * _AMU_A3_IN_G_CM3
+    report.add_heading("Cell")
+    report.add_figure(
+        time_series(time, {"volume": volume}, "volume (Å³)"),
+        f"Volume; mean {log.mean('volume_A3'):.2f} Å³, standard deviation "
+        f"{log.deviation('volume_A3'):.2f} Å³",
+    )
+    report.add_figure(
+        time_series(time, {"density": mass / volume}, "density (g/cm³)"),
+        f"Density; {mass / log.mean('volume_A3'):.4f} g/cm³ at the mean volume",
+    )
+    report.add_figure(
+        time_series(
+            time,
+            {"pressure": log["pressure_GPa"]},
+            "pressure (GPa)",
+            target=summary.get("pressure"),
+        ),
+        f"Pressure; mean {log.mean('pressure_GPa'):.3f} GPa, standard deviation "
+        f"{log.deviation('pressure_GPa'):.3f} GPa",
+    )
+    lengths = {name: log[f"{name}_A"] for name in "abc"}
+    report.add_figure(time_series(time, lengths, "length (Å)"), "Lengths of the lattice vectors")
 
 
 def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
     """Mean kinetic temperature in K of each element; empty without momenta or with constraints.
 
-    Equipartition gives all the same. A molecule at rest as a whole has 3 - 3 m / M degrees of
-    freedom for an atom of mass m, with M the mass of all; rotations are not taken out.
+    Equipartition gives all the same. It is that of motion relative to the centre of mass, which
+    may drift: an atom of mass m then has 3 - 3 m / M degrees of freedom, with M the mass of all;
+    rotations are not taken out.
     """
     from ase import units
 
@@ -114,6 +146,7 @@ def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
     if first.constraints or len(first) < 2 or not momenta.any():
         return {}
     masses = first.get_masses()
+    momenta -= momenta.sum(axis=1, keepdims=True) * (masses / masses.sum())[:, None]
     freedom = 3 - 3 * masses / masses.sum()
     twice = (momenta**2).sum(axis=2).mean(axis=0) / masses / units.kB
     symbols = np.array(first.get_chemical_symbols())

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.report.dynamics import (
-    SAMPLE,
     add_structure,
     domain_warnings,
     element_temperatures,
 )
 from jmp_md.report.figures import time_series
-from jmp_md.report.page import NAME, Report, evenly
-from jmp_md.simulate.frames import read_frames
+from jmp_md.report.page import NAME, Report
+from jmp_md.report.sample import SAMPLE, sample_frames
+from jmp_md.simulate.md.log import read_log
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from jmp_md.simulate.replicas import ReplicaResult
+    from jmp_md.simulate.md import ReplicaResult
 
 
 def write_replicas_report(
@@ -92,8 +92,8 @@ def _by_formula(results: Sequence[ReplicaResult]) -> dict[str, list[Atoms]]:
         share = max(SAMPLE // len(own), 1)
         found[formula] = []
         for result in own[:SAMPLE]:
-            frames = read_frames(result.trajectory)
-            found[formula] += [frames[i] for i in evenly(len(frames), share)]
+            count = read_log(result.log, most=2).count
+            found[formula] += sample_frames(result.trajectory, count, share)
     return found
 
 
@@ -101,25 +101,35 @@ def _add_spread(
     report: Report, results: Sequence[ReplicaResult], summary: Mapping[str, Any]
 ) -> None:
     """Temperature and drift of the replicas as mean and extremes, as far as all of them got."""
-    logs = [np.atleast_1d(np.genfromtxt(r.log, delimiter=",", names=True)) for r in results]
-    length = min(len(log) for log in logs)
-    time = logs[0]["time_fs"][:length] / 1000
-    temperature = np.stack([log["temperature_K"][:length] for log in logs])
+    logs = [read_log(result.log) for result in results]
+    length = min(log.count for log in logs)
+    logs = [log for log in logs if log.count == length]  # the others have other lines at hand
+    time = logs[0]["time_fs"] / 1000
+    temperature = np.stack([log["temperature_K"] for log in logs])
+    mean = np.mean([log.mean("temperature_K") for log in logs])
     report.add_heading("Temperature")
     report.add_figure(
         time_series(
             time, _spread(temperature), "temperature (K)", target=summary.get("temperature")
         ),
-        f"Temperature of all replicas; mean {temperature.mean():.1f} K",
+        f"Temperature of all replicas; mean {mean:.1f} K",
     )
     pairs = zip(logs, results, strict=True)
-    conserved = np.stack([1000 * log["conserved_eV"][:length] / len(r.atoms) for log, r in pairs])
-    if length > 2 and np.isfinite(conserved).all():
+    conserved = np.stack([1000 * log["conserved_eV"] / len(r.atoms) for log, r in pairs])
+    if len(time) > 2 and np.isfinite(conserved).all():
         report.add_heading("Energy")
         report.add_figure(
             time_series(time, _spread(conserved - conserved[:, :1]), "change (meV/atom)"),
-            "Drift: the change of the energy that the equations of motion conserve",
+            "Drift: the change of the energy that the equations of motion conserve, with what the "
+            "thermostat has given taken off",
         )
+    if "pressure_GPa" in logs[0].columns:
+        report.add_heading("Cell")
+        for name, label in (("volume_A3", "volume (Å³)"), ("pressure_GPa", "pressure (GPa)")):
+            values = np.stack([log[name] for log in logs])
+            mean = np.mean([log.mean(name) for log in logs])
+            caption = f"{label.capitalize()} of all replicas; mean {mean:.4g}"
+            report.add_figure(time_series(time, _spread(values), label), caption)
 
 
 def _spread(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -27,6 +27,9 @@ class FrameWriter(Protocol):
     def write(self, atoms: Atoms) -> None:
         """Append a frame: a structure that does not change any more."""
 
+    def write_end(self, atoms: Atoms) -> dict[str, Any]:
+        """Append a frame that the mark returned, which the caller saves, takes back."""
+
     def mark(self) -> dict[str, Any]:
         """Where the file is now, to be saved; what it holds is then safe on the disk."""
 
@@ -127,6 +130,12 @@ class Frames:
         else:
             write_extxyz(self._text.file, [atoms])
             self._text.file.flush()
+
+    def write_end(self, atoms: Atoms) -> dict[str, Any]:
+        """Append a frame that the mark returned takes back."""
+        mark = self.mark()
+        self.write(atoms)
+        return mark
 
     def mark(self) -> dict[str, Any]:
         """Where the file is now; what it holds is then safe on the disk."""

@@ -58,6 +58,12 @@ class H5Frames:
         """
         self._waiting.append(atoms)
 
+    def write_end(self, atoms: Atoms) -> dict[str, Any]:
+        """Append a frame that the mark returned takes back; all before has been committed."""
+        self._append([atoms])
+        self._file.flush()
+        return self._bytes.mark_end()
+
     def mark(self) -> dict[str, Any]:
         """Where the file is now, to be saved with the state of the run; then :meth:`commit`."""
         if self._waiting:
@@ -129,12 +135,12 @@ class H5Frames:
             _same_times(energy.parent, position)
 
 
-def read_h5md(path: str | Path, index: str | slice = ":") -> list[Atoms]:
+def read_h5md(path: str | Path, index: str | slice | Sequence[int] = ":") -> list[Atoms]:
     """Frames of an HDF5 trajectory, with velocities and the energies and forces that are in it.
 
     Args:
         path: File of :func:`write_h5md` or of a run.
-        index: Slice of frames, e.g. ``"-100:"``.
+        index: Slice of frames, e.g. ``"-100:"``, or numbers of frames in ascending order.
 
     Raises:
         InputError: The file is not such a trajectory.
@@ -142,7 +148,7 @@ def read_h5md(path: str | Path, index: str | slice = ":") -> list[Atoms]:
     from ase.calculators.singlepoint import SinglePointCalculator
 
     try:
-        chosen = index if isinstance(index, slice) else _slice(index)
+        chosen = _slice(index) if isinstance(index, str) else index
         with h5py.File(path, "r") as file:
             group = file[_GROUP]
             numbers, masses = group["species"][:], group["mass"][:]

@@ -49,6 +49,18 @@ class PatchedFile:
         patches = [(at, base64.b64encode(data).decode()) for at, data in self._patches]
         return {"size": self._size, "patches": patches}
 
+    def mark_end(self) -> dict[str, Any]:
+        """Mark what the file is now, and return a mark that takes it back to the last commit.
+
+        Once that mark is saved, :meth:`commit` brings the file to what it is now.
+        """
+        original = []
+        for at, data in self._patches:
+            self._file.seek(at)
+            original.append((at, base64.b64encode(self._file.read(len(data)) or b"").decode()))
+        self.mark()
+        return {"size": self._committed, "patches": original}
+
     def commit(self) -> None:
         """Bring the disk's file to the last mark, which has been saved."""
         assert self._marked is not None

@@ -1,0 +1,265 @@
+"""Where dynamics gets its forces: from an ASE calculator one by one, or from a model in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.errors import InputError, JMPError
+from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.systems import BatchedSystems
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+    from jmp_md.batch import Result
+    from jmp_md.systems import System
+
+_SEARCHED = ("searched_positions", "searched_cells")
+
+
+@dataclass
+class Computed:
+    """Results for several structures, whose atoms stand in one row.
+
+    Attributes:
+        energy: (n_structures,) eV.
+        forces: (n_atoms, 3) eV/Å, without those of constraints.
+        stress: (n_structures, 3, 3) eV/Å³, positive under tension, NaN where it is not known.
+        errors: Why structures could not be computed, by place; their results are zero.
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+    stress: np.ndarray
+    errors: dict[int, JMPError] = field(default_factory=dict)
+
+
+class Forces(Protocol):
+    """Computes structures that move, in the order they were added."""
+
+    def add(self, atoms: Atoms) -> JMPError | None:
+        """Add a structure; an error where it cannot be computed, and is not added."""
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with some of the structures: (n_structures,) bool."""
+
+    def compute(self, positions: np.ndarray, cells: np.ndarray) -> Computed:
+        """Compute all: positions (n_atoms, 3) Å, cells (n_structures, 3, 3) Å."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the last bits of results depend on beside the structures, to be saved."""
+
+    def facts(self) -> dict[str, Any]:
+        """The same, as JSON can hold it."""
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Compute on as if what :meth:`arrays` said had been computed before."""
+
+
+class OneByOne:
+    """Forces of an ASE calculator, of any kind, one structure after the other.
+
+    A JMP model computes with positions relative to those at which neighbours were last searched,
+    so that these decide about the last bits of forces: they are part of the state of a run.
+
+    Args:
+        calculator: What computes.
+        stress: Whether stress is needed; where it is at hand, it is taken anyway.
+    """
+
+    def __init__(self, calculator: Calculator, stress: bool = False) -> None:
+        self._calculator, self._stress = calculator, stress
+        self._structures: list[Atoms] = []
+        self._searched: list[tuple[np.ndarray, np.ndarray]] = []
+        if isinstance(calculator, JMPCalculator):
+            self._forget()
+
+    def add(self, atoms: Atoms) -> JMPError | None:
+        """Add a structure."""
+        own = atoms.copy()
+        own.set_constraint()
+        own.calc = self._calculator
+        self._structures.append(own)
+        self._searched.append((own.positions.copy(), own.cell.array.copy()))
+        return None
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with some of the structures."""
+        self._structures = [a for a, k in zip(self._structures, kept, strict=True) if k]
+        self._searched = [a for a, k in zip(self._searched, kept, strict=True) if k]
+
+    def compute(self, positions: np.ndarray, cells: np.ndarray) -> Computed:
+        """Compute all."""
+        n = len(self._structures)
+        found = Computed(np.zeros(n), np.zeros_like(positions), np.full((n, 3, 3), np.nan))
+        start = 0
+        for i, atoms in enumerate(self._structures):
+            own = slice(start, start + len(atoms))
+            start = own.stop
+            atoms.positions, atoms.cell = positions[own], cells[i]
+            try:
+                if not np.isfinite(positions[own]).all():
+                    raise InputError("positions are not finite: take a shorter timestep")
+                self._compute_one(i, atoms, own, found)
+            except JMPError as error:
+                found.errors[i] = error
+                found.energy[i], found.forces[own] = 0.0, 0.0
+        return found
+
+    def _compute_one(self, i: int, atoms: Atoms, own: slice, found: Computed) -> None:
+        before = self._searches()
+        forces = atoms.get_forces()
+        found.energy[i] = atoms.get_potential_energy()
+        if not (np.isfinite(forces).all() and np.isfinite(found.energy[i])):
+            raise InputError("energy or forces are not finite: check for atoms too close")
+        found.forces[own] = forces
+        stress = self._stress_of(atoms)
+        if stress is not None:
+            found.stress[i] = voigt_6_to_full_3x3_stress(stress)
+        if self._searches() != before:
+            self._searched[i] = atoms.positions.copy(), atoms.cell.array.copy()
+
+    def _stress_of(self, atoms: Atoms) -> np.ndarray | None:
+        if self._stress:
+            stress: np.ndarray = atoms.get_stress()
+            return stress
+        if "stress" not in atoms.calc.implemented_properties:
+            return None
+        known: np.ndarray | None = atoms.calc.get_property("stress", atoms, allow_calculation=False)
+        return known
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Where neighbours were searched, for a JMP model."""
+        if not isinstance(self._calculator, JMPCalculator):
+            return {}
+        return _searched_arrays(self._searched)
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Search neighbours where they were searched; of one structure, as only the last counts."""
+        if not isinstance(self._calculator, JMPCalculator):
+            return
+        self._forget()
+        self._searched = _searched_places(arrays, [len(atoms) for atoms in self._structures])
+        for atoms, (positions, cell) in zip(self._structures, self._searched, strict=True):
+            self._calculator.neighbours.update(positions, atoms.numbers, cell, atoms.pbc)
+
+    def _forget(self) -> None:
+        """Make a JMP model search here and now, whatever it has computed before."""
+        old = self._calculator.neighbours
+        self._calculator.neighbours = NeighbourCache(old.cutoff, old.skin)
+        self._calculator.reset()
+
+    def _searches(self) -> int:
+        neighbours = getattr(self._calculator, "neighbours", None)
+        return neighbours.rebuilds if isinstance(neighbours, NeighbourCache) else 0
+
+
+class Batched:
+    """Forces of a JMP model, of all structures in one batch.
+
+    Args:
+        calculator: Model, with its graph and precision.
+        stress: Whether stress is needed.
+        facts: From :meth:`facts`, of a run that goes on.
+    """
+
+    def __init__(
+        self,
+        calculator: JMPCalculator,
+        stress: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._systems = BatchedSystems(
+            calculator.potential,
+            stress=stress,
+            direct=calculator.direct,
+            oc_tags=calculator.oc_tags,
+            skin=calculator.neighbours.skin,
+            max_edges=(facts or {}).get("max_edges"),
+        )
+        self._stress = stress
+        self._searched: dict[int, tuple[int, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def add(self, atoms: Atoms) -> JMPError | None:
+        """Add a structure."""
+        try:
+            key = self._systems.add(atoms)
+        except InputError as error:
+            cause = error.__cause__
+            return cause if isinstance(cause, InputError) else error
+        self._searched[key] = 0, _place(self._systems[key])
+        return None
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with some of the structures."""
+        for key, stays in zip(self._systems.keys, kept, strict=True):
+            if not stays:
+                self._systems.remove(key)
+                del self._searched[key]
+
+    def compute(self, positions: np.ndarray, cells: np.ndarray) -> Computed:
+        """Compute all."""
+        results = self._systems.compute(positions, cells if self._stress else None, on_error="keep")
+        for key in self._systems.keys:
+            system = self._systems[key]
+            if system.neighbours.rebuilds != self._searched[key][0]:
+                self._searched[key] = system.neighbours.rebuilds, _place(system)
+        return _joined(results)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Where neighbours were searched."""
+        return _searched_arrays([self._searched[key][1] for key in self._systems.keys])
+
+    def facts(self) -> dict[str, Any]:
+        """The size of batches."""
+        return {"max_edges": self._systems.max_edges}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Search neighbours where they were searched."""
+        systems = [self._systems[key] for key in self._systems.keys]
+        places = _searched_places(arrays, [len(system.numbers) for system in systems])
+        for key, system, place in zip(self._systems.keys, systems, places, strict=True):
+            system.positions, system.cell = place
+            system.item()  # what it is packed with depends on where it was searched
+            self._searched[key] = system.neighbours.rebuilds, place
+
+
+def _joined(results: Sequence[Result]) -> Computed:
+    missing = np.full((3, 3), np.nan)
+    found = Computed(
+        np.array([result.energy for result in results]),
+        np.concatenate([result.forces for result in results]),
+        np.array([missing if r.stress is None else r.stress for r in results]),
+        {i: result.error for i, result in enumerate(results) if result.error is not None},
+    )
+    found.energy = np.nan_to_num(found.energy)
+    found.forces = np.nan_to_num(found.forces)
+    return found
+
+
+def _place(system: System) -> tuple[np.ndarray, np.ndarray]:
+    return system.positions.copy(), system.cell.copy()
+
+
+def _searched_arrays(places: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    arrays = np.concatenate([p for p, _ in places]), np.array([cell for _, cell in places])
+    return dict(zip(_SEARCHED, arrays, strict=True))
+
+
+def _searched_places(
+    arrays: Mapping[str, np.ndarray], counts: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    positions, cells = (arrays[name] for name in _SEARCHED)
+    parts = np.split(positions, np.cumsum(counts)[:-1])
+    return [(part.copy(), cell.copy()) for part, cell in zip(parts, cells, strict=True)]
