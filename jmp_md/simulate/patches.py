@@ -17,7 +17,8 @@ class PatchedFile:
     What is written beyond the end of that goes to the disk at once and does no harm there. What
     would change earlier bytes (HDF5's tables) is kept in memory and becomes part of the next
     mark; the caller saves the mark, then commits. A kill between the two leaves a mark from which
-    the file is made whole again.
+    the file is made whole again. HDF5 does not survive errors of its file: those of a full disk are
+    raised by the next mark.
 
     Args:
         path: File; created, or taken back to ``mark``.
@@ -35,6 +36,7 @@ class PatchedFile:
         self._patches: list[tuple[int, bytes]] = []
         self._marked: tuple[int, int] | None = None  # size, number of patches
         self._at = self._size = 0
+        self._failure: OSError | None = None
         if mark is not None:
             self._file.truncate(mark["size"])
             self._patches = [(at, base64.b64decode(text)) for at, text in mark["patches"]]
@@ -44,6 +46,8 @@ class PatchedFile:
 
     def mark(self) -> dict[str, Any]:
         """What the file is now, as JSON can hold it; what it refers to is safe on the disk."""
+        if self._failure is not None:
+            raise self._failure
         os.fsync(self._file.fileno())
         self._marked = self._size, len(self._patches)
         patches = [(at, base64.b64encode(data).decode()) for at, data in self._patches]
@@ -68,6 +72,8 @@ class PatchedFile:
         self._file.truncate(max(self._size, self._committed))
         for at, data in self._patches[:count]:
             self._put(at, data)
+        if self._failure is not None:
+            raise self._failure
         del self._patches[:count]
 
     def close(self) -> None:
@@ -122,14 +128,20 @@ class PatchedFile:
     def truncate(self, size: int | None = None) -> int:
         """Set the size; the disk's file keeps what was committed."""
         self._size = self._at if size is None else size
-        self._file.truncate(max(self._size, self._committed))
+        try:
+            self._file.truncate(max(self._size, self._committed))
+        except OSError as error:
+            self._failure = error
         return self._size
 
     def flush(self) -> None:
         """Nothing to do: there is no buffer."""
 
     def _put(self, at: int, data: Any) -> None:
-        self._file.seek(at)
         rest = memoryview(data)
-        while len(rest):
-            rest = rest[self._file.write(rest) :]
+        try:
+            self._file.seek(at)
+            while len(rest):
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._failure = error

@@ -53,6 +53,7 @@ class Driver:
         options: Of the dynamics.
         identity: What the runs are, saved with the state.
         saved: State to continue from.
+        refused: Why structures cannot be run, by number.
         alone: Whether an error ends everything, instead of the run it is of.
 
     Attributes:
@@ -69,6 +70,7 @@ class Driver:
         options: Options,
         identity: Mapping[str, Any],
         saved: Saved | None = None,
+        refused: Mapping[int, JMPError] | None = None,
         alone: bool = False,
     ) -> None:
         arrays, facts = saved or ({}, {})
@@ -77,7 +79,7 @@ class Driver:
         self.step: int = facts.get("step", 0)
         self._recorded: int = facts.get("recorded", -1)
         self.ended = {int(i): Ended(**end) for i, end in facts.get("ended", {}).items()}
-        self._moving = self._enter(structures)
+        self._moving = self._enter(structures, refused or {})
         rngs = start.generators(options.seed, len(structures))
         self._integrator = Integrator(options)
         self._state = State.of(
@@ -151,12 +153,12 @@ class Driver:
         for recorder in (*self._leaving, *self._recorders):
             recorder.close()
 
-    def _enter(self, structures: Sequence[Atoms]) -> list[int]:
+    def _enter(self, structures: Sequence[Atoms], refused: Mapping[int, JMPError]) -> list[int]:
         moving = []
         for index, atoms in enumerate(structures):
             if index in self.ended:
                 continue
-            error = self._forces.add(atoms)
+            error = refused.get(index) or self._forces.add(atoms)
             if error is None:
                 moving.append(index)
             elif self._alone:

@@ -273,8 +273,9 @@ class _Run:
         alone: bool = False,
     ) -> None:
         options.check(steps)
-        for atoms in {id(atoms): atoms for atoms in structures}.values():
-            check_structure(atoms, options)
+        self.refused = _refused(structures, options)
+        if len(self.refused) == len(structures):
+            raise self.refused[0]
         if options.constant_pressure:
             _require_stress(calculator)
         self.structures, self.calculator, self.folder = structures, calculator, folder
@@ -312,6 +313,7 @@ class _Run:
             self.options,
             identity,
             saved,
+            self.refused,
             self.alone,
         )
         try:
@@ -430,6 +432,20 @@ class _Run:
 def replica_name(index: int) -> str:
     """Folder of a replica."""
     return f"replica-{index:03d}"
+
+
+def _refused(structures: Sequence[Atoms], options: Options) -> dict[int, InputError]:
+    """Why structures cannot be run, by number; each is looked at once."""
+    known: dict[int, InputError | None] = {}
+    for atoms in structures:
+        if id(atoms) not in known:
+            try:
+                check_structure(atoms, options)
+                known[id(atoms)] = None
+            except InputError as error:
+                known[id(atoms)] = error
+    errors = [known[id(atoms)] for atoms in structures]
+    return {index: error for index, error in enumerate(errors) if error is not None}
 
 
 def _require_stress(calculator: Calculator) -> None:
