@@ -12,19 +12,22 @@ from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
-from factories import random_potential
+from factories import random_potential, write_model
 
 from jmp_md import check as checks
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.check.training_data import training_data
-from jmp_md.checkpoints.native import read_header
+from jmp_md.checkpoints.native import read_header, read_native
 from jmp_md.cli.main import main
 from jmp_md.connectivity import Contacts, graph_hash
 from jmp_md.domain import findings, foreign, forms, seen
 from jmp_md.errors import DomainWarning, InputError, ModelNotFoundError
+from jmp_md.models.cards import model_card
 from jmp_md.models.choice import choose
 from jmp_md.models.registry import resolve
 from jmp_md.simulate.watch import DomainWatch
+from jmp_md.training.data.hashing import sha256_of
+from jmp_md.training.seen import record
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RMD17 = Path(__file__).parents[2] / "shared" / "data" / "rmd17"
@@ -403,3 +406,37 @@ def test_a_folder_of_results_says_what_lay_outside(
         assert "outside of what model 'jmp-xs-organic' was trained on" in capsys.readouterr().err
         record = json.loads((here / folder / "summary.json").read_text())["domain"]
         assert record[phase]["outside"] == len(verb) - 1, verb
+
+
+def test_a_card_says_what_training_structures_were() -> None:
+    card = model_card(read_header(resolve("jmp-xs-rmd17-malonaldehyde")), 1)
+    assert (
+        "molecule C3H4O2 only with the bonds of its training frames (2 C-C, 4 C-H, 2 C-O)" in card
+    )
+    assert "no periodic ones; one molecule each; forces up to 8.16 eV/Å" in card
+    assert "closest_A" not in card
+    assert "all periodic" in model_card(read_header(resolve("jmp-xs")), 1)
+
+
+def test_an_old_model_gets_the_record_of_its_training_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    positions = np.array([[[0, 0, 0], [0, 0, d]] for d in (0.72, 0.76, 0.74, 0.75)])
+    arrays = {"z": np.array([1, 1]), "R": positions, "E": rng.normal(size=(4, 1))}
+    np.savez(tmp_path / "h2.npz", F=rng.normal(size=(4, 2, 3)), **arrays)
+    text = (
+        "model: {name: h2}\ndata: {train: h2.npz, split: frames, n_train: 3, n_validation: 1, "
+        "n_test: 0, single_molecule: true}\n"
+    )
+    about = {"recipe": text, "data_sha256": {"h2.npz": sha256_of(tmp_path / "h2.npz")}}
+    path = write_model(tmp_path, "h2", header={"training": about})
+    before = read_native(path)[1]
+    record(path, tmp_path)
+    header, after = read_native(path)
+    known = header.training_range(header.heads[0])
+    assert known["of"] == 3  # of four, one is for validation
+    assert list(known["closest_A"]) == ["H-H"]
+    assert list(header.training["domain"]["molecules"].values()) == [{"H-H": 1}]
+    assert all(np.array_equal(before[name], after[name]) for name in before | after)
+    np.savez(tmp_path / "h2.npz", F=rng.normal(size=(4, 2, 3)), **arrays)
+    with pytest.raises(InputError, match="not the file"):
+        record(path, tmp_path)
