@@ -103,23 +103,24 @@ def seen(
 def forms(structures: Iterable[Atoms]) -> dict[str, dict[str, int]]:
     """The forms in which frames of one composition occur, by the hash of their bonds.
 
-    A form counts where bonds tell it from the others in 1 % of the frames or more: bonds that
-    stretch for a moment make no new one.
+    A form counts where 1 % of the frames or more have its bonds, and not only as those of another
+    form stretched for a moment.
 
     Returns:
         The bonds of each, the most frequent first, for ``domain`` in the header of a model.
     """
-    found: Counter[str] = Counter()
-    bonds: dict[str, dict[str, int]] = {}
-    total = 0
-    for atoms in structures:
-        contacts = Contacts(atoms)
-        pairs = contacts.bonds()
-        name = graph_hash(atoms.numbers, pairs)
-        bonds[name] = count_bonds(atoms.numbers, pairs)
-        found[name] += 1
-        total += 1
-    return {name: bonds[name] for name, n in found.most_common() if n >= LEAST_SHARE * total}
+    frames = [Contacts(atoms) for atoms in structures]
+    least = LEAST_SHARE * len(frames)
+    found: dict[str, dict[str, int]] = {}
+    while frames:
+        names = Counter(graph_hash(frame.numbers, frame.bonds()) for frame in frames)
+        [(name, count)] = names.most_common(1)
+        if count < least:
+            break
+        example = next(f for f in frames if graph_hash(f.numbers, f.bonds()) == name)
+        found[name] = count_bonds(example.numbers, example.bonds())
+        frames = [frame for frame in frames if not same_molecule(frame, found)]
+    return found
 
 
 def foreign(atoms: Atoms, header: ModelHeader) -> str:
@@ -155,7 +156,7 @@ def findings(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> list[Finding]
         return found
     contacts = Contacts(atoms)
     found += _foreign(atoms, contacts, header)
-    known = training_range(header, head)
+    known = header.training_range(head)
     return [
         *found,
         *_periodicity(atoms, contacts, known, head),
@@ -186,15 +187,7 @@ def suits(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> bool:
 
 def knows(header: ModelHeader, head: HeadInfo) -> bool:
     """Whether a header says what training structures held, elements aside."""
-    return bool(training_range(header, head))
-
-
-def training_range(header: ModelHeader, head: HeadInfo) -> Mapping[str, Any]:
-    """What :func:`seen` recorded of the training data of a head; empty where nothing was."""
-    record = header.training.get("seen")
-    if isinstance(record, dict) and isinstance(record.get("heads"), dict):
-        record = record["heads"].get(head.name)
-    return record if isinstance(record, dict) else {}
+    return bool(header.training_range(head))
 
 
 def coordination(atoms: Atoms) -> np.ndarray:

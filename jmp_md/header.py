@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +139,13 @@ class ModelHeader:
                 f"model {self.name!r} has no head {name!r}: choose one of {', '.join(names)}"
             )
         return self.heads[names.index(name)]
+
+    def training_range(self, head: HeadInfo) -> Mapping[str, Any]:
+        """What :func:`jmp_md.domain.seen` recorded of the training data of a head, or nothing."""
+        record = self.training.get("seen")
+        if isinstance(record, dict) and isinstance(record.get("heads"), dict):
+            record = record["heads"].get(head.name)
+        return record if isinstance(record, dict) else {}
 
 
 def _head_from_dict(raw: dict[str, Any]) -> HeadInfo:

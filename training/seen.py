@@ -14,7 +14,7 @@ from jmp_md.checkpoints.native import read_native, write_native
 from jmp_md.domain import forms, seen
 from jmp_md.errors import InputError
 from jmp_md.header import ModelHeader
-from jmp_md.training.data.frame import Dataset, Frame, Subset, frames
+from jmp_md.training.data.frame import Dataset, Subset, frames
 from jmp_md.training.data.hashing import sha256_of
 from jmp_md.training.recipe import PretrainRecipe, Recipe, from_yaml
 
@@ -23,7 +23,8 @@ SAMPLE = 2000  # frames that are looked at
 
 def seen_in(train: Dataset) -> dict[str, Any]:
     """The largest force of all frames, and of a sample of them what geometries there are."""
-    lengths = [np.linalg.norm(f.forces, axis=1).max() for f in frames(train) if _labelled(f)]
+    forces = (frame.forces for frame in frames(train))
+    lengths = [np.linalg.norm(f, axis=1).max() for f in forces if f is not None and len(f)]
     largest = float(max(lengths)) if lengths else None
     return seen(_structures(train), largest, len(train))
 
@@ -77,10 +78,6 @@ def record(path: Path, data: Path) -> ModelHeader:
     header = dataclasses.replace(header, training=training)
     write_native(path, header, state)
     return header
-
-
-def _labelled(frame: Frame) -> bool:
-    return frame.forces is not None and len(frame) > 0
 
 
 def _structures(train: Dataset) -> list[Atoms]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jmp_md.models.registry import ModelEntry
 
 NAME = "models"
-HELP = "list models; add one, print its card or its path"
+HELP = "list models; add one, print its card or its path, record its training data"
 MOST_ELEMENTS = 12  # that a row of the list names
 
 
@@ -24,6 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--force", action="store_true", help="replace a cached model of that name")
     card = actions.add_parser("card", help="print what is known about a model, as markdown")
     card.add_argument("name", help="name or path of a native model")
+    record = actions.add_parser(
+        "record", help="write into a model that jmp-md trained what its training data held"
+    )
+    record.add_argument("file", type=Path, help="native .safetensors file")
+    record.add_argument("--data", type=Path, required=True, help="folder of the data")
     path = actions.add_parser("path", help="print the file of a model; downloads an official one")
     path.add_argument("name", help="name of the model")
 
@@ -36,6 +42,11 @@ def run(args: argparse.Namespace) -> int:
         print(registry.add_model(args.name, args.file, force=args.force))
     elif args.action == "card":
         _print_card(args.name)
+    elif args.action == "record":
+        from jmp_md.training.seen import record
+
+        record(args.file, args.data)
+        print(f"wrote {args.file}: see 'jmp-md models card {args.file}'")
     elif args.action == "path":
         print(registry.resolve(args.name))
     else:

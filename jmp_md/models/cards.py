@@ -13,6 +13,8 @@ from jmp_md.graph.policy import GRAPHS, GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import non_commercial
 
+_MOST_PAIRS = 15  # of elements, whose least distances a card names
+
 _LIMITS = (
     "Only structures like those of the training data are covered; energies and forces elsewhere "
     "may be wrong without any sign of it.",
@@ -46,18 +48,18 @@ def model_card(header: ModelHeader, size_bytes: int) -> str:
                 "Training data": header.data,
             }
         ),
-        *(_head_section(head) for head in header.heads),
+        *(_head_section(head, header) for head in header.heads),
         "## Measured errors",
         _bullets(header.metrics) or "None were recorded: measure before use.",
         "## Training",
-        _bullets(header.training) or "Not recorded.",
+        _bullets(_history(header)) or "Not recorded.",
         "## Intended use and limits",
         "\n".join(f"- {line}" for line in (_purpose(header), *_limits(header))),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _head_section(head: HeadInfo) -> str:
+def _head_section(head: HeadInfo, header: ModelHeader) -> str:
     if not head.has_references:
         energy = "relative to an unknown constant per element"
     elif head.references:
@@ -73,8 +75,30 @@ def _head_section(head: HeadInfo) -> str:
         "Energy": energy,
         "Forces": forces,
         "Graphs": _graphs(head.graph),
+        "Training structures": _held(header.training_range(head)),
     }
     return f"## Head {head.name}\n\n{_bullets(facts)}"
+
+
+def _held(known: Mapping[str, Any]) -> str:
+    """What training structures held, in words; the header has it in numbers."""
+    if not known:
+        return "not recorded"
+    parts = {"none": "no periodic ones", "all": "all periodic", "some": "some periodic"}
+    words = [parts[known["periodic"]]] if known.get("periodic") in parts else []
+    if (most := known.get("molecules")) and known.get("periodic") != "all":
+        words.append("one molecule each" if most == 1 else f"up to {most} separate molecules")
+    if largest := known.get("max_force_eV_per_A"):
+        words.append(f"forces up to {largest:.3g} eV/Å")
+    if isinstance(closest := known.get("closest_A"), dict) and 0 < len(closest) <= _MOST_PAIRS:
+        pairs = ", ".join(f"{name} {distance:.2f}" for name, distance in closest.items())
+        words.append(f"least distances in Å {pairs}")
+    return "; ".join(words) or "not recorded"
+
+
+def _history(header: ModelHeader) -> dict[str, Any]:
+    """How it was trained, less what the card says elsewhere."""
+    return {key: value for key, value in header.training.items() if key not in ("seen", "domain")}
 
 
 def _graphs(policy: GraphPolicy) -> str:
@@ -93,7 +117,12 @@ def _graphs(policy: GraphPolicy) -> str:
 def _purpose(header: ModelHeader) -> str:
     domain = header.training.get("domain")
     if isinstance(domain, dict) and "formula" in domain:
-        return f"For simulations of the molecule {domain['formula']} only."
+        forms = domain.get("molecules") or {}
+        bonds = " or ".join(
+            ", ".join(f"{n} {kind}" for kind, n in b.items()) for b in forms.values()
+        )
+        which = f" with the bonds of its training frames ({bonds})" if bonds else ""
+        return f"For simulations of the molecule {domain['formula']} only{which}."
     return "For simulations of structures like those in the training data."
 
 

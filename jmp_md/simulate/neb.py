@@ -12,7 +12,6 @@ from jmp_md.files import locked
 from jmp_md.simulate.first_path import check_path, first_path, restored_path
 from jmp_md.simulate.state import save_state, state_to_continue
 from jmp_md.simulate.summary import describe, write_summary
-from jmp_md.simulate.watch import DomainWatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,6 +128,7 @@ def neb(
     }
     from jmp_md.simulate.identity import identity, require_same
     from jmp_md.simulate.path_ends import together
+    from jmp_md.simulate.watch import DomainWatch
 
     check_path(images, steps, settings)
     given, notes = together(images, atom_order)
