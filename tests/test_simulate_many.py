@@ -106,7 +106,7 @@ def test_a_stopped_run_continues_and_does_nothing_twice(
     assert set(seen[:2]).isdisjoint(again)
     assert set(seen) | set(again) == {0, 1, 2, 3, 4}
     for end, alone in zip(ends[:4], whole[:4], strict=True):
-        assert end.converged
+        assert end.fmax <= 0.01
         assert end.energy == pytest.approx(alone.energy, abs=1e-3)
         assert end.atoms.get_forces().shape == alone.atoms.positions.shape
     assert "not finite" in str(ends[4].error)

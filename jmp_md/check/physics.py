@@ -45,7 +45,7 @@ def stress_gradient(s: Subject) -> Outcome:
     """Stress against finite differences of the energy, for all six strains."""
     name, unit = "stress is the gradient", "eV/Å³"
     if s.own.stress is None:
-        return Outcome(name, None, None, unit, "no periodic cell with a volume")
+        return Outcome(name, None, None, unit, "not periodic in a cell with a volume")
     strained = []
     for i, j in _STRAINS:
         for step, _ in _STENCIL:
