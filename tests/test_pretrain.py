@@ -16,6 +16,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
+from jmp_md.load import load_model
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList
 from jmp_md.training.distributed import Ranks
@@ -303,3 +304,17 @@ def test_projected_gradients_are_not_split(tmp_path: Path) -> None:
     ranks = Ranks(0, 2, torch.device("cpu"))
     with pytest.raises(InputError, match=r"mix.pcgrad needs whole gradients: leave out --shard"):
         Update(objective, recipe().optimiser, ranks, shard=True)
+
+
+def test_a_mix_goes_on_from_the_heads_of_its_base(tmp_path: Path) -> None:
+    """Of the task whose level of theory is known to be the same; the other's is drawn anew."""
+    trainer(tmp_path / "first").run()
+    path = tmp_path / "first" / "model.safetensors"
+    again = trainer(tmp_path / "second", f"model.base={path}", "model.sizes={}")
+    model = again.objective.model
+    assert isinstance(model, MultiTask)
+    for task, kept in (("water", True), ("methanol", False)):
+        base = load_model(path, head=task)
+        same = torch.equal(model.potential(task).energy_head[0].weight, base.energy_head[0].weight)
+        assert same == kept
+    assert model.potential("water").head == load_model(path, head="water").head

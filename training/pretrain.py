@@ -34,7 +34,7 @@ from jmp_md.training.recipe import PretrainRecipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.sections import MixSection
 from jmp_md.training.seen import seen_in
-from jmp_md.training.start import Start, build, graph_policy, start_from
+from jmp_md.training.start import Start, build, graph_policy, same_level, start_from
 from jmp_md.training.trainer import Trainer
 
 SAMPLE = 16  # frames of each task that scale factors are fitted to
@@ -217,6 +217,9 @@ def pretrainer(
     model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
     first = model.potential(heads[0].name)
     start.load_into(first)
+    for name, head in start.heads.items():
+        if head in heads:
+            start.load_into(model.potential(name), name)
     if not start.state:
         sample = [
             to_data(data.train[k], first.policy.cutoff)
@@ -242,7 +245,10 @@ def pretrainer(
 def _head(
     recipe: PretrainRecipe, start: Start, name: str, data: TaskData
 ) -> tuple[HeadInfo, Scales, float]:
-    """The head of a task, the scales of its labels and its lambda_F."""
+    """The head of a task, the scales of its labels and its lambda_F.
+
+    It is that of the base where it has one of the same name, level of theory and elements.
+    """
     task = recipe.tasks[name]
     some = [data.train[k] for k in range(min(SAMPLE, len(data.train)))]
     require_labels(f"training ({name})", some, ("energy", "forces"))
@@ -250,6 +256,17 @@ def _head(
     references, scales = data.reference or fit_reference(data.train)
     graph = recipe.model.graph if task.graph is None else task.graph
     direct = recipe.model.forces == "direct"
+    weight = task.force_weight
+    if weight is None:
+        weight = sum(len(frame) for frame in frames(data.train)) / len(data.train)
+    same = start.heads.get(name)
+    if (
+        same is not None
+        and recipe.model.keep_head is not False
+        and same_level(same.level_of_theory, task.level_of_theory)
+        and same.elements == tuple(sorted(references))
+    ):
+        return same, Scales(same.energy_scale, scales.forces), weight
     head = HeadInfo(
         name=name,
         graph=graph_policy(graph, start),
@@ -260,9 +277,6 @@ def _head(
         elements=tuple(sorted(references)),
         level_of_theory=task.level_of_theory,
     )
-    weight = task.force_weight
-    if weight is None:
-        weight = sum(len(frame) for frame in frames(data.train)) / len(data.train)
     return head, scales, weight
 
 

@@ -38,6 +38,7 @@ class ModelSection(Section):
         keep_head: Head of the base to go on from. By default the one whose level of theory and
             elements are those of the data, if there is one; false draws a new head, true keeps
             the only one of the base. A head that is kept brings its references and its repulsion.
+            Pre-training keeps those of the same name, level and elements, unless it is false.
         repulsion: Where the repulsion of nuclei ends, as a share of the sum of covalent radii; null
             for none, as the paper has it. Not with direct forces.
         molecule: Put for ``{molecule}`` wherever the recipe says so; ``{base}`` stands for the
