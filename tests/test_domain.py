@@ -25,6 +25,7 @@ from jmp_md.errors import DomainWarning, InputError, ModelNotFoundError
 from jmp_md.models.cards import model_card
 from jmp_md.models.choice import choose
 from jmp_md.models.registry import resolve
+from jmp_md.simulate.md import md
 from jmp_md.simulate.watch import DomainWatch
 from jmp_md.training.data.hashing import sha256_of
 from jmp_md.training.seen import record
@@ -440,3 +441,25 @@ def test_an_old_model_gets_the_record_of_its_training_data(tmp_path: Path) -> No
     np.savez(tmp_path / "h2.npz", F=rng.normal(size=(4, 2, 3)), **arrays)
     with pytest.raises(InputError, match="not the file"):
         record(path, tmp_path)
+
+
+def test_dynamics_tells_when_a_molecule_comes_apart(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    atoms = example("ethanol")
+    atoms.calc = JMPCalculator("jmp-xs-rmd17-ethanol", device="cpu")
+    far = atoms.copy()
+    velocities = np.zeros((9, 3))
+    velocities[-1] = [0.0, 0.0, 2.5]  # in ASE's units: 3 eV
+    far.set_velocities(velocities)
+    far.calc = atoms.calc
+    options = {"ensemble": "nve", "steps": 8, "interval": 2, "report": False, "timestep": 0.5}
+    md(far, tmp_path / "out", remove_drift=False, **options)
+    texts = [str(w.message) for w in recwarn.list if w.category is DomainWarning]
+    assert any(" left what model 'jmp-xs-rmd17-ethanol' was trained on" in t for t in texts)
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())["domain"]
+    assert record["start"]["outside"] == 0
+    assert record["run"]["structures"] == 5
+    assert record["end"]["outside"] == 1
+    bonds = next(f for f in record["run"]["findings"] if f["kind"] == "bonds")
+    assert int(bonds["first"].split()[1]) > 0

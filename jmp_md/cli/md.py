@@ -117,15 +117,7 @@ def _run_one(atoms: Atoms, output: Path, args: argparse.Namespace, options: dict
 def _run_many(
     structures: Sequence[Atoms], output: Path, args: argparse.Namespace, options: dict[str, Any]
 ) -> int:
-    from jmp_md.errors import InputError
-
-    found = dict(calculators_for(structures, args))
-    if len(found) > 1:
-        raise InputError(
-            f"these structures need several models, {', '.join(found)}: run them one by one, or "
-            "choose one with --model"
-        )
-    [(model, calculator)] = found.items()
+    model, calculator = calculators_for(structures, args, together=True)[0]
     count = len(structures) * args.replicas
     print(f"{count} replicas in one batch, model {model}, {options['steps']} steps")
     own = options | {"progress": _print_lines, "replicas": args.replicas}

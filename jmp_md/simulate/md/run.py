@@ -272,6 +272,8 @@ class _Run:
         replicas: int = 1,
         alone: bool = False,
     ) -> None:
+        from jmp_md.simulate.watch import DomainWatch
+
         options.check(steps)
         self.refused = _refused(structures, options)
         if len(self.refused) == len(structures):
@@ -281,7 +283,7 @@ class _Run:
         self.structures, self.calculator, self.folder = structures, calculator, folder
         self.options, self.steps, self.alone = options, steps, alone
         self._replicas, self._started = replicas, time.monotonic()
-        self.model = describe(calculator)
+        self.model, self.domain = describe(calculator), DomainWatch(calculator)
         names = [folder] if alone else [folder / replica_name(i) for i in range(len(structures))]
         self.folders = names
 
@@ -305,6 +307,7 @@ class _Run:
         if saved is None:
             say_what_is_kept(self.structures, self.options)
         forces = self._forces(saved)
+        self.domain.begin(self.structures[:: self._replicas])
         driver = Driver(
             self.structures,
             forces,
@@ -317,10 +320,22 @@ class _Run:
             self.alone,
         )
         try:
-            driver.run(self.steps, progress, watch, stop)
+            driver.run(self.steps, progress, self._watching(watch), stop)
         finally:
             driver.close()
+        self.domain.end(list(driver.atoms().values()))
         return driver
+
+    def _watching(self, watch: Watch | None) -> Watch:
+        """Also sees where frames leave what the model was trained on."""
+
+        def see(index: int, frame: Atoms) -> None:
+            where = f"step {frame.info['step']}"
+            self.domain.see(frame, where if self.alone else f"{where} of replica {index}")
+            if watch is not None:
+                watch(index, frame)
+
+        return see
 
     def results(self, driver: Driver) -> list[MDResult]:
         """All runs as their files show them."""
@@ -358,6 +373,7 @@ class _Run:
             settings=self._settings(),
             results=figures,
             seconds=time.monotonic() - self._started,
+            domain=self.domain.record(),
         )
 
     def _settings(self) -> dict[str, Any]:
