@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field
 
 from jmp_md.errors import InputError
+from jmp_md.nn.config import preset
 from jmp_md.training.config import Section, Seed, build, flat, override, plain
 from jmp_md.training.sections import (
     DataSection,
@@ -66,8 +67,15 @@ _KINDS: dict[str, type[AnyRecipe]] = {
 }
 
 
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
-    """Read a recipe; ``overrides`` are ``section.key=value`` with YAML values.
+def load_recipe(
+    path: str | Path, overrides: list[str] | None = None, scratch: bool = False
+) -> AnyRecipe:
+    """Read a recipe.
+
+    Args:
+        path: The file.
+        overrides: ``section.key=value`` with YAML values.
+        scratch: Train a new network of the size of the base, see :func:`from_scratch`.
 
     Raises:
         InputError: No such file, not YAML, unknown key (with the nearest valid one), wrong type
@@ -77,10 +85,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> AnyReci
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read recipe {path}: {error.strerror}") from error
-    return from_yaml(text, f"recipe {path}", overrides)
+    return from_yaml(text, f"recipe {path}", overrides, scratch)
 
 
-def from_yaml(text: str, where: str, overrides: list[str] | None = None) -> AnyRecipe:
+def from_yaml(
+    text: str, where: str, overrides: list[str] | None = None, scratch: bool = False
+) -> AnyRecipe:
     """As :func:`load_recipe`, of a text that messages call ``where``."""
     try:
         raw = yaml.safe_load(text)
@@ -90,10 +100,32 @@ def from_yaml(text: str, where: str, overrides: list[str] | None = None) -> AnyR
         raise InputError(f"{where} must be a mapping with sections model and data")
     for assignment in overrides or []:
         override(raw, assignment)
+    if scratch:
+        from_scratch(raw, where)
     kind = raw.get("task", "potential")
     if kind not in _KINDS:
         raise InputError(f"recipe key task = {kind!r}: expected {', '.join(_KINDS)}")
     return build(_KINDS[kind], _filled(raw, _words(raw.get("model")), where))
+
+
+def from_scratch(raw: dict[str, Any], where: str) -> None:
+    """Turn a recipe that fine-tunes into its baseline, as the paper compares with.
+
+    A new network of the same size, one rate for all of its layers, and that rate lowered on a
+    plateau alone where the recipe does that: no warm-up, no cosine.
+
+    Raises:
+        InputError: The recipe has no base, or one that is no preset.
+    """
+    model, optimiser = raw.get("model", {}), raw.setdefault("optimiser", {})
+    base = model.pop("base", None) if isinstance(model, dict) else None
+    if not isinstance(base, str):
+        raise InputError(f"{where} starts from no base: leave out --scratch")
+    preset(base)
+    model |= {"preset": base, "name": f"{model.get('name', base)}-scratch"}
+    optimiser["layer_factors"] = {}
+    if optimiser.get("plateau_patience") is not None:  # else nothing would lower the rate
+        optimiser |= {"warmup_epochs": 0, "cosine_epochs": 0}
 
 
 def to_yaml(recipe: AnyRecipe) -> str:
@@ -125,7 +157,8 @@ def differences(a: AnyRecipe, b: AnyRecipe) -> list[str]:
 def _endless(recipe: AnyRecipe) -> AnyRecipe:
     section = recipe.optimiser
     usual = {key: OptimiserSection.model_fields[key].default for key in STOPPING}
-    usual["cosine_epochs"] = section.cosine_epochs or float(section.epochs)
+    if section.cosine_epochs is None:
+        usual["cosine_epochs"] = float(section.epochs)
     update: dict[str, Any] = {"optimiser": section.model_copy(update=usual)}
     if isinstance(recipe, Recipe | PropertyRecipe):
         update["data"] = recipe.data.model_copy(update={"max_test": None})
