@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 80, 160
@@ -34,3 +36,19 @@ class ModelNotFoundError(JMPError, LookupError):
 
 class DomainWarning(UserWarning):
     """A structure lies outside of what a model was trained on."""
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn whatever damaged data lead to, in whichever library, into one error that names them.
+
+    Raises:
+        InputError: The block raised anything but an error of ours.
+    """
+    try:
+        yield
+    except JMPError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise InputError(f"{what}: cannot be read, it may be damaged ({reason})") from error

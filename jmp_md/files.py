@@ -30,6 +30,22 @@ def user_path(text: str | Path) -> Path:
         raise InputError(f"{path} is in the home folder of nobody: check the path") from error
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file, also for paths that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # e.g. a name that is too long
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder, also for paths that nothing can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that replaces it once the block succeeds.

@@ -264,7 +264,7 @@ def test_operations_and_objects_are_counted(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(CheckpointError, match="more than 54 pickle operations"):
         load_pickle(numbers, "record", 54)
     monkeypatch.setattr(machine, "MAX_CALLS", 50)
-    record = b"\x80\x02ccollections\nOrderedDict\nq\x010](" + b"h\x01)R" * 50
+    record = b"\x80\x02](ccollections\nOrderedDict\nq\x01)R" + b"h\x01)R" * 49
     assert len(load_pickle(record + b"e.", "record")) == 50
     with pytest.raises(CheckpointError, match="more than 50 objects"):
         load_pickle(record + b"h\x01)Re.", "record")

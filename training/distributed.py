@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +28,7 @@ from jmp_md.load import usable_device
 
 T = TypeVar("T")
 
-# The first process finishes models while the others wait for it.
+# The first process validates while the others wait for it.
 PATIENCE = timedelta(hours=2)
 _STORE = "JMP_MD_STORE"  # the file through which processes of one machine meet
 
@@ -55,13 +53,6 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def gathered(self, value: T) -> list[T]:
-        """What each process has, on all of them."""
-        found: list[T] = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(found, value)
-        return found
-
     def shared(self, value: T) -> T:
         """What process 0 has; the others' values are passed over."""
         if self.size == 1:
@@ -69,10 +60,6 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, device=self.device)
         return box[0]
-
-    def first(self, make: Callable[[], T]) -> T:
-        """What ``make`` gives on process 0, on all of them."""
-        return self.shared(make()) if self.rank == 0 else self.shared(cast(T, None))
 
 
 def join(device: str) -> Ranks:
@@ -123,39 +110,18 @@ def launch(arguments: Sequence[str], devices: int) -> int:
 
     The processes meet in a file and talk over the loopback interface. torchrun's rendezvous and
     gloo look up the machine's own name instead, which takes minutes where no name server answers.
-    When one process fails the others are ended. SIGINT and SIGTERM go to all of them.
+    When one process fails the others are ended.
 
     Returns:
         The exit status.
     """
     with tempfile.TemporaryDirectory(prefix="jmp-md-") as folder:
         given = (list(arguments), devices, f"{folder}/store")
-        context = start_processes(_process, given, devices, join=False, start_method="spawn")
         try:
-            with _signals_for(context.pids()):
-                while not context.join():
-                    pass
+            start_processes(_process, given, devices, start_method="spawn")
         except ProcessExitedException as error:
-            code = error.exit_code
-            return code if code >= 0 else 128 - code
+            return error.exit_code
     return 0
-
-
-@contextmanager
-def _signals_for(pids: Sequence[int]) -> Iterator[None]:
-    """Pass signals that ask to stop on to the processes of a run, which save before they end."""
-
-    def forward(signum: int, frame: object) -> None:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _process(rank: int, arguments: list[str], size: int, store: str) -> None:

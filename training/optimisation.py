@@ -78,7 +78,6 @@ class Schedule:
         factors: Share of the rate of each of its groups.
         section: The shape.
         steps_per_epoch: Steps in an epoch.
-        interval: Steps between validations; by default an epoch.
     """
 
     def __init__(
@@ -87,7 +86,6 @@ class Schedule:
         factors: list[float],
         section: OptimiserSection,
         steps_per_epoch: int,
-        interval: int | None = None,
     ) -> None:
         self.optimiser = optimiser
         self.factors = factors
@@ -96,13 +94,11 @@ class Schedule:
         self.full_at = self.warmup
         if section.warmup_steps is not None:  # the paper's pre-training reaches it a step earlier
             self.warmup, self.full_at = section.warmup_steps, max(section.warmup_steps - 1, 1)
-        epochs = section.epochs if section.cosine_epochs is None else section.cosine_epochs
-        self.end = epochs * steps_per_epoch
+        self.end = (section.cosine_epochs or section.epochs) * steps_per_epoch
         self.plateau = None
         if section.plateau_patience is not None:
-            patience = section.plateau_patience * steps_per_epoch // (interval or steps_per_epoch)
             self.plateau = ReduceLROnPlateau(
-                optimiser, factor=section.plateau_factor, patience=patience, eps=0.0
+                optimiser, factor=section.plateau_factor, patience=section.plateau_patience, eps=0.0
             )
 
     def before_step(self, step: int) -> None:

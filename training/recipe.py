@@ -13,9 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from jmp_md.errors import InputError
-from jmp_md.nn.config import preset
-from jmp_md.training.config import Section, Seed, build, flat, override, plain
+from jmp_md.errors import InputError, shown
+from jmp_md.training.config import Section, Seed, build, override, plain
 from jmp_md.training.sections import (
     DataSection,
     LossSection,
@@ -25,6 +24,7 @@ from jmp_md.training.sections import (
     TargetSection,
     TaskSection,
 )
+from jmp_md.yaml_text import parse_yaml, read_yaml
 
 
 class AnyRecipe(Section):
@@ -59,7 +59,6 @@ class PretrainRecipe(AnyRecipe):
     mix: MixSection = Field(default_factory=MixSection)
 
 
-STOPPING = ("epochs", "patience", "min_learning_rate", "max_skipped")
 _KINDS: dict[str, type[AnyRecipe]] = {
     "potential": Recipe,
     "property": PropertyRecipe,
@@ -67,102 +66,35 @@ _KINDS: dict[str, type[AnyRecipe]] = {
 }
 
 
-def load_recipe(
-    path: str | Path, overrides: list[str] | None = None, scratch: bool = False
-) -> AnyRecipe:
-    """Read a recipe.
-
-    Args:
-        path: The file.
-        overrides: ``section.key=value`` with YAML values.
-        scratch: Train a new network of the size of the base, see :func:`from_scratch`.
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
+    """Read a recipe; ``overrides`` are ``section.key=value`` with YAML values.
 
     Raises:
         InputError: No such file, not YAML, unknown key (with the nearest valid one), wrong type
             or range, or a molecule that was not given.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read recipe {path}: {error.strerror}") from error
-    return from_yaml(text, f"recipe {path}", overrides, scratch)
+    return _recipe(read_yaml(path, f"recipe {path}"), f"recipe {path}", overrides)
 
 
-def from_yaml(
-    text: str, where: str, overrides: list[str] | None = None, scratch: bool = False
-) -> AnyRecipe:
+def from_yaml(text: str, where: str, overrides: list[str] | None = None) -> AnyRecipe:
     """As :func:`load_recipe`, of a text that messages call ``where``."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {error}") from error
+    return _recipe(parse_yaml(text, where), where, overrides)
+
+
+def _recipe(raw: Any, where: str, overrides: list[str] | None) -> AnyRecipe:
     if not isinstance(raw, dict):
         raise InputError(f"{where} must be a mapping with sections model and data")
     for assignment in overrides or []:
         override(raw, assignment)
-    if scratch:
-        from_scratch(raw, where)
     kind = raw.get("task", "potential")
-    if kind not in _KINDS:
-        raise InputError(f"recipe key task = {kind!r}: expected {', '.join(_KINDS)}")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise InputError(f"recipe key task = {shown(kind)}: expected {', '.join(_KINDS)}")
     return build(_KINDS[kind], _filled(raw, _words(raw.get("model")), where))
-
-
-def from_scratch(raw: dict[str, Any], where: str) -> None:
-    """Turn a recipe that fine-tunes into its baseline, as the paper compares with.
-
-    A new network of the same size, one rate for all of its layers, and that rate lowered on a
-    plateau alone where the recipe does that: no warm-up, no cosine.
-
-    Raises:
-        InputError: The recipe has no base, or one that is no preset.
-    """
-    model, optimiser = raw.get("model", {}), raw.setdefault("optimiser", {})
-    base = model.pop("base", None) if isinstance(model, dict) else None
-    if not isinstance(base, str):
-        raise InputError(f"{where} starts from no base: leave out --scratch")
-    preset(base)
-    model |= {"preset": base, "name": f"{model.get('name', base)}-scratch"}
-    optimiser["layer_factors"] = {}
-    if optimiser.get("plateau_patience") is not None:  # else nothing would lower the rate
-        optimiser |= {"warmup_epochs": 0, "cosine_epochs": 0}
 
 
 def to_yaml(recipe: AnyRecipe) -> str:
     """The recipe with every default written out; :func:`load_recipe` reads it back."""
     return yaml.safe_dump(plain(recipe), sort_keys=False)
-
-
-def extended(recipe: AnyRecipe, begun: AnyRecipe) -> AnyRecipe:
-    """``recipe`` for a run that was begun as ``begun``: the cosine ends where it did.
-
-    More epochs than were planned go on at the rate that the cosine ended with.
-    """
-    new, old = recipe.optimiser, begun.optimiser
-    end = old.cosine_epochs
-    if end is None and new.epochs != old.epochs:
-        end = float(old.epochs)
-    if new.cosine_epochs is not None or end is None:
-        return recipe
-    optimiser = new.model_copy(update={"cosine_epochs": end})
-    return recipe.model_copy(update={"optimiser": optimiser})
-
-
-def differences(a: AnyRecipe, b: AnyRecipe) -> list[str]:
-    """Keys in which two recipes differ, but for those that say when to stop and what to test."""
-    one, other = (dict(flat(plain(_endless(recipe)))) for recipe in (a, b))
-    return sorted(key for key in one | other if one.get(key) != other.get(key))
-
-
-def _endless(recipe: AnyRecipe) -> AnyRecipe:
-    section = recipe.optimiser
-    usual = {key: OptimiserSection.model_fields[key].default for key in STOPPING}
-    if section.cosine_epochs is None:
-        usual["cosine_epochs"] = float(section.epochs)
-    update: dict[str, Any] = {"optimiser": section.model_copy(update=usual)}
-    if isinstance(recipe, Recipe | PropertyRecipe):
-        update["data"] = recipe.data.model_copy(update={"max_test": None})
-    return recipe.model_copy(update=update)
 
 
 def _words(model: Any) -> dict[str, str | None]:

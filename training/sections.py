@@ -79,8 +79,6 @@ class DataSection(Section):
             is all, 1 is one), what the others leave where null.
         n_validation: Validation frames, likewise.
         n_test: Test frames of ``train``, likewise; null is what training and validation leave.
-        max_test: Frames to test the finished model on, drawn with ``split_seed`` where there are
-            more; null for all.
         fold: Of MatBench, 0 to 4.
         split_seed: Seed of the shuffle (the paper's runs use 42).
         single_molecule: Whether all frames are one molecule, which then is the model's domain.
@@ -94,7 +92,6 @@ class DataSection(Section):
     n_train: Size = 950
     n_validation: Size = 50
     n_test: Size = None
-    max_test: Count | None = 1000
     fold: Annotated[int, Field(ge=0, le=4)] = 0
     split_seed: Seed = 42
     single_molecule: bool = False
@@ -126,7 +123,7 @@ class OptimiserSection(Section):
         warmup_epochs: Epochs from ``warmup_factor`` to the full rate.
         warmup_steps: Steps, in place of epochs.
         warmup_factor: Share of the rate at the first step.
-        cosine_epochs: Epoch at which the cosine ends; by default the last; 0 for no cosine.
+        cosine_epochs: Epoch at which the cosine ends; by default the last.
         final_factor: Share of the rate at the end of the cosine.
         plateau_patience: After the cosine, epochs without improvement before the rate is
             lowered; null keeps it.
@@ -155,7 +152,7 @@ class OptimiserSection(Section):
     warmup_epochs: NotNegative = 1.0
     warmup_steps: CountOrNone | None = None
     warmup_factor: Share = 0.1
-    cosine_epochs: NotNegative | None = None
+    cosine_epochs: Positive | None = None
     final_factor: Share = 0.01
     plateau_patience: CountOrNone | None = None
     plateau_factor: BelowOne = 0.1

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from jmp_md.bounds import tree_problem
 from jmp_md.errors import CheckpointError
 
 # A large checkpoint has some 50,000; the limit bounds the time and memory a hostile one takes.
 MAX_OPERATIONS = 1_000_000
 MAX_CALLS = 200_000  # objects that are more than a few bytes
-MAX_DEPTH = 64
 MAX_REFUSED = 200
 _EXPANSION = 8  # times the bytes of the file, for what is shared
 _MAX_KEY = 1 << 60  # integers below have hashes of their own
@@ -140,7 +140,8 @@ class Machine:
                     f"pickle operation {opcode.name}, which plain data does not need"
                 )
         (result,) = self.stack
-        _require_small_tree(result, _EXPANSION * self.budget.n_bytes + 100_000)
+        if problem := tree_problem(result, _EXPANSION * self.budget.n_bytes + 100_000):
+            raise CheckpointError(problem)
         return result
 
     def _mark(self, _: object) -> None:
@@ -267,40 +268,3 @@ def require_key(key: object) -> None:
         raise CheckpointError("an integer of more than 60 bits as a dict key")
     if not isinstance(key, str | int | float | bytes | Ignored | None):
         raise CheckpointError(f"a {type(key).__name__} as a dict key")
-
-
-def _require_small_tree(root: object, most: int) -> None:
-    """Refuse what would exhaust the stack, time or memory of whoever walks or prints it.
-
-    What is shared counts as often as it is met. Nothing here recurses.
-    """
-    found: dict[int, tuple[int, int]] = {}  # size and height of containers that are done
-    entered: set[int] = set()
-    pending = [root]
-    while pending:
-        item = pending[-1]
-        if not isinstance(item, dict | list | tuple) or id(item) in found:
-            pending.pop()
-            continue
-        parts = list(item.values()) if isinstance(item, dict) else item
-        inner = [part for part in parts if isinstance(part, dict | list | tuple)]
-        if id(item) not in entered:
-            entered.add(id(item))
-            if any(id(part) in entered and id(part) not in found for part in inner):
-                raise CheckpointError("data nested within itself")
-            pending += inner
-            continue
-        pending.pop()
-        size = 1 + sum(map(_size, item)) if isinstance(item, dict) else 1
-        size += sum(found[id(p)][0] if isinstance(p, dict | list | tuple) else _size(p)
-                    for p in parts)  # fmt: skip
-        height = 1 + max((found[id(part)][1] for part in inner), default=0)
-        if height > MAX_DEPTH:
-            raise CheckpointError(f"data nested more than {MAX_DEPTH} levels deep")
-        if size > most:
-            raise CheckpointError("the same data are used again and again")
-        found[id(item)] = size, height
-
-
-def _size(leaf: object) -> int:
-    return 1 + (len(leaf) if isinstance(leaf, str | bytes | bytearray) else 0)

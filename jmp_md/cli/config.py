@@ -44,14 +44,10 @@ def expand_config(argv: Sequence[str]) -> list[str]:
 
 def _tokens(path: Path) -> list[str]:
     """The lines of a file as arguments of a command line."""
-    import yaml
-
     from jmp_md.errors import InputError
+    from jmp_md.yaml_text import read_yaml
 
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the options in {path}: {error}") from error
+    values = read_yaml(path, f"the file of options {path}")
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no options: give lines such as 'timestep: 0.5'")
     return [token for key, value in values.items() for token in _option(str(key), value)]

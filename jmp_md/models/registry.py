@@ -16,8 +16,8 @@ from importlib import resources
 from pathlib import Path
 
 from jmp_md.checkpoints.native import SUFFIX, read_header, read_native
-from jmp_md.errors import CheckpointError, InputError, ModelNotFoundError
-from jmp_md.files import atomic_write, user_path
+from jmp_md.errors import CheckpointError, InputError, ModelNotFoundError, shown
+from jmp_md.files import atomic_write, is_file, user_path
 from jmp_md.header import ModelHeader
 from jmp_md.models.catalogue import KNOWN, OFFICIAL_LICENCE, how_to_get, notify_licence
 from jmp_md.models.download import beside, download, verify_sha256
@@ -112,7 +112,7 @@ def model_file(name_or_path: str | Path) -> Path | None:
     if not is_path and Path(text).suffix not in (*SUFFIXES, PACKAGE_SUFFIX):
         return None
     path = user_path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         raise ModelNotFoundError(
             f"there is no model file {path}: check the path, or give a name that "
             "'jmp-md models' lists"
@@ -137,7 +137,7 @@ def add_model(name: str, file: str | Path, *, force: bool = False) -> Path:
     """
     file = user_path(file)
     _require_free(name, force)
-    if not file.is_file():
+    if not is_file(file):
         raise InputError(f"there is no model file {file}: check the path")
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file} is not a model file: its name must end in {', '.join(SUFFIXES)}")
@@ -183,7 +183,7 @@ def shipped_models() -> list[ModelEntry]:
 def _find(name: str) -> Path:
     """The file of a name: shipped, cached or downloaded."""
     shipped = _shipped_dir() / f"{name}{SUFFIX}"
-    if shipped.is_file():
+    if is_file(shipped):
         return shipped
     known = KNOWN.get(name)
     for path in _cached_files(name):
@@ -203,11 +203,11 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), [e.name for e in list_models()])
     if near:
         hint = f"did you mean {' or '.join(near)}?"
-    elif Path(name).exists():
+    elif is_file(Path(name)):
         hint = f"for the file, write ./{name}"
     else:
         hint = "give the path of a model file, or"
-    return f"unknown model {name!r}: {hint} 'jmp-md models' lists the names"
+    return f"unknown model {shown(name)}: {hint} 'jmp-md models' lists the names"
 
 
 def _require_free(name: str, force: bool) -> None:

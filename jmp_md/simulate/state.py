@@ -48,10 +48,20 @@ def load_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:  # what is compressed could unpack to any size
+            if any(entry.compress_type for entry in archive.infolist()):
+                raise ValueError("it has compressed entries, which no run writes")
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-        return arrays, json.loads(str(arrays.pop(_FACTS)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        facts = json.loads(str(arrays.pop(_FACTS)))
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are no mapping")
+        return arrays, facts
+    # RecursionError: nesting; MemoryError: claims without end; RuntimeError: encrypted entries.
+    except (
+        *(OSError, ValueError, KeyError, EOFError, RecursionError, MemoryError, RuntimeError),
+        *(zipfile.BadZipFile, TypeError),
+    ) as error:
         raise InputError(
             f"cannot read the state {path}: {error}; start the run again in another folder"
         ) from error

@@ -200,7 +200,7 @@ class Hdf5Dataset:
                 for name, key in layout.targets.items()
                 if key in group
             }
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path}, record {record}: cannot be read ({error})") from error
         return make_frame(
             self.path,

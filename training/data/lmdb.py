@@ -3,9 +3,8 @@
 OCP style: keys b"0" .. b"n-1" hold pickled PyTorch Geometric `Data`, b"length" the pickled count.
 Fields used, with the names seen in releases: `atomic_numbers` (also `z`, or the nuclear `charges`
 of Transition-1x), `pos`, `y` or `energy` (eV), `force` or `forces` (eV/Å), `cell` (1, 3, 3),
-`tags`, `fixed`, and `sid` as the system (not the `rxn` of Transition-1x, which is the same for all
-its frames: there the formula tells systems apart, as in the HDF5 release). Pickles are read by a
-reader that rebuilds tensors and plain containers and runs nothing.
+`tags`, `fixed`, and `sid` or `rxn` as the system. Pickles are read by a reader that rebuilds
+tensors and plain containers and runs nothing.
 
 ASE-LMDB (`*.aselmdb`): keys b"1" .. hold zlib-compressed JSON of a row of an ASE database
 (`numbers`, `positions`, `cell`, `pbc`, `tags`, `constraints`, `energy`, `forces`, `stress`,
@@ -27,7 +26,7 @@ import lmdb
 import numpy as np
 
 from jmp_md.checkpoints.restricted import load_pickle
-from jmp_md.errors import InputError
+from jmp_md.errors import InputError, reading
 from jmp_md.training.data.frame import Concatenation, Dataset, Frame, make_frame, wrap_index
 from jmp_md.training.data.handles import PerProcess
 
@@ -42,7 +41,7 @@ _FIELDS = {
     "tags": ("tags",),
     "fixed": ("fixed",),
     "stress": ("stress",),
-    "system": ("sid",),
+    "system": ("sid", "rxn"),
 }
 
 # LMDB refuses to open a file twice in a process, so data sets on one file share it.
@@ -163,6 +162,10 @@ class PickledLmdb:
         key = str(wrap_index(index, self._length))
         where = f"{self._file.path}, record {key}"
         data = load_pickle(self._file.require(key.encode()), where)
+        with reading(where):
+            return self._frame(key, where, data)
+
+    def _frame(self, key: str, where: str, data: Any) -> Frame:
         if not isinstance(data, Mapping):
             raise InputError(f"{where}: holds a {type(data).__name__}, not a graph (Data)")
         row: dict[str, Any] = {}
@@ -208,6 +211,10 @@ class AseLmdb:
         key = str(self._ids[wrap_index(index, len(self))])
         row = self._decode(key)
         where = f"{self._file.path}, record {key}"
+        with reading(where):
+            return self._frame(key, where, row)
+
+    def _frame(self, key: str, where: str, row: Any) -> Frame:
         if not isinstance(row, dict) or not {"numbers", "positions"} <= row.keys():
             raise InputError(f"{where}: not a row of an ASE database (numbers, positions, ...)")
         labels = {**(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
@@ -231,7 +238,7 @@ class AseLmdb:
         try:
             text = zlib.decompress(self._file.require(key.encode()))
             return json.loads(text, object_hook=_numpy_array)
-        except (zlib.error, ValueError, TypeError) as error:
+        except (zlib.error, ValueError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self._file.path}, record {key}: not zlib-compressed JSON ({error})"
             ) from error

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from jmp_md.errors import InputError
+from jmp_md.memory import free_memory
 from jmp_md.training.data.frame import (
     BOHR,
     ENERGY_UNITS,
@@ -28,6 +30,13 @@ RMD17_KEYS = {
 }
 SGDML_KEYS = {"numbers": "z", "positions": "R", "energy": "E", "forces": "F"}
 CONCATENATED_KEYS = ("n_atoms", "numbers", "positions")
+
+_TEXT = ("e_unit", "r_unit", "system_id")  # all others are numbers
+# What zip files that are damaged, encrypted or of another kind lead to.
+_UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 LENGTH_UNITS = {"Ang": 1.0, "Angstrom": 1.0, "bohr": BOHR}
 
@@ -67,9 +76,24 @@ def array_names(path: Path) -> set[str]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            require_memory(path, sum(entry.file_size for entry in archive.infolist()))
             return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable npz file ({error})") from error
+
+
+def require_memory(path: Path, n_bytes: int) -> None:
+    """Refuse arrays that do not fit: a small file can claim any size.
+
+    Raises:
+        InputError: There is less memory free.
+    """
+    free = free_memory(torch.device("cpu"))
+    if n_bytes > free:
+        raise InputError(
+            f"{path}: holds {n_bytes / 1e9:.1f} GB of arrays and {free / 1e9:.1f} GB of memory are "
+            "free: give a part of it"
+        )
 
 
 class _Npz:
@@ -88,8 +112,13 @@ class _Npz:
             try:
                 with np.load(self.path, allow_pickle=False) as archive:
                     self._cache[key] = archive[key]
-            except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as e:
+            # MemoryError: claims without end; others of entries that are damaged or encrypted.
+            except (*_UNREADABLE, MemoryError) as e:
                 raise InputError(f"{self.path}: array {key} cannot be read ({e})") from e
+            kind = self._cache[key].dtype.kind
+            if kind not in "biuf" and key not in _TEXT:
+                del self._cache[key]
+                raise InputError(f"{self.path}: array {key} does not hold real numbers")
         return self._cache[key]
 
     def _expect(self, key: str, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import h5py
 from ase.io.formats import UnknownFileTypeError, filetype
 
-from jmp_md.errors import InputError
+from jmp_md.errors import InputError, reading
+from jmp_md.files import exists, user_path
 from jmp_md.training.data.ase_files import is_database, is_md22, open_ase, open_md22
 from jmp_md.training.data.frame import Dataset
 from jmp_md.training.data.hdf5 import (
@@ -40,9 +41,6 @@ class Format:
     description: str
 
 
-PATH_OPTIONS = ("exclude", "references")  # options that name further files
-
-
 def open_dataset(path: str | Path, format: str | None = None, **options: Any) -> Dataset:
     """Open a data set; frames come in Å, eV and eV/Å.
 
@@ -55,11 +53,12 @@ def open_dataset(path: str | Path, format: str | None = None, **options: Any) ->
         InputError: There is nothing at `path`, its format is not recognised, it is broken, or an
             option is not one of this format.
     """
-    path = Path(path)
-    if not path.exists():
+    path = user_path(path)
+    if not exists(path):
         raise InputError(f"{path}: there is no such file or folder")
     if format is None:
-        format = _recognise(path)
+        with reading(str(path)):
+            format = _recognise(path)
     if format not in FORMATS:
         raise InputError(f"data format {format!r}: choose one of\n{_listing()}")
     opener = FORMATS[format].opener
@@ -70,7 +69,8 @@ def open_dataset(path: str | Path, format: str | None = None, **options: Any) ->
                 f"{path}: format {format!r} has no option {option!r}; "
                 f"it has {', '.join(known) or 'none'}"
             )
-    return opener(path, **options)
+    with reading(str(path)):
+        return opener(path, **options)
 
 
 def _recognise(path: Path) -> str:
