@@ -92,17 +92,17 @@ def energy_path(images: Sequence[Atoms]) -> Figure:
     Args:
         images: Structures with energies and forces.
     """
-    from ase.utils.forcecurve import fit_images
+    from jmp_md.simulate.path_curve import path_curve
 
-    fit = fit_images(images)
+    curve = path_curve(images)
     figure = Figure(figsize=(5.0, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(fit.fit_path, fit.fit_energies, color="tab:blue", lw=1.5)
-    axes.plot(fit.path, fit.energies, "o", color="tab:blue", ms=5)
-    top = int(np.argmax(fit.energies))
+    axes.plot(curve.fine_path, curve.fine_energies, color="tab:blue", lw=1.5)
+    axes.plot(curve.path, curve.energies, "o", color="tab:blue", ms=5)
+    top = int(np.argmax(curve.energies))
     axes.annotate(
-        f"{fit.energies[top]:.3f} eV",
-        (fit.path[top], fit.energies[top]),
+        f"{curve.energies[top]:.3f} eV",
+        (curve.path[top], curve.energies[top]),
         textcoords="offset points",
         xytext=(0, 6),
         ha="center",

@@ -127,7 +127,7 @@ def neb(
         "atom_order": atom_order,
     }
     from jmp_md.simulate.identity import identity, require_same
-    from jmp_md.simulate.path_ends import together
+    from jmp_md.simulate.path_ends import moved_ends, together
     from jmp_md.simulate.watch import DomainWatch
 
     check_path(images, steps, settings)
@@ -146,6 +146,7 @@ def neb(
         else:
             require_same(saved[1].get("identity", {}), who, folder)
             path, done = restored_path(given, saved[0]), int(saved[1]["step"])
+        notes += moved_ends(given, path)
         band, converged, done = _optimize(
             path, calculator, folder, settings, who, (done, steps), progress
         )

@@ -210,3 +210,18 @@ def _unwrap(before: Atoms, after: Atoms, i: int) -> list[str]:
     if not len(crossing):
         return []
     return [f"structure {i}: {named(before, crossing)} take the shorter way across the boundary"]
+
+
+def moved_ends(given: Sequence[Atoms], path: Sequence[Atoms]) -> list[str]:
+    """Ends that relaxation took far away: perhaps to another reaction than the one meant."""
+    notes = []
+    for name, before, after in (("first", given[0], path[0]), ("last", given[-1], path[-1])):
+        there = after.copy()
+        _distance(before, there)
+        apart = np.linalg.norm(shortest(before, there), axis=1)
+        if apart.max() > _MOVER:
+            notes.append(
+                f"the {name} end moved by up to {apart.max():.2f} Å when it was relaxed, at "
+                f"{named(before, np.argsort(-apart)[: int((apart > _MOVER).sum())])}: look at it"
+            )
+    return notes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jmp_md.simulate.path_curve import path_curve
 from jmp_md.simulate.path_ends import shortest
 
 if TYPE_CHECKING:
@@ -68,12 +69,9 @@ def notes_of_path(images: Sequence[Atoms]) -> list[str]:
     Args:
         images: From one end to the other, with energies and forces.
     """
-    from ase.utils.forcecurve import fit_images
-
-    fit = fit_images(images)
-    curve, path = fit.fit_energies, fit.fit_path
-    notes = []
-    if curve.max() > max(fit.energies) + _DEEP / 2:
+    found = path_curve(images)
+    curve, notes = found.fine_energies, []
+    if curve.max() > found.energies.max() + _DEEP / 2:
         notes.append(
             f"between images the energy rises to about {curve.max():.3f} eV above the first end, "
             "more than at any image: let the top climb, or take more images"
@@ -81,11 +79,11 @@ def notes_of_path(images: Sequence[Atoms]) -> list[str]:
     inner = np.flatnonzero((curve[1:-1] < curve[:-2]) & (curve[1:-1] <= curve[2:])) + 1
     for i in inner:
         if min(curve[:i].max(), curve[i:].max()) > curve[i] + _DEEP:
-            image = int(np.abs(np.array(fit.path) - path[i]).argmin())
+            nearest = found.indices[np.abs(found.path - found.fine_path[i]).argmin()]
             notes.append(
-                f"a minimum lies on the way, near image {image}, {curve[i]:+.3f} eV from the first "
-                f"end; from there {curve[i:].max() - curve[i]:.3f} eV lie ahead: relax it, and "
-                "compute both parts"
+                f"a minimum lies on the way, near image {nearest}, {curve[i]:+.3f} eV from the "
+                f"first end; from there {curve[i:].max() - curve[i]:.3f} eV lie ahead: relax it, "
+                "and compute both parts"
             )
     return notes
 
