@@ -63,13 +63,15 @@ def tilted(tilt: float) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
 
 
 def waves(height: float, period: float) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """Sites every ``period`` along x, barriers of ``height`` between them, springs across."""
+    """Sites every ``period`` along x, barriers of ``height`` between them, in a winding valley."""
 
     def potential(place: np.ndarray) -> tuple[float, np.ndarray]:
-        phase = 2 * np.pi * place[0] / period
-        energy = height * (1 - np.cos(phase)) / 2 + 5 * ((place[1:] - 5.0) ** 2).sum()
-        slope = height * np.pi / period * np.sin(phase)
-        return energy, np.array([slope, *(10 * (place[1:] - 5.0))])
+        x, y, z = place
+        phase = 2 * np.pi * x / period
+        off = y - 5.0 - 0.2 * (1 - np.cos(phase))
+        energy = height * (1 - np.cos(phase)) / 2 + 5 * off**2 + 5 * (z - 5.0) ** 2
+        slope = (height / 2 - 10 * off * 0.2) * np.sin(phase) * 2 * np.pi / period
+        return energy, np.array([slope, 10 * off, 10 * (z - 5.0)])
 
     return potential
 
