@@ -217,9 +217,9 @@ def pretrainer(
     model: MultiTask = build(lambda: MultiTask(header), recipe.seed, ranks.device)
     first = model.potential(heads[0].name)
     start.load_into(first)
-    for name, head in start.heads.items():
-        if head in heads:
-            start.load_into(model.potential(name), name)
+    for head in heads:
+        if head is start.heads.get(head.name):  # kept, not merely equal
+            start.load_into(model.potential(head.name), head.name)
     if not start.state:
         sample = [
             to_data(data.train[k], first.policy.cutoff)
