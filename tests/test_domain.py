@@ -21,7 +21,7 @@ from jmp_md.checkpoints.native import read_header, read_native
 from jmp_md.cli.main import main
 from jmp_md.connectivity import Contacts, graph_hash
 from jmp_md.domain import findings, foreign, forms, seen
-from jmp_md.errors import DomainWarning, InputError, ModelNotFoundError
+from jmp_md.errors import CheckpointError, DomainWarning, InputError, ModelNotFoundError
 from jmp_md.models.cards import model_card
 from jmp_md.models.choice import choose
 from jmp_md.models.registry import resolve
@@ -463,3 +463,22 @@ def test_dynamics_tells_when_a_molecule_comes_apart(
     assert record["end"]["outside"] == 1
     bonds = next(f for f in record["run"]["findings"] if f["kind"] == "bonds")
     assert int(bonds["first"].split()[1]) > 0
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"seen": {"coordination": {"C": 4}}},
+        {"seen": {"coordination": {"C": [1, "x"]}}},
+        {"seen": {"closest_A": {"C-H": "near"}}},
+        {"seen": {"heads": {"test": {"max_force_eV_per_A": "large"}}}},
+        {"domain": {"formula": "CH4", "molecules": ["CH4"]}},
+        {"domain": "CH4"},
+    ],
+)
+def test_a_damaged_record_is_refused_as_a_header_is(
+    tmp_path: Path, training: dict[str, object]
+) -> None:
+    path = write_model(tmp_path, header={"training": training})
+    with pytest.raises(CheckpointError, match="header is damaged"):
+        read_header(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import logging
 import shlex
@@ -310,6 +311,10 @@ def test_a_model_with_several_heads_is_not_chosen_without_one(shipped: Path) -> 
     header = ModelHeader("both", preset("jmp-xs"), heads)
     write_native(shipped / "both.safetensors", header, {"w": torch.ones(1)})
     assert shipped_for(spread([1, 6])) == []
+    named = dataclasses.replace(header, name="named", default_head="PBE0")
+    write_native(shipped / "named.safetensors", named, {"w": torch.ones(1)})
+    assert [e.name for e in shipped_for(spread([1, 6]))] == ["named"]
+    (shipped / "named.safetensors").unlink()
     write_model(shipped / "one.safetensors", elements=(1, 6))
     assert [e.name for e in shipped_for(spread([1, 6]))] == ["one"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jmp_md.checkpoints.hyperparameters import most_of
@@ -34,6 +35,11 @@ def require_sound(header: ModelHeader) -> None:
     for k, head in enumerate(header.heads):
         for what, sound in _head_checks(head, header.architecture.num_elements).items():
             checks[f"{what} of head {k}"] = sound
+    if checks["training"]:
+        domain = header.training.get("domain", {})
+        checks["domain"] = isinstance(domain, dict) and _is_table(domain.get("molecules", {}), dict)
+        for k, head in enumerate(header.heads):
+            checks[f"training range of head {k}"] = _is_range(header.training_range(head))
     wrong = [name for name, sound in checks.items() if not sound]
     if wrong:
         raise CheckpointError(f"the model header is damaged: wrong values in {', '.join(wrong)}")
@@ -57,6 +63,23 @@ def _head_checks(head: HeadInfo, num_elements: Any) -> dict[str, bool]:
         and all(_is_integer(z, 1, min(last, 118)) for z in head.references),
         "flags": isinstance(head.has_references, bool) and isinstance(head.bias, bool),
     }
+
+
+def _is_range(known: Mapping[str, Any]) -> bool:
+    """Whether the record of training data, see :func:`jmp_md.domain.seen`, can be used."""
+    spans, closest = known.get("coordination", {}), known.get("closest_A", {})
+    largest = known.get("max_force_eV_per_A")
+    return (
+        _is_table(spans, list)
+        and all(len(span) == 2 and all(map(_is_number, span)) for span in spans.values())
+        and _is_table(closest, int | float)
+        and all(map(_is_number, closest.values()))
+        and (largest is None or _is_number(largest))
+    )
+
+
+def _is_table(value: Any, kind: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, kind) for entry in value.values())
 
 
 def _is_size(name: str, size: Any) -> bool:

@@ -22,7 +22,7 @@ def shipped_for(*structures: Atoms) -> list[ModelEntry]:
     one of molecules is for no crystal. One made for a single molecule (its header names a domain)
     covers only structures of that formula and those bonds, and those it covers better than a
     general model does. A model with several heads is for no structure before one is chosen, as
-    their levels of theory differ.
+    their levels of theory differ, unless its header names the one to take.
 
     Args:
         *structures: One or more.
@@ -30,9 +30,8 @@ def shipped_for(*structures: Atoms) -> list[ModelEntry]:
     covering = [
         entry
         for entry in shipped_models()
-        if entry.header
-        and len(entry.header.heads) == 1
-        and all(_suitable(atoms, entry) for atoms in structures)
+        if (head := _unnamed_head(entry))
+        and all(head in _suitable(atoms, entry) for atoms in structures)
     ]
     return sorted(covering, key=lambda e: (not e.domain, len(e.elements), e.name))
 
@@ -54,6 +53,13 @@ def choose(*structures: Atoms) -> str:
         why += ", a crystal: those that are taken by themselves are for molecules, not for crystals"
     how = ", ".join([*advice, "--model FILE for one of your own"])
     raise ModelNotFoundError(f"{why}; pass {how}; 'jmp-md models' lists all")
+
+
+def _unnamed_head(entry: ModelEntry) -> HeadInfo | None:
+    """The head that a model computes with where none is named; None where one has to be."""
+    if entry.header is None or (len(entry.header.heads) > 1 and not entry.header.default_head):
+        return None
+    return entry.header.head()
 
 
 def _suitable(atoms: Atoms, entry: ModelEntry) -> list[HeadInfo]:

@@ -155,7 +155,7 @@ def neb(
         if verify:
             result = _verified(result, calculator)
         watch.end(result.images)
-        about = {
+        about: dict[str, Any] = {
             "model": describe(calculator),
             "settings": settings,
             "steps": steps,
