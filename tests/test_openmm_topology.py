@@ -36,10 +36,11 @@ from jmp_md.calculators.openmm import (  # noqa: E402
     turned_for_openmm,
 )
 from jmp_md.calculators.openmm_box import openmm_box  # noqa: E402
+from jmp_md.calculators.openmm_python import has_python_force  # noqa: E402
 from jmp_md.graph.policy import GraphPolicy  # noqa: E402
 
-if not hasattr(openmm, "PythonForce"):
-    pytest.skip("needs PythonForce", allow_module_level=True)
+if not has_python_force(subset=True):
+    pytest.skip("PythonForce of subsets needs OpenMM 8.6", allow_module_level=True)
 
 EXACT: dict[str, Any] = {"dtype": "float64", "device": "cpu", "backend": "python"}
 
