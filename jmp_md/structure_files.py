@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _COMPRESSED = (".gz", ".bz2", ".xz")
+_MOST_DIGITS = 12  # of a number of atoms
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPLIT = 0.5  # Å; atoms of an ordered crystal or a protein are never closer
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.-]*\Z")
@@ -77,7 +78,7 @@ def xyz_frames(file: BinaryIO, name: str | Path) -> list[int]:
         if starts and text.startswith(b"VEC"):  # a cell, after the atoms of the frame
             continue
         record = len(starts)
-        if not text.isdigit():
+        if not text.isdigit() or len(text) > _MOST_DIGITS:
             raise InputError(
                 f"{name}, record {record}: {header[:40]!r} is not a number of atoms; {record} "
                 "frames before it are whole"
@@ -85,8 +86,9 @@ def xyz_frames(file: BinaryIO, name: str | Path) -> list[int]:
         n = int(text)
         if n < 1:
             raise InputError(f"{name}, record {record}: has no atoms; take it out of the file")
-        lines = [file.readline() for _ in range(n + 1)]
-        if not all(line.strip() for line in lines[1:]) or not lines[0].endswith(b"\n"):
+        lines = list(islice(file, n + 1))  # as many as there are, whatever the file claims
+        whole = len(lines) == n + 1 and lines[0].endswith(b"\n")
+        if not whole or not all(line.strip() for line in lines[1:]):
             raise InputError(
                 f"{name}, record {record}: cut short, it has {n} atoms; {record} frames before it "
                 "are whole"

@@ -108,6 +108,8 @@ def test_a_model_computes_all_strains_in_batches() -> None:
 def test_what_cannot_be_strained_is_refused() -> None:
     with pytest.raises(InputError, match="elastic constants are of crystals"):
         elastic(molecule("H2O"), EMT())
+    with pytest.raises(InputError, match=r"strain 1e-320, points 5: give a small strain"):
+        elastic(bulk("Cu"), EMT(), strain=1e-320)
     with pytest.raises(InputError, match=r"strain 0.5, points 5: give a small strain"):
         elastic(copper(), EMT(), strain=0.5)
     direct = JMPCalculator(

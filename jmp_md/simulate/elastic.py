@@ -197,6 +197,9 @@ def _doubts(found: Elastic, clamped: bool) -> list[str]:
     return doubts
 
 
+_SMALLEST = 1e-6  # below, rounding is all that is left of the stress
+
+
 def check_options(atoms: Atoms, strain: float, points: int) -> None:
     """Refuse what :func:`elastic` would, before anything is computed.
 
@@ -204,7 +207,7 @@ def check_options(atoms: Atoms, strain: float, points: int) -> None:
         InputError: See there.
     """
     check_crystal(atoms, "elastic constants")
-    if not (0 < strain < 0.1 and points >= 3):
+    if not (_SMALLEST <= strain < 0.1 and points >= 3):
         raise InputError(
             f"strain {strain!r}, points {points!r}: give a small strain, 0.005 is usual, and at "
             "least 3 points"

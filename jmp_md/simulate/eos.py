@@ -212,6 +212,9 @@ def _doubts(
     return doubts
 
 
+_SMALLEST = 1e-5  # of the volume; below, rounding is all that is left of the energy
+
+
 def check_options(atoms: Atoms, form: str, strain: float, points: int) -> None:
     """Refuse what :func:`eos` would, before anything is computed.
 
@@ -221,7 +224,7 @@ def check_options(atoms: Atoms, form: str, strain: float, points: int) -> None:
     check_crystal(atoms, "equations of state")
     if form not in FORMS:
         raise InputError(f"form {form!r}: choose one of {', '.join(FORMS)}")
-    if not (0 < strain < 0.5 and points >= 5):
+    if not (_SMALLEST <= strain < 0.5 and points >= 5):
         raise InputError(
             f"strain {strain!r}, points {points!r}: give a share of the volume below 0.5, 0.06 is "
             "usual, and at least 5 points"

@@ -75,6 +75,8 @@ FOUND: dict[str, tuple[str, bytes, Read]] = {
     "row with a number for labels": ("r", row(key_value_pairs=3), read_ase_record),
     "row with constraints beyond any": ("r", row(constraints=FIXED), read_ase_record),
     "row of deep nesting": ("r", b"[" * 100_000, read_ase_record),
+    "atoms without end": ("a.xyz", b"999999999999\n\nH 0 0 0\n", read_structures),
+    "number without end": ("a.xyz", b"9" * 5_000 + b"\n\nH 0 0 0\n", read_structures),
     "structure that is not text": ("a.cif", b"\xff\xfe\0", read_structures),
     "model that is a folder": ("m.pt2/x", b"", lambda path: load_model(path.parent)),
 }
