@@ -256,10 +256,11 @@ def _check_order(atoms: Atoms, where: str) -> None:
     if "spacegroup_kinds" in atoms.arrays or column is not None:
         pairs = get_duplicate_atoms(atoms, cutoff=_SPLIT)
         if pairs is not None and len(pairs):
-            i, j = sorted(int(k) for k in pairs[0])
+            first, second = sorted(int(k) for k in pairs[0])
             raise InputError(
-                f"{where}: atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) are less "
-                f"than {_SPLIT} Å apart, parts of a site that is split: keep one of them"
+                f"{where}: atoms {first} ({atoms.symbols[first]}) and {second} "
+                f"({atoms.symbols[second]}) are less than {_SPLIT} Å apart, parts of a site that "
+                "is split: keep one of them"
             )
 
 

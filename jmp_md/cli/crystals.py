@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.simulate.watch import DomainWatch
+    from jmp_md.structure_files import with_results
 
 RELAX = ("cell", "atoms", "none")
 STRUCTURE = "structure.extxyz"
@@ -66,7 +67,7 @@ def prepare(
     watch.begin([atoms])
     atoms = _relaxed(right_handed(atoms), calculator, args)
     watch.end([atoms])
-    write_structures(output / STRUCTURE, [atoms])
+    write_structures(output / STRUCTURE, [with_results(atoms)])
     return atoms, model, calculator, output, watch
 
 

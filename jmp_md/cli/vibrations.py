@@ -150,17 +150,14 @@ def _gas(modes: Vibrations, args: argparse.Namespace) -> tuple[dict[str, Any] | 
 def _write_modes(modes: Vibrations, path: Path) -> None:
     """One structure per mode, its displacements as an array."""
     import numpy as np
-    from ase.io import write
     from ase.units import invcm
 
-    from jmp_md.files import atomic_write
+    from jmp_md.structure_files import with_results, write_structures
 
     frames = []
     displacements = modes.data.get_modes(all_atoms=True)
     for energy, shape in zip(modes.data.get_energies(), displacements, strict=True):
-        frames.append(modes.data.get_atoms())
+        signed = float((energy.real - abs(energy.imag)) / invcm)
+        frames.append(with_results(modes.data.get_atoms(), {}, frequency_per_cm=signed))
         frames[-1].set_array("mode", np.array(shape))
-        signed = (energy.real - abs(energy.imag)) / invcm
-        frames[-1].info["frequency_per_cm"] = float(signed)
-    with atomic_write(path) as temporary:
-        write(temporary, frames, format="extxyz")
+    write_structures(path, frames)

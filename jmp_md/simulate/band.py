@@ -14,6 +14,7 @@ from ase.mep.neb import ImprovedTangentMethod
 
 from jmp_md.simulate.path_ends import is_free
 from jmp_md.simulate.singlepoint import singlepoint
+from jmp_md.structure_files import with_results
 
 
 class Band(NEB):
@@ -75,10 +76,11 @@ class Band(NEB):
 
     def frozen_images(self) -> list[Atoms]:
         """Copies of all images, with their energies and forces."""
-        copies = [image.copy() for image in self.images]
-        for copy, result in zip(copies, singlepoint(copies, self.calculator), strict=True):
-            copy.calc = SinglePointCalculator(copy, energy=result.energy, forces=result.forces)
-        return copies
+        results = singlepoint(self.images, self.calculator)
+        return [
+            with_results(image, {"energy": result.energy, "forces": result.forces})
+            for image, result in zip(self.images, results, strict=True)
+        ]
 
 
 class _End(SinglePointCalculator):

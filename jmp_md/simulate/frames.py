@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from jmp_md.errors import InputError
-from jmp_md.structure_files import read_structures, with_results
+from jmp_md.structure_files import read_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -147,16 +147,6 @@ class Frames:
     def close(self) -> None:
         """Close the file."""
         (self._writer if self._text is None else self._text).close()
-
-
-def snapshot(atoms: Atoms, **info: Any) -> Atoms:
-    """A copy for a trajectory: with the results at hand and ``info``, without calculator.
-
-    Args:
-        atoms: Structure whose calculator has computed it.
-        info: Entries of the copy's ``info``.
-    """
-    return with_results(atoms, **info)
 
 
 def cut_back(path: Path, mark: dict[str, Any]) -> None:

@@ -60,11 +60,15 @@ def _identify_all(structures: Sequence[Atoms], momenta: bool) -> dict[str, Any]:
     if len(structures) == 1:
         return {"number": 1, **identify_structure(structures[0], momenta=momenta)}
     digests: dict[str, Any] = {}
+    formulas: dict[str, None] = {}
     for i, atoms in enumerate(structures):
-        for key, value in identify_structure(atoms, momenta=momenta).items():
+        known = identify_structure(atoms, momenta=momenta)
+        formulas[known.pop("formula")] = None
+        for key, value in known.items():
             digests.setdefault(key, sha256()).update(f"{i} {json.dumps(value)}\n".encode())
     found = {key: _DIGEST + digest.hexdigest() for key, digest in digests.items()}
-    return {"number": len(structures), **found}
+    shown = ", ".join(list(formulas)[:3]) + (", ..." if len(formulas) > 3 else "")
+    return {"number": len(structures), "formula": shown, **found}
 
 
 def identify_structure(atoms: Atoms, *, momenta: bool = False) -> dict[str, Any]:
@@ -136,10 +140,10 @@ def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str 
 def _differences(name: str, saved: Any, asked: Any) -> Iterator[str]:
     """Names of what differs, with both values where a reader can make something of them."""
     if isinstance(saved, dict) and isinstance(asked, dict):
-        counts = saved.get("number"), asked.get("number")
-        if counts[0] != counts[1]:
-            yield f"number of {name}: {counts[0]}, now {counts[1]}"
-            return
+        for key, what in (("number", f"number of {name}"), ("formula", f"{name}.formula")):
+            if saved.get(key) != asked.get(key):  # and with it all else
+                yield f"{what}: {saved.get(key)!r}, now {asked.get(key)!r}"
+                return
         for key in dict.fromkeys([*saved, *asked]):
             path = f"{name}.{key}" if name else str(key)
             yield from _differences(path, saved.get(key, _MISSING), asked.get(key, _MISSING))

@@ -303,10 +303,9 @@ def _summarize(result: NEBResult, folder: Path, about: dict[str, Any], seconds: 
 
 def _write(result: NEBResult, folder: Path) -> None:
     """Write the path and its top; without a saddle, remove the top of an unfinished run."""
-    from ase.io import write
-
     from jmp_md.files import atomic_write
     from jmp_md.report.figures import energy_path
+    from jmp_md.structure_files import write_structures
 
     files = {PATH: result.images}
     if result.transition_state is not None:
@@ -314,7 +313,6 @@ def _write(result: NEBResult, folder: Path) -> None:
     else:
         (folder / SADDLE).unlink(missing_ok=True)
     for name, structures in files.items():
-        with atomic_write(folder / name) as temporary:
-            write(temporary, structures, format="extxyz")
+        write_structures(folder / name, structures)
     with atomic_write(folder / "path.svg") as temporary:
         energy_path(result.images).savefig(temporary, format="svg")

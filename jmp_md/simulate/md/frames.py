@@ -16,6 +16,7 @@ from jmp_md.simulate.md.integrators import Integrator
 from jmp_md.simulate.md.options import Options
 from jmp_md.simulate.md.recorder import CELL_COLUMNS, COLUMNS
 from jmp_md.simulate.md.state import State
+from jmp_md.structure_files import with_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,7 +34,8 @@ class Snapshots:
     """
 
     def __init__(self, templates: Sequence[Atoms], options: Options) -> None:
-        self._templates, self._options = templates, options
+        # Without labels of the file they come from, which would pass for results of a frame.
+        self._templates, self._options = [with_results(each, {}) for each in templates], options
         self.columns = COLUMNS + (CELL_COLUMNS if options.constant_pressure else ())
 
     def atoms(self, state: State, place: int, index: int) -> Atoms:
