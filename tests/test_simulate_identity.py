@@ -33,7 +33,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cell": {"cell": [10.0, 10.0, 10.001]},
     "pbc": {"pbc": [True, True, False]},
     "tags": {"tags": [1, 2, 2]},
-    "elements": {"atomic_numbers": [16, 1, 1]},
+    "formula": {"atomic_numbers": [16, 1, 1]},
     "constraints": {"constraint": FixAtoms([0])},
     "charges": {"initial_charges": [-1.0, 0.0, 0.0]},
 }
