@@ -115,7 +115,7 @@ def test_what_cannot_be_strained_is_refused() -> None:
     direct = JMPCalculator(
         random_potential(graph=SMALL, direct=True), forces="direct", dtype="float64", device="cpu"
     )
-    with pytest.raises(InputError, match="need stress, which direct forces do not give"):
+    with pytest.raises(InputError, match="need stress, which JMPCalculator does not give"):
         elastic(bulk("Si"), direct, relax=False)
 
 

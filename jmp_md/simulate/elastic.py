@@ -126,7 +126,10 @@ def elastic(
 
     check_options(atoms, strain, points)
     if not has_stress(calculator):
-        raise InputError("elastic constants need stress, which direct forces do not give")
+        raise InputError(
+            f"elastic constants need stress, which {type(calculator).__name__} does not give here; "
+            "of JMP models, conservative forces do"
+        )
     warn_official(calculator)
     start = atoms.copy()
     steps = {"N_steps": points, "delta": 2 * strain / (points - 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ase.constraints import FixAtoms, FixCartesian
 from ase.io import write
 from landscapes import Landscape, atom, mueller_brown, tilted, waves
 
-from jmp_md.cli.neb import _images
+from jmp_md.cli import neb as command
+from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.simulate.neb import NEBResult, neb
 
@@ -233,6 +235,25 @@ def test_a_path_whose_images_meet_is_drawn_and_judged(tmp_path: Path) -> None:
     assert "path length" in (tmp_path / "path.svg").read_text()
 
 
+def test_the_command_says_that_there_is_no_saddle_and_exits_2(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calculator = Landscape(mueller_brown)
+    monkeypatch.setattr(command, "calculators_for", lambda *_, **__: [("plane", calculator)] * 2)
+    write("a.traj", atom(*landscapes.SHALLOW))
+    write("b.traj", atom(0.35, 0.15))
+    options = ["--no-relax-ends", "--n-images", "5", "--interpolation", "linear", "--no-report"]
+    assert main(["neb", "a.traj", "b.traj", "--output", "run", "--verify", *options]) == 1
+    assert "vibrations know constraints of the kind FixAtoms only" in capsys.readouterr().err
+    assert not Path("run").exists()  # said before any work
+    assert main(["neb", "a.traj", "b.traj", "--output", "run", *options]) == 2
+    out = capsys.readouterr().out
+    assert "in doubt: NO saddle" in out
+    results = json.loads(Path("run/summary.json").read_text())["results"]
+    assert results["saddle"] is False
+    assert len(results["doubts"]) == 2
+
+
 def test_several_files_give_the_last_structure_of_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,10 +263,10 @@ def test_several_files_give_the_last_structure_of_each(
         for i, frame in enumerate(frames):
             frame.positions[-1, 2] += 0.1 * (3 - i)
         write(file, frames)
-    images = _images(files, all_frames=False)
+    images = command._images(files, all_frames=False)
     assert [image.positions[-1] for image in images] == [
         pytest.approx(end.positions[-1]) for end in hop()
     ]
     assert "a.traj: the last of 4 structures" in capsys.readouterr().out
-    assert len(_images(files, all_frames=True)) == 8
-    assert len(_images(files[:1], all_frames=False)) == 4
+    assert len(command._images(files, all_frames=True)) == 8
+    assert len(command._images(files[:1], all_frames=False)) == 4
