@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     settings = {name: getattr(args, name) for name in ("relax", "fmax", "steps", "delta")}
     if args.thermo:
         settings |= _gas_options(args)
-        results["thermochemistry_eV_K_bar"], text = _gas(modes, args)
-        doubts += text
+        results["thermochemistry_eV_K_bar"], reasons = _gas(modes, args)
+        doubts += reasons
     results["doubts"] = doubts
     write_summary(
         output,

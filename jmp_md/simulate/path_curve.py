@@ -49,15 +49,16 @@ def path_curve(images: Sequence[Atoms]) -> PathCurve:
     lengths = np.array([np.linalg.norm(step) for step in steps])
     indices = np.flatnonzero(np.insert(lengths > _APART, 0, True))
     path = np.insert(np.cumsum(lengths), 0, 0.0)[indices]
-    energies = np.array([images[i].get_potential_energy() for i in indices])
+    apart = [images[int(i)] for i in indices]
+    energies = np.array([image.get_potential_energy() for image in apart])
     energies -= energies[0]
     if len(indices) < 2:
         return PathCurve(path, energies, path, energies, indices)
     slopes = []
-    for i in indices:
+    for i, image in zip(indices, apart, strict=True):
         along = sum((steps[k] for k in (i - 1, i) if 0 <= k < len(steps)), np.zeros_like(steps[0]))
         size = np.linalg.norm(along)
-        forces = images[i].get_forces()
+        forces = image.get_forces()
         slopes.append(-float((forces * along).sum() / size) if size > _APART else 0.0)
     fine = np.union1d(np.linspace(0, path[-1], _FINE * len(indices)), path)
     return PathCurve(

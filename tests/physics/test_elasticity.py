@@ -47,6 +47,7 @@ def test_keatings_diamond_has_its_constants_with_ions_relaxed_and_clamped() -> N
     assert free.asymmetry < 1e-3
 
 
+@pytest.mark.slow
 def test_left_handed_skewed_and_large_cells_have_the_same_constants() -> None:
     atoms, calculator = keating()
     left, skewed = atoms.copy(), atoms.copy()
@@ -97,7 +98,7 @@ def test_a_lennard_jones_crystal_has_the_constants_of_its_lattice_sums() -> None
     assert result.hill.bulk == pytest.approx(modulus, rel=3e-3)
 
 
-@pytest.mark.parametrize("form", ["birchmurnaghan", "vinet"])
+@pytest.mark.parametrize("form", ["birchmurnaghan", pytest.param("vinet", marks=pytest.mark.slow)])
 def test_the_lennard_jones_crystal_has_its_published_volume_and_modulus(form: str) -> None:
     # Lattice sums of face-centred crystals, Kittel: 12.13188 and 14.45392. Of E = a V^-4 - b V^-2
     # B V is 8 |E| at the minimum, and the derivative of B with pressure 8.

@@ -79,6 +79,7 @@ def test_isotopes_change_the_classical_entropy_by_their_masses_alone() -> None:
     assert np.diff(entropies) == pytest.approx(1.5 * kB * np.log(2 / 1.001), rel=3e-3)
 
 
+@pytest.mark.slow
 def test_isotopes_at_gamma_vibrate_as_the_cell_does_by_itself() -> None:
     atoms = bulk("Cu", a=3.59, cubic=True)
     atoms.set_masses([63.5, 127.0, 70.0, 63.5])
@@ -102,7 +103,10 @@ def cells() -> dict[str, Atoms]:
     return {"left": left, "skewed": skewed, "turned": turned, "cubic": moved}
 
 
-@pytest.mark.parametrize("name", cells())
+@pytest.mark.parametrize(
+    "name",
+    ["left", "skewed", *(pytest.param(n, marks=pytest.mark.slow) for n in ("turned", "cubic"))],
+)
 def test_the_cell_that_describes_a_crystal_does_not_matter(name: str) -> None:
     atoms = cells()[name]
     options: dict[str, Any] = {"mesh": 20, "points": 11}

@@ -29,7 +29,7 @@ def plane_path(start: tuple, end: tuple, folder: Path, **options: Any) -> NEBRes
     return neb(ends, Landscape(mueller_brown), folder, **(PLANE | options))
 
 
-@pytest.mark.parametrize("method", ["neb", "string"])
+@pytest.mark.parametrize("method", ["neb", pytest.param("string", marks=pytest.mark.slow)])
 def test_the_plane_of_mueller_and_brown_has_its_published_saddle(
     method: str, tmp_path: Path
 ) -> None:
@@ -50,6 +50,7 @@ def test_the_plane_of_mueller_and_brown_has_its_published_saddle(
     assert any("a minimum lies on the way" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_the_second_saddle_is_on_the_second_half(tmp_path: Path) -> None:
     result = plane_path(landscapes.MIDDLE, landscapes.SHALLOW, tmp_path, n_images=7)
     assert not result.doubts
@@ -75,7 +76,15 @@ def test_a_path_without_a_saddle_does_not_climb_to_one_beyond_it(
 
 @pytest.mark.parametrize(
     ("tilt", "climb"),
-    [(0.0, True), (0.9, True), (1.2, True), (1.4, True), (1.5, True), (1.53, True), (0.3, False)],
+    [
+        (0.0, True),
+        pytest.param(0.9, True, marks=pytest.mark.slow),
+        pytest.param(1.2, True, marks=pytest.mark.slow),
+        pytest.param(1.4, True, marks=pytest.mark.slow),
+        (1.5, True),
+        (1.53, True),
+        (0.3, False),
+    ],
 )
 def test_no_tilt_of_a_double_well_gives_a_wrong_barrier_without_a_doubt(
     tilt: float, climb: bool, tmp_path: Path
