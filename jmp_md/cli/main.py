@@ -115,12 +115,12 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 def _check_places(args: argparse.Namespace) -> None:
     """Refuse places that cannot be written before a command computes anything for them."""
-    places = [getattr(args, name, None) for name in ("trajectory", "log")]
-    places = [place for place in places if isinstance(place, Path)]  # else it is a format
+    for name in ("trajectory", "log"):
+        place = getattr(args, name, None)
+        if isinstance(place, Path):  # else it is a format
+            require_writable(place)
     if getattr(args, "output", None):
-        places.append(Path(args.output))
-    for place in places:
-        require_writable(place)
+        require_writable(args.output)
     if hasattr(args, "output") and args.output is None and args.command not in _TO_THE_TERMINAL:
         require_writable(Path.cwd())
 

@@ -161,7 +161,7 @@ def _one_by_one(
     options["optimizer"] = args.optimizer or "BFGS"
     several = len(structures) > 1
     if args.keep_symmetry:
-        print("the symmetry is kept also where it holds a saddle point; phonons tell")
+        print("note: the symmetry is kept at a saddle point, too; frequencies tell which it is")
     with ExitStack() as stack:
         states = {
             model: stack.enter_context(

@@ -84,10 +84,9 @@ def screen(
     about = {"head": head, "dtype": dtype, "device": device, "compile": compile, "trust": trust}
     job = {"task": task, "model": model, "about": about, "options": dict(options or {})}
     _calculator.cache_clear()  # the model may be another one by now
-    here = {} if ray is None else {"device": "cpu", "compile": False}
-    same = identity(
-        _calculator(model, **about | here), {"task": task, **job["options"]}, structures
-    )
+    here = about if ray is None else {**about, "device": "cpu", "compile": False}
+    settings = {"task": task, **dict(options or {})}
+    same = identity(_calculator(model, **here), settings, structures)
     folder = Path(output)
     with locked(folder):
         chunk = _open_queue(folder, same, chunk, restart)
