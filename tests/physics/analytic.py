@@ -187,6 +187,22 @@ class Run:
         self.state.draw_momenta(self.options.temperature, np.full(count, True))
         self.state.compute(forces)
 
+    def restart(self, options: Options, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on with other options from positions, momenta and cells of :meth:`State.arrays`."""
+        self.options, self.integrator = options, Integrator(options)
+        self.state.extended = {}
+        self.integrator.begin(self.state)
+        self.state.positions, self.state.momenta = arrays["positions"], arrays["momenta"]
+        self.state.cells = arrays["cells"]
+        self.state.compute(self.forces)
+
+    def turn_back(self) -> None:
+        """Reverse all velocities."""
+        self.state.momenta = -self.state.momenta
+        for name, value in self.state.extended.items():
+            if name.endswith(("velocity", "rate")):
+                self.state.extended[name] = -value
+
     def steps(self, count: int) -> None:
         """Take steps."""
         for _ in range(count):
