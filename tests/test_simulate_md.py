@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, FixInternals
-from ase.io import read
+from ase.io import read, write
 from ase.stress import full_3x3_to_voigt_6_stress
-from factories import random_potential
+from factories import random_potential, write_model
 from killing import killed
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
+from jmp_md.files import locked
+from jmp_md.report.sample import sample_frames
 from jmp_md.simulate.frames import read_frames
-from jmp_md.simulate.md import ENSEMBLES, MDResult
+from jmp_md.simulate.md import ENSEMBLES, MDResult, md_many
 from jmp_md.simulate.md import md as md_with_report
+from jmp_md.simulate.md.log import read_log
+from jmp_md.simulate.state import load_state
 
 
 def md(*args: Any, **options: Any) -> MDResult:
@@ -347,3 +354,145 @@ def test_constraints_that_are_not_known_are_refused_by_name(tmp_path: Path) -> N
     atoms.set_constraint(FixInternals(bonds=[[0.96, [0, 1]]]))
     with pytest.raises(InputError, match=r"does not know the constraint FixInternals, only"):
         md(atoms, tmp_path, steps=1)
+
+
+def test_steps_that_are_too_long_end_the_run_and_say_so(tmp_path: Path) -> None:
+    atoms = wells(4, stiffness=20.0)  # stable up to 29 fs
+    with pytest.raises(InputError, match=r"after step \d+: it exploded: .* below 40 fs, or relax"):
+        md(atoms, tmp_path, timestep=40.0, steps=1000)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_momenta_of_the_structure_win_with_a_warning_or_are_drawn_anew(tmp_path: Path) -> None:
+    atoms = water()
+    atoms.set_momenta(np.diag([0.1, -0.1, 0.1]))
+    with pytest.warns(UserWarning, match=r"has momenta, of 26.39 K.*--redraw-velocities"):
+        kept = md(atoms, tmp_path / "kept", steps=0, remove_drift=False)
+    assert np.array_equal(kept.atoms.get_momenta(), atoms.get_momenta())
+    drawn = md(atoms, tmp_path / "drawn", steps=0, redraw_velocities=True)
+    assert abs(drawn.atoms.get_momenta() - atoms.get_momenta()).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["velocities", "vel", "velo"])
+def test_columns_of_velocities_are_not_read_in_silence(name: str, tmp_path: Path) -> None:
+    atoms = water()
+    atoms.set_array(name, np.ones((3, 3)))
+    atoms.info["energy"] = 7.0  # of another method
+    with pytest.warns(UserWarning, match=f"the column {name} of the structure is not read"):
+        result = md(atoms, tmp_path, steps=1, interval=1)
+    [first, _] = frames(result.trajectory)
+    assert name not in first.arrays  # it would contradict the momenta
+    assert first.get_potential_energy() == pytest.approx(table(result)["potential_eV"][0])
+
+
+def unusable() -> dict[str, tuple[Atoms, str]]:
+    fixed, flat, broken = water(), water(), water()
+    fixed.set_constraint(FixAtoms([0, 1, 2]))
+    flat.pbc = True
+    broken.positions[1, 2] = np.nan
+    return {
+        "empty": (Atoms(), "the structure has no atoms"),
+        "fixed": (fixed, "nothing can move: the constraints FixAtoms hold all 3 atoms"),
+        "flat": (flat, "has no volume in its periodic directions"),
+        "broken": (broken, "not finite"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["empty", "fixed", "flat", "broken"])
+def test_structures_that_cannot_be_run_bring_one_error(kind: str, tmp_path: Path) -> None:
+    atoms, message = unusable()[kind]
+    atoms.calc = EMT()
+    with pytest.raises(InputError, match=message):
+        md(atoms, tmp_path / "run", ensemble="nvt-bussi", steps=2)
+    with pytest.raises(InputError, match=message):
+        md_many([atoms], EMT(), tmp_path / "run", replicas=2, steps=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_replicas_that_cannot_be_computed_bring_one_error(tmp_path: Path) -> None:
+    double = water()
+    double.positions[2] = double.positions[1]
+    with pytest.raises(InputError, match=r"none of 2 replicas can be computed: .* 0.0000 Å apart"):
+        md_many([double], jmp(), tmp_path, replicas=2, steps=2)
+
+
+def test_constant_pressure_logs_pressure_and_cell(tmp_path: Path) -> None:
+    result = md(lattice(), tmp_path, ensemble="npt-full", steps=3, interval=1, report=True)
+    log, last = table(result), read_frames(result.trajectory)[-1]
+    assert [log[f"{name}_A"][-1] for name in "abc"] == pytest.approx(last.cell.lengths())
+    angles = [log[f"{name}_deg"][-1] for name in ("alpha", "beta", "gamma")]
+    assert angles == pytest.approx(last.cell.angles())
+    virial = -last.get_stress()[:3].mean()
+    ideal = 4 * units.kB * log["temperature_K"][-1] / last.cell.volume
+    assert log["pressure_GPa"][-1] == pytest.approx((virial + ideal) / units.GPa)
+    assert result.pressure == pytest.approx(log["pressure_GPa"].mean())
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(word in page for word in ("Volume; mean", "Density;", "Pressure; mean"))
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(InputError, match="another process is writing"):
+        md(water(), tmp_path, steps=1)
+
+
+def test_every_frame_is_shown_to_who_watches(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    md(water(), tmp_path, steps=5, interval=2, watch=lambda i, a: seen.append((i, a.info["step"])))
+    assert seen == [(0, 0), (0, 2), (0, 4), (0, 5)]
+
+
+def test_a_run_asked_to_stop_saves_its_state(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": 20, "interval": 3}
+    md(water(), tmp_path / "whole", **options)
+    answers = iter([False] * 6 + [True])
+    with pytest.raises(KeyboardInterrupt):
+        md(water(), tmp_path / "parts", stop=lambda: next(answers), **options)
+    _, facts = load_state(tmp_path / "parts") or ({}, {})
+    assert facts["step"] == 7
+    md(water(), tmp_path / "parts", restart=True, **options)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_sigterm_saves_and_says_how_to_go_on(here: Path) -> None:
+    write("water.xyz", molecule("H2O"))
+    model = str(write_model(here, head={"elements": (1, 8)}))
+    command = [sys.executable, "-m", "jmp_md.cli.main", "md", "water.xyz", "--model", model]
+    command += ["--output", "run", "--steps", "1000000", "--interval", "1", "--no-report"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "step        3" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 143
+    assert "the state is saved; continue with --restart --output run" in rest
+    _, facts = load_state(Path("run")) or ({}, {})
+    seen = [frame.info["step"] for frame in read_frames(Path("run/trajectory.extxyz"))]
+    assert seen == list(range(facts["step"] + 1))
+
+
+def test_logs_of_any_length_are_summed_exactly(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60_003, 2)) + [0, 300]
+    time = np.arange(60_003.0)
+    with (tmp_path / "log.csv").open("w") as file:
+        file.write("time_fs,conserved_eV,temperature_K\n")
+        for t, (e, k) in zip(time.tolist(), values.tolist(), strict=True):
+            file.write(f"{t!r},{e - 1e5 + 1e-3 * t!r},{k!r}\n")
+    log = read_log(tmp_path / "log.csv", most=100)
+    assert log.count == 60_003
+    assert 100 <= len(log.rows) <= 201
+    assert log["time_fs"][[0, -1]].tolist() == [0.0, 60_002.0]
+    assert log.mean("temperature_K") == pytest.approx(values[:, 1].mean())
+    assert log.deviation("temperature_K") == pytest.approx(values[:, 1].std())
+    energy = values[:, 0] + 1e-3 * time
+    assert log.slope == pytest.approx(np.polyfit(time / 1000, energy, 1)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("trajectory", ["extxyz", "traj", "h5"])
+def test_some_frames_are_read_without_the_others(trajectory: str, tmp_path: Path) -> None:
+    result = md(water(), tmp_path, steps=30, interval=1, trajectory=trajectory)
+    found = sample_frames(result.trajectory, 31, most=4)
+    assert [frame.info["step"] for frame in found] == [0, 10, 20, 30]
+    assert found[-1].positions == pytest.approx(result.atoms.positions, abs=1e-6)

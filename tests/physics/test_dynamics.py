@@ -86,7 +86,7 @@ def test_temperature_fluctuation_and_conserved_energy(case: str) -> None:
         require_mean(seen.mean(axis=0), 1.0)
         require_mean(((seen - 1.0) ** 2).mean(axis=0), 2.0 / freedom)
         change = run.conserved() - before
-        assert np.sqrt(np.mean(change**2)) < 0.002 * KT * freedom + 0.0005, ensemble
+        assert np.sqrt(np.mean(change**2)) < 0.002, ensemble
         held = run.state.positions - np.tile(atoms.positions, (400, 1))
         require_held(case, held.reshape(400, -1, 3), atoms)
 

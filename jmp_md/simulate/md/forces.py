@@ -202,7 +202,8 @@ class Batched:
 
     def compute(self, positions: np.ndarray, cells: np.ndarray) -> Computed:
         """Compute all."""
-        results = self._systems.compute(positions, cells if self._stress else None, on_error="keep")
+        moving = list(cells) if self._stress else None
+        results = self._systems.compute(positions, moving, on_error="keep")
         for key in self._systems.keys:
             system = self._systems[key]
             if system.neighbours.rebuilds != self._searched[key][0]:
