@@ -27,7 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, dtype="float32")
     parser.add_argument("--output", type=Path, help="folder of the run (default: STEM-md here)")
     parser.add_argument(
-        "--replicas", type=int, default=1, metavar="N", help="runs in one batch, seeds of their own"
+        "--replicas",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs in one batch, with independent random numbers",
     )
     parser.add_argument(
         "--all", action="store_true", help="run all structures of the file, in one batch"

@@ -2,7 +2,8 @@
 
 from jmp_md.simulate.md.options import ENSEMBLES
 from jmp_md.simulate.md.recorder import CELL_COLUMNS, COLUMNS, LOG
-from jmp_md.simulate.md.run import MDResult, ReplicaResult, md, md_many
+from jmp_md.simulate.md.results import MDResult, ReplicaResult
+from jmp_md.simulate.md.run import md, md_many
 
 __all__ = [
     "CELL_COLUMNS",

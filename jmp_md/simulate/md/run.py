@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import locked
-from jmp_md.simulate.md.options import Options, check_structure
-from jmp_md.simulate.md.recorder import LOG
-from jmp_md.simulate.state import NAME as STATE
-from jmp_md.simulate.state import load_state
-from jmp_md.simulate.summary import describe, write_summary
+from jmp_md.simulate.md.folder import Runs
+from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.results import MDResult, ReplicaResult
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from jmp_md.simulate.md.driver import Driver, Ended, Progress, Saved, Watch
-    from jmp_md.simulate.md.forces import Forces
-
-
-@dataclass(frozen=True)
-class MDResult:
-    """A finished run.
-
-    Attributes:
-        atoms: The structure at its end, with momenta and the calculator of the one given.
-        trajectory: File of the frames, each with ``step`` and ``time_fs`` in ``info``.
-        log: Table with the columns :data:`~jmp_md.simulate.md.COLUMNS` and, at constant pressure,
-            :data:`~jmp_md.simulate.md.CELL_COLUMNS`; a line per frame.
-        temperature: K, mean over the log.
-        drift: meV per atom and ps, slope of the conserved energy; NaN where the log has fewer
-            than two lines.
-        volume: Å³, mean at constant pressure, else NaN.
-        pressure: GPa, mean at constant pressure, else NaN.
-    """
-
-    atoms: Atoms
-    trajectory: Path
-    log: Path
-    temperature: float
-    drift: float
-    volume: float = float("nan")
-    pressure: float = float("nan")
-
-
-@dataclass(frozen=True)
-class ReplicaResult(MDResult):
-    """One of many runs.
-
-    Attributes:
-        steps: Steps it got to.
-        error: Why it was dropped there.
-    """
-
-    steps: int = 0
-    error: str | None = None
+    from jmp_md.simulate.md.driver import Ended, Progress, Watch
 
 
 def md(
@@ -157,7 +113,7 @@ def md(
     )
     if atoms.calc is None:
         raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
-    run = _Run([atoms], atoms.calc, Path(output), options, steps, alone=True)
+    run = Runs([atoms], atoms.calc, Path(output), options, steps, alone=True)
 
     def show(step: int, lines: Sequence[dict[str, float]]) -> None:
         if progress is not None:
@@ -236,7 +192,7 @@ def md_many(
     chosen = Options(**options)
     refuse_same_runs(structures, replicas, chosen)
     given = [atoms for atoms in structures for _ in range(replicas)]
-    run = _Run(given, calculator, Path(output), chosen, steps, replicas=replicas)
+    run = Runs(given, calculator, Path(output), chosen, steps, replicas=replicas)
     with run.folder_locked():
         driver = run.go(restart, progress, watch, stop)
         results = [
@@ -259,230 +215,5 @@ def md_many(
     return results
 
 
-class _Run:
-    """A run or several in a folder: what is checked before, kept and written around them."""
-
-    def __init__(
-        self,
-        structures: Sequence[Atoms],
-        calculator: Calculator,
-        folder: Path,
-        options: Options,
-        steps: int,
-        replicas: int = 1,
-        alone: bool = False,
-    ) -> None:
-        from jmp_md.simulate.watch import DomainWatch
-
-        options.check(steps)
-        self.refused = _refused(structures, options)
-        if len(self.refused) == len(structures):
-            raise self.refused[0]
-        if options.constant_pressure:
-            _require_stress(calculator)
-        self.structures, self.calculator, self.folder = structures, calculator, folder
-        self.options, self.steps, self.alone = options, steps, alone
-        self._replicas, self._started = replicas, time.monotonic()
-        self.model, self.domain = describe(calculator), DomainWatch(calculator)
-        names = [folder] if alone else [folder / replica_name(i) for i in range(len(structures))]
-        self.folders = names
-
-    def folder_locked(self) -> AbstractContextManager[None]:
-        """See :func:`jmp_md.files.locked`."""
-        return locked(self.folder)
-
-    def go(
-        self,
-        restart: bool,
-        progress: Progress | None,
-        watch: Watch | None,
-        stop: Callable[[], bool] | None,
-    ) -> Driver:
-        """Start or continue, up to the last step."""
-        from jmp_md.simulate.md.driver import Driver
-        from jmp_md.simulate.md.start import say_what_is_kept
-
-        identity = self._identity()
-        saved = self._saved(identity, restart)
-        if saved is None:
-            say_what_is_kept(self.structures, self.options)
-        forces = self._forces(saved)
-        self.domain.begin(self.structures[:: self._replicas])
-        driver = Driver(
-            self.structures,
-            forces,
-            self.folder,
-            self.folders,
-            self.options,
-            identity,
-            saved,
-            self.refused,
-            self.alone,
-        )
-        try:
-            driver.run(self.steps, progress, self._watching(watch), stop)
-        finally:
-            driver.close()
-        self.domain.end(list(driver.atoms().values()))
-        return driver
-
-    def _watching(self, watch: Watch | None) -> Watch:
-        """Also sees where frames leave what the model was trained on."""
-
-        def see(index: int, frame: Atoms) -> None:
-            where = f"step {frame.info['step']}"
-            self.domain.see(frame, where if self.alone else f"{where} of replica {index}")
-            if watch is not None:
-                watch(index, frame)
-
-        return see
-
-    def results(self, driver: Driver) -> list[MDResult]:
-        """All runs as their files show them."""
-        from jmp_md.simulate.md.log import read_log
-
-        found, moving = [], driver.atoms()
-        for index, (given, folder) in enumerate(zip(self.structures, self.folders, strict=True)):
-            trajectory = folder / f"trajectory.{self.options.trajectory}"
-            log = read_log(folder / LOG, most=2)
-            if index in moving:
-                atoms = moving[index]
-            else:  # what it wrote before it was dropped
-                atoms = _last(trajectory) if log.count else given.copy()
-                atoms.set_constraint(given.copy().constraints)
-            if self.alone:
-                atoms.calc = given.calc
-            own = [log.mean(name) for name in ("temperature_K", "volume_A3", "pressure_GPa")]
-            temperature, volume, pressure = own
-            slope = 1000 * log.slope / len(given)
-            cell = (volume, pressure) if self.options.constant_pressure else ()
-            found.append(MDResult(atoms, trajectory, folder / LOG, temperature, slope, *cell))
-        return found
-
-    def about(self) -> dict[str, Any]:
-        """Model and settings, for reports."""
-        settings = {**self.model, **self._settings(), "model": None}
-        return {name: value for name, value in settings.items() if value is not None}
-
-    def summarize(self, figures: dict[str, Any]) -> None:
-        """Write ``summary.json``."""
-        write_summary(
-            self.folder,
-            "md",
-            model=self.model,
-            settings=self._settings(),
-            results=figures,
-            seconds=time.monotonic() - self._started,
-            domain=self.domain.record(),
-        )
-
-    def _settings(self) -> dict[str, Any]:
-        settings = asdict(self.options) | {"steps": self.steps}
-        count = len(self.structures) // self._replicas
-        many = {"structures": count, "replicas": self._replicas}
-        return settings if self.alone else settings | many
-
-    def _forces(self, saved: Saved | None) -> Forces:
-        from jmp_md.calculators.ase import JMPCalculator
-        from jmp_md.simulate.md.forces import Batched, OneByOne
-
-        stress = self.options.constant_pressure
-        if isinstance(self.calculator, JMPCalculator) and not self.alone:
-            return Batched(self.calculator, stress, saved[1]["forces"] if saved else None)
-        return OneByOne(self.calculator, stress)
-
-    def _identity(self) -> dict[str, Any]:
-        from jmp_md.simulate.identity import identity
-
-        settings = self.options.physics()
-        if self.options.temperature_end is not None:
-            settings["steps"] = self.steps  # the ramp depends on it
-        settings["replicas"] = self._replicas
-        several = self.structures[:: self._replicas]
-        return identity(self.calculator, settings, several, momenta=True)
-
-    def _saved(self, identity: dict[str, Any], restart: bool) -> Saved | None:
-        """The state to go on from; None where the run starts."""
-        from jmp_md.simulate.identity import require_same
-
-        if not restart:
-            self._refuse_used()
-            return None
-        saved = load_state(self.folder)
-        if saved is None:
-            return None
-        facts = saved[1]
-        if "identity" not in facts:
-            raise InputError(
-                f"{self.folder} holds a run of another kind or of an older jmp-md: start again in "
-                "another folder"
-            )
-        require_same(facts["identity"], identity, self.folder)
-        require_same(
-            {"trajectory": facts["trajectory"]},
-            {"trajectory": self.options.trajectory},
-            self.folder,
-        )
-        if facts["step"] > self.steps:
-            raise InputError(
-                f"the run in {self.folder} has got to step {facts['step']}: ask for more than "
-                f"{self.steps}"
-            )
-        return saved
-
-    def _refuse_used(self) -> None:
-        if (self.folder / STATE).exists():
-            raise InputError(
-                f"{self.folder} holds a run: continue it with restart (--restart), or choose "
-                "another output"
-            )
-        for name in (LOG, f"trajectory.{self.options.trajectory}"):
-            used = [folder / name for folder in self.folders if (folder / name).exists()]
-            if used:
-                raise InputError(
-                    f"there is a {used[0]}, of a run that never got to a state or of another "
-                    "program: choose another output, or start again there with restart (--restart)"
-                )
-
-
-def replica_name(index: int) -> str:
-    """Folder of a replica."""
-    return f"replica-{index:03d}"
-
-
-def _refused(structures: Sequence[Atoms], options: Options) -> dict[int, InputError]:
-    """Why structures cannot be run, by number; each is looked at once."""
-    known: dict[int, InputError | None] = {}
-    for atoms in structures:
-        if id(atoms) not in known:
-            try:
-                check_structure(atoms, options)
-                known[id(atoms)] = None
-            except InputError as error:
-                known[id(atoms)] = error
-    errors = [known[id(atoms)] for atoms in structures]
-    return {index: error for index, error in enumerate(errors) if error is not None}
-
-
-def _require_stress(calculator: Calculator) -> None:
-    direct = getattr(calculator, "direct", False)
-    if "stress" not in calculator.implemented_properties or direct:
-        raise InputError(
-            f"constant pressure needs stress, which {type(calculator).__name__} does not give"
-            f"{' with direct forces' if direct else ''}: choose an nvt ensemble"
-        )
-
-
 def _end(ended: Ended | None, steps: int) -> dict[str, Any]:
     return {"steps": steps} if ended is None else {"steps": ended.step, "error": ended.error}
-
-
-def _last(trajectory: Path) -> Atoms:
-    from ase.io import read
-
-    if trajectory.suffix == ".h5":
-        from jmp_md.simulate.h5md import read_h5md
-
-        return read_h5md(trajectory, "-1:")[0]
-    last: Atoms = read(trajectory, index=-1)
-    return last
