@@ -148,10 +148,10 @@ SAMPLES: dict[str, tuple[Any, list[str]]] = {
     "rmd17-xs": (write_rmd17, ["model.molecule=ethanol", *FEW]),
     "organic": (
         lambda folder: [
-            write_npz(folder / f"organic-{part}.npz", well(12, "CH3CONH2"))
-            for part in ("train", "test")
+            write_npz(folder / f"{level}-train.npz", well(24, "CH3CONH2"))
+            for level in ("wb97m", "wb97x")
         ],
-        ["data.n_train=0.8", "data.n_validation=0.2"],
+        ["optimiser.batch_size=16"],
     ),
     "md22": (
         lambda folder: write_npz(folder / "md22_AT-AT.npz", well(8)),
@@ -198,13 +198,14 @@ def test_recipes_run_two_steps_on_a_sample(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     changes = [*changes, "model.base=null", f"model.sizes={SIZES | {'num_blocks': 1}}",
                "optimiser.layer_factors={}", "optimiser.epochs=2"]  # fmt: skip
-    if name.startswith("pretrain"):
+    mix = isinstance(load_recipe(find_recipe(name), ["model.molecule=x"]), PretrainRecipe)
+    if mix:
         changes += ["optimiser.validate_every=2"]
     output = tmp_path / "run"
     command = ["train", name, "--data", str(tmp_path), "--output", str(output)]
     for change in changes:
         command += ["--set", change]
-    more = ["--max-minutes", "0"] if name.startswith("pretrain") else []
+    more = ["--max-minutes", "0"] if mix else []
     assert main([*command, *more]) == 0
     assert (output / "log.csv").read_text().count("\n") == (2 if more else 3)
     header = read_header(output / "model.safetensors")
