@@ -109,7 +109,7 @@ def test_md_runs_replicas_and_whole_files(
     out = capsys.readouterr().out
     assert "2 replicas in one batch" in out
     assert "step        4" in out
-    assert sorted(path.name for path in Path("two-md").iterdir()) == [
+    assert sorted(path.name for path in Path("two-md").glob("[!.]*")) == [
         "replica-000",
         "replica-001",
         "report.html",
