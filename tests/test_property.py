@@ -232,3 +232,33 @@ def test_a_test_frame_with_an_unknown_element_is_left_out(tmp_path: Path) -> Non
     path = train(recipe, tmp_path, tmp_path / "run")
     assert read_header(path).metrics["n_skipped"] == 1
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_property_of_atoms_is_learned_less_its_sum_over_elements(tmp_path: Path) -> None:
+    """As the paper does for QM9: of u0's 1,464 eV standard deviation, 0.57 eV are left."""
+    atomic = {1: -13.6, 6: -1030.0, 8: -2042.0}
+    rng = np.random.default_rng(0)
+    frames, left = [], []
+    for k in range(24):
+        atoms = molecule(("H2O", "CH4", "C2H2", "CH3OH", "H2CO")[k % 5])
+        left.append(0.1 * rng.normal())
+        energy = sum(atomic[int(z)] for z in atoms.numbers) + left[-1]
+        frames.append(
+            make_frame(
+                "test", k, numbers=atoms.numbers, positions=atoms.positions, targets={"gap": energy}
+            )
+        )
+    recipe = from_yaml(RECIPE, "test", ["target.references=true", "target.pooling=sum"])
+    assert isinstance(recipe, PropertyRecipe)
+    trainer = property_tuner(recipe, FrameList(frames), FrameList(frames), tmp_path, ALONE)
+    head = trainer.objective.model.head
+    assert head.energy_mean == 0.0
+    assert head.energy_scale == pytest.approx(np.std(left), rel=0.15)
+    assert head.references == pytest.approx(atomic, abs=0.2)
+    before = trainer.objective.measure(trainer.average.module)["mae"]
+    assert before < 100 * np.std(left)  # without references, hundreds of eV
+    trainer.run()
+    model = PropertyModel.load(tmp_path / "model.safetensors")
+    assert model.predict(to_structures(to_data(frames[0], 4.0))).item() == pytest.approx(
+        sum(atomic[int(z)] for z in frames[0].numbers), abs=10.0
+    )

@@ -16,6 +16,7 @@ from jmp_md.header import HeadInfo
 from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
 from jmp_md.training.checks import target_values
 from jmp_md.training.data.frame import Dataset, frames
+from jmp_md.training.data.references import composition, fit_references
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
 from jmp_md.training.objective import Objective
@@ -45,13 +46,15 @@ class PropertyObjective(Objective):
     def forward(self, batch: Data) -> tuple[Tensor, Tensor]:
         """See :class:`Objective`: one term."""
         weight = self.model.embedding.weight
-        output = self.model(to_structures(batch).to(weight.device, weight.dtype))
+        structures = to_structures(batch)
+        output = self.model(structures.to(weight.device, weight.dtype))
         label = batch.property.to(weight.device)
         if self.model.target.kind == "classes":
             total = functional.cross_entropy(output, label.long(), reduction="sum")
         else:
             head = self.model.head
-            wanted = ((label - head.energy_mean) / head.energy_scale).to(output.dtype)
+            constant = self.model.constant(structures).to(weight.device)
+            wanted = ((label - constant) / head.energy_scale).to(output.dtype)
             total = (output - wanted).abs().sum()
         return total.view(1), total.new_full((1,), len(label))
 
@@ -95,13 +98,14 @@ def property_tuner(
     start = start_from(recipe.model)
     policy = graph_policy(recipe.model.graph, start)
     paired = PairedFrames(train, policy.cutoff, recipe.target.name)
-    mean, std = _normalisation(recipe, train)
+    mean, references, std = _normalisation(recipe, train)
     target_values("validation", frames(validation), recipe.target.name)
     head = HeadInfo(
         name=recipe.target.name,
         graph=policy,
         energy_scale=std,
         energy_mean=mean,
+        references=references,
         elements=tuple(sorted({int(z) for f in frames(train) for z in f.numbers})),
         level_of_theory=recipe.model.level_of_theory,
     )
@@ -121,13 +125,21 @@ def property_tuner(
     return Trainer(objective, recipe, paired, sampler, output, ranks, **options)
 
 
-def _normalisation(recipe: PropertyRecipe, train: Dataset) -> tuple[float, float]:
-    """Mean and standard deviation of the target; an extent has no mean taken off, classes none."""
+def _normalisation(recipe: PropertyRecipe, train: Dataset) -> tuple[float, dict[int, float], float]:
+    """Mean or references of the target, and the standard deviation of what they leave.
+
+    Classes have neither, an extent has no mean taken off.
+    """
     name = recipe.target.name
     values = target_values("training", frames(train), name)
     if recipe.target.kind == "classes":
         if not np.isin(values, (0, 1)).all():
             raise InputError(f"target.kind = 'classes': {name} has values besides 0 and 1")
-        return 0.0, 1.0
+        return 0.0, {}, 1.0
+    if recipe.target.references:
+        kinds = [composition(frame) for frame in frames(train)]
+        references = fit_references(kinds, values.tolist())
+        fitted = [sum(count * references[z] for z, count in kind) for kind in kinds]
+        return 0.0, references, float((values - fitted).std()) or 1.0
     mean = 0.0 if recipe.target.kind == "extent" else float(values.mean())
-    return mean, float(values.std()) or 1.0
+    return mean, {}, float(values.std()) or 1.0

@@ -16,6 +16,7 @@ from jmp_md.graph.builder import GraphBuilder
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.layers import ScaledSiLU
+from jmp_md.potential import element_references
 from jmp_md.structures import Structures
 from jmp_md.training.config import build
 from jmp_md.training.sections import TargetSection
@@ -28,7 +29,8 @@ class PropertyModel(nn.Module):
 
     Args:
         header: Architecture, with one head: its ``energy_scale`` and ``energy_mean`` are the
-            standard deviation and the mean of the target, in the target's own unit.
+            standard deviation and the mean of the target, in the target's own unit; with
+            ``references`` the former is of what those leave, and there is no mean.
         target: What is predicted.
     """
 
@@ -72,7 +74,14 @@ class PropertyModel(nn.Module):
         output = self(structures.to(weight.device, weight.dtype)).double()
         if self.target.kind == "classes":
             return output.softmax(dim=1)[:, 1]
-        return output * self.head.energy_scale + self.head.energy_mean
+        return output * self.head.energy_scale + self.constant(structures).to(output.device)
+
+    def constant(self, structures: Structures) -> Tensor:
+        """(n_structures,) float64, what the network does not learn: mean and references."""
+        s = structures
+        references = element_references(self.head, self.header.architecture.num_elements)
+        constant = torch.full((len(s.cells),), self.head.energy_mean, dtype=torch.float64)
+        return constant.index_add(0, s.structure.cpu(), references[s.numbers.cpu()])
 
     def save(self, path: Path, header: ModelHeader) -> None:
         """Write a model file with another ``header``; :meth:`load` reads it."""

@@ -199,12 +199,15 @@ class TargetSection(Section):
         kind: ``scalar``; ``extent``, the sum of atomic outputs times squared distances from the
             centre of mass (QM9's r2); or ``classes``, 0 or 1.
         pooling: How atomic outputs become one.
+        references: Take a value per element, fitted to the training frames, off the target, in
+            place of its mean: for what adds up over atoms, not for classes.
         dropout: Of the head, while training.
     """
 
     name: str
     kind: Literal["scalar", "extent", "classes"] = "scalar"
     pooling: Literal["sum", "mean", "max"] = "mean"
+    references: bool = False
     dropout: BelowOne = 0.0
 
 
