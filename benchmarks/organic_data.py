@@ -19,8 +19,9 @@ import numpy as np
 MAX_SPREAD = 0.5  # eV/Å, of the labels' ensemble, on any atom
 TEST_SHARE = 0.03
 # Of the training frames, by source: what is rare in thermal frames of molecules counts more.
-SHARES = {"noise": 0.22, "dimer": 0.22, "templ": 0.3, "moses": 0.13, "qm9": 0.13}
+SHARES = {"noise": 0.2, "dimer": 0.2, "templ": 0.3, "moses": 0.17, "qm9": 0.13}
 COLD = 100  # K
+SMALL = 5  # atoms; few frames, in which much of the chemistry of energies is
 KEYS = ("n_atoms", "energy", "system_id")
 ATOM_KEYS = ("numbers", "positions", "forces")
 
@@ -32,8 +33,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def take(data: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
-    """Some frames, (n_frames,) bool."""
-    atoms = np.repeat(chosen, data["n_atoms"])
+    """Some frames, by index; an index may come several times."""
+    ends = np.cumsum(data["n_atoms"])
+    atoms = np.concatenate([np.arange(ends[k] - data["n_atoms"][k], ends[k]) for k in chosen])
     return {k: data[k][chosen] for k in KEYS} | {k: data[k][atoms] for k in ATOM_KEYS}
 
 
@@ -61,6 +63,10 @@ def main() -> None:
     parser.add_argument("pretrain", type=Path)
     parser.add_argument("--output", type=Path, default=Path("data"))
     parser.add_argument("--frames", type=int, default=23_000, help="training frames of aimnet2.npz")
+    parser.add_argument(
+        "--repeat-small", type=int, default=0, help="times that small molecules come once more"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of training frames")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
 
@@ -68,19 +74,21 @@ def main() -> None:
     agreed = pool["force_std_max"] <= MAX_SPREAD
     redundant = (pool["temperature"] == COLD) & np.isin(pool["source"], ("moses", "qm9"))
     test = is_test(pool["system_id"])
-    chosen = np.zeros(len(test), dtype=bool)
-    rng = np.random.default_rng(0)
+    chosen = []
+    rng = np.random.default_rng(args.seed)
     for source, share in SHARES.items():
         candidates = np.flatnonzero(agreed & ~redundant & ~test & (pool["source"] == source))
-        chosen[rng.permutation(candidates)[: round(share * args.frames)]] = True
-    small = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
-    second = join([take(data, np.ones(len(data["n_atoms"]), dtype=bool)) for data in small])
+        chosen.append(rng.permutation(candidates)[: round(share * args.frames)])
+    small = (pool["source"] == "noise") & (pool["n_atoms"] <= SMALL) & agreed & ~test
+    chosen += [np.flatnonzero(small)] * args.repeat_small
+    parts = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
+    second = join(parts)
     second_test = is_test(second["system_id"])
     for name, data in (
-        ("wb97m-train", take(pool, chosen)),
-        ("wb97m-test", take(pool, agreed & test)),
-        ("wb97x-train", take(second, ~second_test)),
-        ("wb97x-test", take(second, second_test)),
+        ("wb97m-train", take(pool, np.concatenate(chosen))),
+        ("wb97m-test", take(pool, np.flatnonzero(agreed & test))),
+        ("wb97x-train", take(second, np.flatnonzero(~second_test))),
+        ("wb97x-test", take(second, np.flatnonzero(second_test))),
     ):
         np.savez(args.output / f"{name}.npz", **data)
         print(f"{name}: {len(data['n_atoms'])} frames, {len(np.unique(data['system_id']))} systems")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -155,7 +156,7 @@ def ignored_electrons(atoms: Atoms) -> str:
     )
 
 
-def _differs(value: object, usual: tuple[int, ...]) -> bool:
+def _differs(value: Any, usual: tuple[int, ...]) -> bool:
     """Whether a value is given that is none of the usual ones."""
     if value is None:
         return False

@@ -29,7 +29,8 @@ def require_labels(part: str, frames: Iterable[Frame], names: Iterable[str]) -> 
     Raises:
         InputError: There is such a label; what the file has in its place is named.
     """
-    missing, others = list(names), ()
+    missing = list(names)
+    others: tuple[str, ...] = ()
     for frame in frames:
         missing = [name for name in missing if getattr(frame, name) is None]
         others = others or frame.others

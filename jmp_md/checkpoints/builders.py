@@ -116,7 +116,8 @@ class Builder:
             _version, shape, dtype, fortran, data = state
             array = _numpy_array(data, dtype, shape, "F" if fortran is True else "C")
             self.budget.copy(len(data))
-            target.__setstate__((1, array.shape, array.dtype, fortran is True, data))
+            parts: Any = (1, array.shape, array.dtype, fortran is True, data)
+            target.__setstate__(parts)
         else:
             raise CheckpointError(f"a state for a {type(target).__name__}")
 
