@@ -14,6 +14,7 @@ from jmp_md.forks import expect_threads
 from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.memory import edges_that_fit, is_out_of_memory
+from jmp_md.nn.config import BackboneConfig
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate, has_stress, periodic_stress
 
@@ -122,7 +123,9 @@ class BatchPredictor:
         if max_edges is not None and max_edges < 1:
             raise InputError(f"max_edges = {max_edges}: must be at least 1; 10000 is usual")
         self.potential = potential
-        self.max_edges = max_edges or _default_edges(potential)
+        self.max_edges = max_edges or usual_edges(
+            potential.header.architecture, potential.embedding.weight
+        )
         self._call = _CALL_CUDA if potential.embedding.weight.is_cuda else _CALL
         self._forces, self._stress, self._direct = forces, stress, direct
 
@@ -225,8 +228,12 @@ def _release_memory(potential: Potential) -> None:
         torch.cuda.empty_cache()  # what the failed batch left in pieces
 
 
-def _default_edges(potential: Potential) -> int:
-    """Slots that half of the free memory holds, but no more than are of use."""
-    weight = potential.embedding.weight
-    fitting = edges_that_fit(potential.header.architecture, weight)
+def usual_edges(sizes: BackboneConfig, weight: torch.Tensor) -> int:
+    """Slots that half of the free memory holds, but no more than are of use.
+
+    Args:
+        sizes: Of the network.
+        weight: One of its weights, which tells the device and the type.
+    """
+    fitting = edges_that_fit(sizes, weight)
     return max(min(fitting, _MOST_EDGES_CUDA if weight.is_cuda else _MOST_EDGES), 1)

@@ -78,7 +78,12 @@ def fits(slots: int, sizes: BackboneConfig, weight: torch.Tensor) -> bool:
 
 def edges_that_fit(sizes: BackboneConfig, weight: torch.Tensor) -> int:
     """Main-graph edge slots whose energy and forces take half of the free memory."""
-    return free_memory(weight.device) // 2 // _bytes_of_slot(sizes, weight)
+    return edges_in(free_memory(weight.device) // 2, sizes, weight)
+
+
+def edges_in(n_bytes: int, sizes: BackboneConfig, weight: torch.Tensor) -> int:
+    """Main-graph edge slots whose energy and forces take so many bytes."""
+    return n_bytes // _bytes_of_slot(sizes, weight)
 
 
 def _bytes_of_slot(sizes: BackboneConfig, weight: torch.Tensor) -> int:

@@ -25,15 +25,16 @@ from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.config import BackboneConfig
-from jmp_md.training.batches import to_data, to_structures
+from jmp_md.training.batches import PairedFrames, to_data, to_structures
 from jmp_md.training.data.frame import Frame, FrameList, make_frame
 from jmp_md.training.finetune_property import property_tuner
 from jmp_md.training.property import PropertyModel
-from jmp_md.training.property_metrics import property_errors, roc_auc
+from jmp_md.training.property_metrics import roc_auc
 from jmp_md.training.recipe import PropertyRecipe, from_yaml
 from jmp_md.training.sections import TargetSection
 from jmp_md.training.session import train
 from jmp_md.training.trainer import Trainer
+from jmp_md.training.validation import property_errors
 
 RECIPE = f"""
 task: property
@@ -144,7 +145,7 @@ def test_errors_are_means_over_structures() -> None:
     made = model(pooling="mean")
     frames = molecules(3)
     items = [Batch.from_data_list([to_data(frame, 6.0, "gap")]) for frame in frames]
-    errors = property_errors(made, items)
+    errors = property_errors(made, PairedFrames(FrameList(frames), 6.0, "gap"), ALONE)
     wanted = np.array([frame.targets["gap"] for frame in frames])
     found = np.concatenate([made.predict(to_structures(item)).numpy() for item in items])
     assert errors["mae"] == pytest.approx(np.abs(found - wanted).mean())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from multiprocessing import get_all_start_methods
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 
 from jmp_md.errors import InputError
 from jmp_md.graph.pairs import Pairs, find_pairs
@@ -18,9 +18,15 @@ from jmp_md.structures import Structures
 from jmp_md.training.data.frame import Dataset, Frame
 from jmp_md.training.data.prepared import PreparedDataset
 
+CACHE = 2**30  # bytes for pairs, where nothing else is said
+
 
 class StructureData(Data):
-    """A frame with its candidate pairs; torch-geometric shifts the indices when it batches."""
+    """A frame with its candidate pairs; torch-geometric shifts the indices when it batches.
+
+    Pairs are most of the memory and so kept in few bytes, 15 each: ``source``, ``target`` and
+    ``reverse`` as int32, ``offset`` as int8. :func:`to_structures` widens them.
+    """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key in ("source", "target"):
@@ -78,7 +84,7 @@ def to_data(frame: Frame, cutoff: float, target: str | None = None) -> Structure
         numbers=_tensor(frame.numbers, np.int64),
         tags=_tensor(np.full(n, 2) if frame.tags is None else frame.tags, np.int64),
         cells=_tensor(cell).view(1, 3, 3),
-        **pairs._asdict(),
+        **_compact(pairs),
         energy=_tensor([np.nan if frame.energy is None else frame.energy]),
         forces=_tensor(forces),
         stress=_tensor(np.full((3, 3), np.nan) if frame.stress is None else frame.stress)[None],
@@ -101,16 +107,16 @@ class PairedFrames(torch.utils.data.Dataset):
         dataset: Where frames come from.
         cutoff: Å, how far pairs reach.
         target: Name of the property to keep, if any.
-        keep: Whether to keep them in memory once they were made.
+        cache: Bytes of memory for those that were made; further ones are made again each time.
     """
 
     def __init__(
-        self, dataset: Dataset, cutoff: float, target: str | None = None, keep: bool = True
+        self, dataset: Dataset, cutoff: float, target: str | None = None, cache: int = CACHE
     ) -> None:
         self.dataset = dataset
         self.cutoff = cutoff
         self.target = target
-        self.keep = keep
+        self.cache = self._left = cache
         self._made: dict[int, StructureData] = {}
 
     def __len__(self) -> int:
@@ -120,18 +126,27 @@ class PairedFrames(torch.utils.data.Dataset):
         if index in self._made:
             return self._made[index]
         data = to_data(self.dataset[index], self.cutoff, self.target)
-        if self.keep:
+        size = sum(value.nbytes for _, value in data if isinstance(value, Tensor))
+        if size <= self._left:  # frames come in random order: none is worth more than another
+            self._left -= size
             self._made[index] = data
         return data
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}  # a worker keeps its own
+        return {**self.__dict__, "_made": {}, "_left": self.cache}  # a worker keeps its own
 
     def n_atoms(self, index: int) -> int:
         """Atoms of a frame; a prepared data set knows without reading it."""
+        if index in self._made:
+            return int(self._made[index].num_nodes)
         if isinstance(self.dataset, PreparedDataset):
             return self.dataset.n_atoms(index)
         return len(self.dataset[index])
+
+    def sample(self, n: int, seed: int) -> Batch:
+        """At most ``n`` frames in one batch, drawn with a seed."""
+        chosen = np.random.default_rng(seed).permutation(len(self))[:n]
+        return self.collate([self[index] for index in sorted(chosen.tolist())])
 
     def collate(self, items: list[StructureData]) -> Batch:
         """One batch of several frames."""
@@ -168,33 +183,49 @@ class EpochSampler:
 def to_structures(batch: Data) -> Structures:
     """A torch-geometric batch (or a single item) as the network takes it."""
     structure = batch.batch if "batch" in batch else torch.zeros(batch.num_nodes, dtype=torch.long)
-    pairs = Pairs(batch.source, batch.target, batch.offset, batch.reverse)
+    pairs = Pairs(*(batch[name].long() for name in Pairs._fields))
     return Structures(batch.positions, batch.numbers, batch.tags, structure, batch.cells, pairs)
 
 
-def ordered_batches(frames: PairedFrames, batch_size: int) -> Iterator[Data]:
-    """Batches in the order of the data set."""
-    yield from DataLoader(frames, batch_size=batch_size, shuffle=False)
-
-
-def batches(frames: Frames, keys: Iterable[Sequence[Hashable]], workers: int) -> Iterable[Any]:
+def batches(frames: Frames, keys: Iterable[Sequence[Hashable]], workers: int) -> Iterator[Any]:
     """Batches of the given keys, made by ``workers`` processes, or here where there are none.
 
-    They are not forked: threads, locks and devices of this process do not survive a fork.
+    The processes, and what they keep, last as long as the iterator.
     """
-    start = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    return torch.utils.data.DataLoader(
+    loader = DataLoader(
         frames,  # type: ignore[arg-type]
         batch_sampler=keys,  # type: ignore[arg-type]
         collate_fn=frames.collate,
         num_workers=workers,
-        multiprocessing_context=start if workers else None,
+        worker_init_fn=_ignore_interrupts,
     )
+    return iter(loader)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Signals reach all processes of a terminal or a job; that which trains decides, and ends."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def labels(batch: Data, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Energies (n_structures,) in float64 eV and forces (n_atoms, 3) eV/Å; NaN where missing."""
     return batch.energy.to(device), batch.forces.to(device, dtype)
+
+
+def _compact(pairs: Pairs) -> dict[str, Tensor]:
+    """Pairs in fewer bytes.
+
+    Raises:
+        InputError: An offset of more cells than a byte holds.
+    """
+    if pairs.offset.numel() and int(pairs.offset.abs().max()) > 127:
+        raise InputError(
+            "a structure has pairs of atoms more than 127 cells apart: its cell vectors are too "
+            "short, or its atoms too far outside the cell; wrap them into it"
+        )
+    dtypes = (torch.int32, torch.int32, torch.int8, torch.int32)
+    return {n: x.to(d) for n, x, d in zip(Pairs._fields, pairs, dtypes, strict=True)}
 
 
 def _tensor(values: Any, dtype: Any = np.float64) -> Tensor:

@@ -167,3 +167,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as pairs of dotted names and values."""
+    if isinstance(value, dict) and value:
+        return [pair for key, item in value.items() for pair in flat(item, f"{prefix}{key}.")]
+    return [(prefix.rstrip("."), value)]

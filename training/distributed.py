@@ -11,11 +11,11 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from jmp_md.load import usable_device
 
 T = TypeVar("T")
 
-# The first process validates while the others wait for it.
+# The first process finishes models while the others wait for it.
 PATIENCE = timedelta(hours=2)
 _STORE = "JMP_MD_STORE"  # the file through which processes of one machine meet
 
@@ -53,6 +53,13 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def gathered(self, value: T) -> list[T]:
+        """What each process has, on all of them."""
+        found: list[T] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        return found
+
     def shared(self, value: T) -> T:
         """What process 0 has; the others' values are passed over."""
         if self.size == 1:
@@ -60,6 +67,10 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, device=self.device)
         return box[0]
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives on process 0, on all of them."""
+        return self.shared(make()) if self.rank == 0 else self.shared(cast(T, None))
 
 
 def join(device: str) -> Ranks:

@@ -11,20 +11,19 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from jmp_md.checkpoints.native import write_native
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
-from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
+from jmp_md.training.batches import CACHE, EpochSampler, PairedFrames, to_structures
 from jmp_md.training.checks import LABELS, monitored, require_labels
 from jmp_md.training.data.frame import Dataset, Frame, frames
 from jmp_md.training.data.references import composition, linear_references, undetermined
 from jmp_md.training.data.statistics import NOTHING_LEFT
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.loss import Scales, mean_terms, residuals
-from jmp_md.training.metrics import errors
 from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import Recipe
 from jmp_md.training.scale_factors import fit_scale_factors
@@ -40,8 +39,14 @@ from jmp_md.training.start import (
     start_from,
 )
 from jmp_md.training.trainer import Trainer
+from jmp_md.training.validation import potential_errors
 
-VALIDATION_BATCH = 32
+MONITORS = {
+    "forces": "force_mae_meV_per_A",
+    "energy": "energy_mae_meV",
+    "stress": "stress_mae_meV_per_A3",
+}
+SCALED = 64  # frames that scale factors are fitted to
 
 
 class PotentialObjective(Objective):
@@ -59,7 +64,7 @@ class PotentialObjective(Objective):
         self.validation = validation
         self.loss = loss
         self.weights = tuple(w for w in (loss.energy, loss.forces, loss.stress) if w)
-        self.monitor = "force_mae_meV_per_A" if loss.forces else "energy_mae_meV"
+        self.monitor = MONITORS[monitored(loss)]
         # Of the head; one scale serves energies and their gradients.
         head = potential.head
         self.scales = Scales(head.energy_scale, head.force_scale or head.energy_scale)
@@ -77,11 +82,10 @@ class PotentialObjective(Objective):
         )
         return mean_terms([found.energy if loss.energy else None, found.forces, found.stress])
 
-    def measure(self, model: nn.Module) -> dict[str, float]:
-        """Errors on the validation frames in meV and meV/Å."""
+    def measure(self, model: nn.Module, ranks: Ranks) -> dict[str, float]:
+        """Errors on the validation frames in meV, meV/Å and meV/Å³."""
         assert isinstance(model, Potential)
-        batches = ordered_batches(self.validation, VALIDATION_BATCH)
-        return errors(model, batches, direct=model.force_head is not None)
+        return potential_errors(model, self.validation, ranks).summary()
 
     def export(
         self,
@@ -108,6 +112,7 @@ def fine_tuner(
     validation: Dataset,
     output: Path,
     ranks: Ranks,
+    cache: int = CACHE,
     **options: Any,
 ) -> Trainer:
     """A trainer for one potential.
@@ -118,6 +123,7 @@ def fine_tuner(
         validation: Frames that choose the best epoch.
         output: Folder of the run.
         ranks: This process among those of the run.
+        cache: Bytes for pairs of training frames, and again for those of validation frames.
         **options: Of :class:`Trainer`.
 
     Raises:
@@ -132,14 +138,14 @@ def fine_tuner(
     potential: Potential = build(lambda: Potential(header), recipe.seed, ranks.device)
     start.load_into(potential, kept.name if kept else None)
     cutoff = potential.policy.cutoff
-    paired = PairedFrames(train, cutoff)
+    paired = PairedFrames(train, cutoff, cache=cache)
     if kept and not same_level(kept.level_of_theory, recipe.model.level_of_theory):
         potential.take_references(shifted_references(potential, paired).references)
     if not start.state:
-        sample = [paired[i] for i in range(min(len(paired), 64))]
-        fit_scale_factors(potential, to_structures(Batch.from_data_list(sample)))
+        fit_scale_factors(potential, to_structures(paired.sample(SCALED, recipe.seed)))
     potential.graph.edge_dropout = recipe.optimiser.edge_dropout
-    objective = PotentialObjective(potential, PairedFrames(validation, cutoff), recipe.loss)
+    held_out = PairedFrames(validation, cutoff, cache=cache)
+    objective = PotentialObjective(potential, held_out, recipe.loss)
     sampler = EpochSampler(len(train), recipe.optimiser.batch_size, recipe.seed)
     return Trainer(
         objective, recipe, paired, sampler, output, ranks, zero_shot=bool(kept), **options

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo
-from jmp_md.training.batches import EpochSampler, PairedFrames, ordered_batches, to_structures
+from jmp_md.training.batches import CACHE, EpochSampler, PairedFrames, to_structures
 from jmp_md.training.checks import target_values
 from jmp_md.training.data.frame import Dataset, frames
 from jmp_md.training.data.references import composition, fit_references
 from jmp_md.training.distributed import Ranks
-from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
+from jmp_md.training.finetune import SCALED, validation_metrics
 from jmp_md.training.objective import Objective
 from jmp_md.training.property import PropertyModel
-from jmp_md.training.property_metrics import property_errors
 from jmp_md.training.recipe import PropertyRecipe
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.start import build, graph_policy, start_from
 from jmp_md.training.trainer import Trainer
+from jmp_md.training.validation import property_errors
 
 
 class PropertyObjective(Objective):
@@ -58,10 +58,10 @@ class PropertyObjective(Objective):
             total = (output - wanted).abs().sum()
         return total.view(1), total.new_full((1,), len(label))
 
-    def measure(self, model: nn.Module) -> dict[str, float]:
+    def measure(self, model: nn.Module, ranks: Ranks) -> dict[str, float]:
         """Errors on the validation structures in the unit of the target."""
         assert isinstance(model, PropertyModel)
-        return property_errors(model, ordered_batches(self.validation, VALIDATION_BATCH))
+        return property_errors(model, self.validation, ranks)
 
     def export(
         self,
@@ -88,6 +88,7 @@ def property_tuner(
     validation: Dataset,
     output: Path,
     ranks: Ranks,
+    cache: int = CACHE,
     **options: Any,
 ) -> Trainer:
     """A trainer for a property; arguments as for :func:`jmp_md.training.finetune.fine_tuner`.
@@ -97,7 +98,7 @@ def property_tuner(
     """
     start = start_from(recipe.model)
     policy = graph_policy(recipe.model.graph, start)
-    paired = PairedFrames(train, policy.cutoff, recipe.target.name)
+    paired = PairedFrames(train, policy.cutoff, recipe.target.name, cache)
     mean, references, std = _normalisation(recipe, train)
     target_values("validation", frames(validation), recipe.target.name)
     head = HeadInfo(
@@ -115,11 +116,10 @@ def property_tuner(
     )
     start.load_into(model)
     if not start.state:
-        sample = [paired[i] for i in range(min(len(paired), 64))]
-        fit_scale_factors(model, to_structures(Batch.from_data_list(sample)))
+        fit_scale_factors(model, to_structures(paired.sample(SCALED, recipe.seed)))
     model.graph.edge_dropout = recipe.optimiser.edge_dropout
     objective = PropertyObjective(
-        model, PairedFrames(validation, policy.cutoff, recipe.target.name)
+        model, PairedFrames(validation, policy.cutoff, recipe.target.name, cache)
     )
     sampler = EpochSampler(len(train), recipe.optimiser.batch_size, recipe.seed)
     return Trainer(objective, recipe, paired, sampler, output, ranks, **options)

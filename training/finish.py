@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
 from jmp_md.checkpoints.native import read_native, write_native
 from jmp_md.errors import InputError
+from jmp_md.header import ModelHeader
 from jmp_md.potential import Potential
-from jmp_md.training.batches import PairedFrames, ordered_batches
-from jmp_md.training.data.frame import Dataset
-from jmp_md.training.finetune import VALIDATION_BATCH
-from jmp_md.training.metrics import ErrorSums, batch_errors
+from jmp_md.training.batches import PairedFrames
+from jmp_md.training.data.frame import Dataset, Subset, sampled
 from jmp_md.training.mixture import MixedFrames
 from jmp_md.training.parity import Pair
 from jmp_md.training.pretrain import PretrainObjective
@@ -23,6 +26,7 @@ from jmp_md.training.property_metrics import predict_properties, property_summar
 from jmp_md.training.recipe import PretrainRecipe, PropertyRecipe, Recipe
 from jmp_md.training.shift import shifted_references
 from jmp_md.training.trainer import LOG_FILE, MODEL_FILE, Trainer
+from jmp_md.training.validation import SHOW_AFTER, potential_errors
 
 MUCH_LEFT = 50.0  # meV per atom, several times what a usable potential leaves
 Measured = tuple[dict[str, float], Mapping[str, Pair]]
@@ -30,6 +34,8 @@ Measured = tuple[dict[str, float], Mapping[str, Pair]]
 
 def finish(trainer: Trainer, test: Dataset | None) -> None:
     """Measure the best model of a run, complete its header and write ``report.html``.
+
+    All processes take part.
 
     Args:
         trainer: Of the run.
@@ -41,24 +47,29 @@ def finish(trainer: Trainer, test: Dataset | None) -> None:
     from jmp_md.training.report import REPORT_FILE, write_training_report  # takes matplotlib along
 
     recipe, path = trainer.recipe, trainer.output / MODEL_FILE
-    if not path.exists():
+    if trainer.ranks.rank == 0 and not path.exists():
         raise InputError(
             f"no validation gave a finite {trainer.objective.monitor}, so that there is no model: "
             f"look at {trainer.output / LOG_FILE}, and lower optimiser.learning_rate"
         )
-    if not isinstance(recipe, PropertyRecipe):
+    if trainer.ranks.rank == 0 and not isinstance(recipe, PropertyRecipe):
         _shift_references(trainer, path)
-    header, state = read_native(path)
+    header, state = trainer.ranks.first(lambda: read_native(path))
     metrics: dict[str, Any] = dict(header.metrics)
     pairs: Mapping[str, Pair] = {}
     if isinstance(recipe, PretrainRecipe):
-        pairs = _validated(trainer, path)
+        pairs = _validated(trainer, header, state)
     else:
         assert isinstance(recipe, Recipe | PropertyRecipe)
         if test is not None and len(test):
-            measured, pairs = _tested(trainer, path, test)
+            chosen = sampled(test, recipe.data.max_test or len(test), recipe.data.split_seed)
+            measured, pairs = _tested(trainer, header, state, chosen)
             name = recipe.data.test or f"{recipe.data.train}, split {recipe.data.split}"
+            if len(chosen) < len(test):
+                name += f": {len(chosen)} of {len(test)} frames, drawn at random"
             metrics.update(measured, test=name)
+    if trainer.ranks.rank > 0:
+        return
     training = {**header.training, "data_sha256": trainer.data}
     write_native(path, dataclasses.replace(header, metrics=metrics, training=training), state)
     history = trainer.progress.history
@@ -95,37 +106,39 @@ def _shift_references(trainer: Trainer, path: Path) -> None:
     write_native(path, dataclasses.replace(header, heads=tuple(heads), training=training), state)
 
 
-def _tested(trainer: Trainer, path: Path, test: Dataset) -> Measured:
-    device = trainer.ranks.device
+def _tested(
+    trainer: Trainer, header: ModelHeader, state: dict[str, Tensor], test: Dataset
+) -> Measured:
+    device, ranks = trainer.ranks.device, trainer.ranks
     if isinstance(trainer.recipe, PropertyRecipe):
-        model = PropertyModel.load(path).to(device)
-        found = predict_properties(model, test, batch_size=VALIDATION_BATCH, skip_bad=True)
-        left_out = {"n_skipped": float(len(test) - len(found.predicted))}
-        if not len(found.predicted):
+        model = PropertyModel.from_state(header, state, MODEL_FILE).to(device)
+        mine = Subset(test, np.arange(ranks.rank, len(test), ranks.size))
+        with tqdm(
+            total=len(mine), desc="test", unit="frame", delay=SHOW_AFTER, disable=ranks.rank > 0
+        ) as bar:
+            own = predict_properties(model, mine, skip_bad=True, progress=bar.update)
+        every = ranks.gathered((own.label, own.predicted))
+        label, predicted = (np.concatenate(values) for values in zip(*every, strict=True))
+        left_out = {"n_skipped": float(len(test) - len(predicted))}
+        if not len(predicted):
             return left_out, {}
-        pairs = {model.target.name: Pair(found.label, found.predicted)}
-        errors = property_summary(model.target.kind, found.predicted, found.label)
-        return {**errors, **left_out}, pairs
-    header, state = read_native(path)
+        errors = property_summary(model.target.kind, predicted, label)
+        return {**errors, **left_out}, {model.target.name: Pair(label, predicted)}
     potential = Potential.from_state(header, state).float().to(device)
-    sums = _errors(potential, PairedFrames(test, potential.policy.cutoff, keep=False))
+    frames = PairedFrames(test, potential.policy.cutoff, cache=0)
+    sums = potential_errors(potential, frames, ranks, "test")
     metrics = sums.summary()
     metrics.pop("energy_shift_eV", None)
     return metrics, sums.parity.pairs()
 
 
-def _validated(trainer: Trainer, path: Path) -> dict[str, Pair]:
+def _validated(trainer: Trainer, header: ModelHeader, state: dict[str, Tensor]) -> dict[str, Pair]:
     """Labels and predictions for the validation frames of each task."""
     assert isinstance(trainer.objective, PretrainObjective)
-    header, state = read_native(path)
     pairs = {}
     for task, frames in trainer.objective.validation.items():
         potential = Potential.from_state(header, state, task).float().to(trainer.ranks.device)
-        for kind, pair in _errors(potential, frames).parity.pairs().items():
+        sums = potential_errors(potential, frames, trainer.ranks, f"plots of {task}")
+        for kind, pair in sums.parity.pairs().items():
             pairs[f"{task} {kind}"] = pair
     return pairs
-
-
-def _errors(potential: Potential, frames: PairedFrames) -> ErrorSums:
-    batches = ordered_batches(frames, VALIDATION_BATCH)
-    return batch_errors(potential, batches, direct=potential.force_head is not None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
+
+IDENTITY_FILE = "wandb-id.txt"
 
 
 class Log(Protocol):
@@ -57,15 +60,28 @@ class WandbLog:
             import wandb
         except ImportError as error:
             raise InputError(f"--wandb needs its package ({error}): pip install wandb") from error
-        # The same run goes on when training is resumed.
-        identity = output.resolve().name
         self._run: Any = wandb.init(
-            project="jmp-md", id=identity, dir=str(output), config=dict(settings), resume="allow"
+            project="jmp-md",
+            id=identity(output),
+            name=output.resolve().name,
+            dir=str(output),
+            config=dict(settings),
+            resume="allow",
         )
 
     def write(self, row: Mapping[str, float], step: int) -> None:
         """Take one row."""
         self._run.log(dict(row), step=step)
+
+
+def identity(output: Path) -> str:
+    """A name for the run in this folder that no other has; it stays when the run is resumed."""
+    path = output / IDENTITY_FILE
+    if not path.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(secrets.token_hex(8), encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
 
 
 def write_table(path: Path, history: Sequence[Mapping[str, float]]) -> None:

@@ -22,10 +22,14 @@ MEV = 1000.0
 
 
 class Values(NamedTuple):
-    """Energies (n_frames,) in eV and forces (n_atoms, 3) in eV/Å."""
+    """Energies (n_frames,) in eV, forces (n_atoms, 3) in eV/Å, stress (n_frames, 3, 3) in eV/Å³.
+
+    Stress is None where none was asked for.
+    """
 
     energy: np.ndarray
     forces: np.ndarray
+    stress: np.ndarray | None = None
 
 
 class ErrorSums:
@@ -42,6 +46,7 @@ class ErrorSums:
         self._energy: list[np.ndarray] = []
         # Per atomic number: components, sum of absolute errors, sum of squares.
         self._forces = np.zeros((len(chemical_symbols), 3))
+        self._stress = np.zeros(3)  # likewise
 
     def add(
         self, predicted: Values, label: Values, numbers: np.ndarray, constant: np.ndarray
@@ -57,20 +62,31 @@ class ErrorSums:
         self.n_frames += len(predicted.energy)
         known = ~np.isnan(label.energy)
         self._energy.append((predicted.energy - label.energy)[known])
-        known = ~np.isnan(label.forces)
-        error = np.where(known, predicted.forces - label.forces, 0.0)
-        for column, values in enumerate((known, np.abs(error), error**2)):
+        for column, values in enumerate(_sums(predicted.forces, label.forces)):
             np.add.at(self._forces[:, column], numbers, values.sum(axis=1))
         name = "energy less references (eV)"
         self.parity.add(name, label.energy - constant, predicted.energy - constant)
         self.parity.add("force (eV/Å)", label.forces, predicted.forces)
+        if predicted.stress is not None and label.stress is not None:
+            self._stress += [v.sum() for v in _sums(predicted.stress, label.stress)]
+            self.parity.add("stress (eV/Å³)", label.stress, predicted.stress)
+
+    def __add__(self, other: ErrorSums) -> ErrorSums:
+        """Errors over the frames of both."""
+        total = ErrorSums()
+        total.n_frames = self.n_frames + other.n_frames
+        total.parity = self.parity + other.parity
+        total._energy = self._energy + other._energy
+        total._forces = self._forces + other._forces
+        total._stress = self._stress + other._stress
+        return total
 
     def summary(self) -> dict[str, float]:
         """Mean absolute and root-mean-square errors, in meV and meV/Å, over frames and components.
 
         Keys: ``n_frames``; where there are labels ``energy_mae_meV``, ``energy_rmse_meV``,
-        ``energy_shift_eV`` (the mean of reference minus prediction), ``force_mae_meV_per_A`` and
-        ``force_rmse_meV_per_A``.
+        ``energy_shift_eV`` (the mean of reference minus prediction), ``force_mae_meV_per_A``,
+        ``force_rmse_meV_per_A``, ``stress_mae_meV_per_A3`` and ``stress_rmse_meV_per_A3``.
         """
         result: dict[str, float] = {"n_frames": self.n_frames}
         energy = self._all_energies()
@@ -82,6 +98,10 @@ class ErrorSums:
         if count:
             result["force_mae_meV_per_A"] = float(absolute / count) * MEV
             result["force_rmse_meV_per_A"] = float(np.sqrt(square / count)) * MEV
+        count, absolute, square = self._stress
+        if count:
+            result["stress_mae_meV_per_A3"] = float(absolute / count) * MEV
+            result["stress_rmse_meV_per_A3"] = float(np.sqrt(square / count)) * MEV
         return result
 
     def shifted_energy(self) -> dict[str, float]:
@@ -113,30 +133,27 @@ class ErrorSums:
         return np.concatenate(self._energy) if self._energy else np.empty(0)
 
 
-def errors(
-    potential: Potential, batches: Iterable[Data], *, direct: bool = False
-) -> dict[str, float]:
-    """Errors over batches, as :meth:`ErrorSums.summary` gives them."""
-    return batch_errors(potential, batches, direct=direct).summary()
-
-
-def batch_errors(
-    potential: Potential, batches: Iterable[Data], *, direct: bool = False
-) -> ErrorSums:
-    """Errors over batches."""
+def batch_errors(potential: Potential, batches: Iterable[Data]) -> ErrorSums:
+    """Errors over batches; forces are those of the direct head where there is one."""
     sums = ErrorSums()
-    device = potential.embedding.weight.device
+    device, direct = potential.embedding.weight.device, potential.force_head is not None
     for batch in batches:
         energy, forces = labels(batch, torch.float64, device)
         structures = to_structures(batch)
-        prediction = potential.predict(structures, direct=direct)
+        stress = not direct and not bool(batch.stress.isnan().all())
+        prediction = potential.predict(structures, direct=direct, stress=stress)
         assert prediction.forces is not None
         constant = torch.zeros_like(prediction.energy)
         by_atom = potential.constant_energies(structures.to(device, torch.float64))
         constant.index_add_(0, structures.structure.to(device), by_atom)
         sums.add(
-            Values(prediction.energy.cpu().numpy(), prediction.forces.double().cpu().numpy()),
-            Values(energy.cpu().numpy(), forces.cpu().numpy()),
+            Values(
+                *(
+                    None if t is None else t.double().cpu().numpy()
+                    for t in (prediction.energy, prediction.forces, prediction.stress)
+                )
+            ),
+            Values(energy.cpu().numpy(), forces.cpu().numpy(), batch.stress.cpu().numpy()),
             batch.numbers.cpu().numpy(),
             constant.cpu().numpy(),
         )
@@ -173,9 +190,11 @@ def dataset_errors(
         references[number] = energy
     for start in range(0, len(dataset), batch_size):
         frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        stress = not direct and any(frame.stress is not None for frame in frames)
         results = evaluate(
             [to_atoms(frame) for frame in frames],
             potential,
+            properties=("energy", "forces", "stress") if stress else ("energy", "forces"),
             forces="direct" if direct else "conservative",
             tags="oc",
             on_error="keep",
@@ -186,7 +205,8 @@ def dataset_errors(
             if result.error is None:
                 constant = references[frame.numbers].sum() + potential.head.energy_mean
                 assert result.forces is not None
-                predicted = Values(np.array([result.energy]), result.forces)
+                tension = None if result.stress is None else result.stress[None]
+                predicted = Values(np.array([result.energy]), result.forces, tension)
                 sums.add(predicted, _labels(frame), frame.numbers, np.array([constant]))
         if progress:
             progress(len(frames))
@@ -206,4 +226,12 @@ def _labels(frame: Frame) -> Values:
     forces = np.full((len(frame), 3), np.nan) if frame.forces is None else frame.forces.copy()
     if frame.fixed is not None:
         forces[frame.fixed] = np.nan
-    return Values(np.array([np.nan if frame.energy is None else frame.energy]), forces)
+    stress = None if frame.stress is None else frame.stress[None]
+    return Values(np.array([np.nan if frame.energy is None else frame.energy]), forces, stress)
+
+
+def _sums(predicted: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each value whether there is a label, the absolute error and its square."""
+    known = ~np.isnan(label)
+    error = np.where(known, predicted - label, 0.0)
+    return known, np.abs(error), error**2

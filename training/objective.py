@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from jmp_md.training.distributed import Ranks
+
 
 class Objective(nn.Module, ABC):
     """A model, its loss on a batch, and the errors that choose the best epoch.
@@ -36,8 +38,11 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def measure(self, model: nn.Module) -> dict[str, float]:
-        """Validation errors of ``model``, which is built like the one that is trained."""
+    def measure(self, model: nn.Module, ranks: Ranks) -> dict[str, float]:
+        """Validation errors of ``model``, which is built like the one that is trained.
+
+        The processes in ``ranks`` share the frames; all of them get the errors over all frames.
+        """
 
     @abstractmethod
     def export(

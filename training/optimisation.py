@@ -78,6 +78,7 @@ class Schedule:
         factors: Share of the rate of each of its groups.
         section: The shape.
         steps_per_epoch: Steps in an epoch.
+        interval: Steps between validations; by default an epoch.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Schedule:
         factors: list[float],
         section: OptimiserSection,
         steps_per_epoch: int,
+        interval: int | None = None,
     ) -> None:
         self.optimiser = optimiser
         self.factors = factors
@@ -97,8 +99,9 @@ class Schedule:
         self.end = (section.cosine_epochs or section.epochs) * steps_per_epoch
         self.plateau = None
         if section.plateau_patience is not None:
+            patience = section.plateau_patience * steps_per_epoch // (interval or steps_per_epoch)
             self.plateau = ReduceLROnPlateau(
-                optimiser, factor=section.plateau_factor, patience=section.plateau_patience, eps=0.0
+                optimiser, factor=section.plateau_factor, patience=patience, eps=0.0
             )
 
     def before_step(self, step: int) -> None:

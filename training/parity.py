@@ -36,6 +36,14 @@ class Parity:
         if room > 0 and known.any():
             pairs.append(Pair(label[known][:room], predicted[known][:room]))
 
+    def __add__(self, other: Parity) -> Parity:
+        """What both gathered."""
+        total = Parity()
+        for part in (self, other):
+            for kind, pair in part.pairs().items():
+                total.add(kind, *pair)
+        return total
+
     def pairs(self) -> dict[str, Pair]:
         """All that was gathered, by kind; kinds without labels are left out."""
         return {

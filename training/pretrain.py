@@ -19,15 +19,14 @@ from jmp_md.checkpoints.native import write_native
 from jmp_md.errors import InputError
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.potential import Potential
-from jmp_md.training.batches import PairedFrames, ordered_batches, to_data, to_structures
+from jmp_md.training.batches import CACHE, PairedFrames, to_structures
 from jmp_md.training.checks import require_labels
 from jmp_md.training.data.frame import Dataset, frames
 from jmp_md.training.data.references import linear_references
 from jmp_md.training.data.statistics import normalisation
 from jmp_md.training.distributed import Ranks
-from jmp_md.training.finetune import VALIDATION_BATCH, validation_metrics
+from jmp_md.training.finetune import validation_metrics
 from jmp_md.training.loss import Scales, mean_terms, residuals
-from jmp_md.training.metrics import errors
 from jmp_md.training.mixture import MixedFrames, MixSampler
 from jmp_md.training.objective import Objective
 from jmp_md.training.recipe import PretrainRecipe
@@ -36,6 +35,7 @@ from jmp_md.training.sections import MixSection
 from jmp_md.training.seen import seen_in
 from jmp_md.training.start import Start, build, graph_policy, same_level, start_from
 from jmp_md.training.trainer import Trainer
+from jmp_md.training.validation import potential_errors
 
 SAMPLE = 16  # frames of each task that scale factors are fitted to
 Reference = tuple[dict[int, float], Scales]
@@ -146,16 +146,14 @@ class PretrainObjective(Objective):
             forces.append(by_atom)
         return mean_terms([torch.cat(energies), torch.cat(forces)])
 
-    def measure(self, model: nn.Module) -> dict[str, float]:
+    def measure(self, model: nn.Module, ranks: Ranks) -> dict[str, float]:
         """Errors of each task in meV and meV/Å, and the mean of force errors over their rms."""
         assert isinstance(model, MultiTask)
         result: dict[str, float] = {}
         relative = []
         for task, paired in self.validation.items():
             potential = model.potential(task)
-            direct = potential.force_head is not None
-            batches = ordered_batches(paired, VALIDATION_BATCH)
-            found = errors(potential, batches, direct=direct)
+            found = potential_errors(potential, paired, ranks, f"validation of {task}").summary()
             found.pop("n_frames")
             result |= {f"{task}_{name}": value for name, value in found.items()}
             relative.append(found["force_mae_meV_per_A"] / (1000 * self.scales[task].forces))
@@ -194,6 +192,7 @@ def pretrainer(
     tasks: Mapping[str, TaskData],
     output: Path,
     ranks: Ranks,
+    cache: int = CACHE,
     **options: Any,
 ) -> Trainer:
     """A trainer for a mix of data sets.
@@ -203,6 +202,7 @@ def pretrainer(
         tasks: Frames of each task.
         output: Folder of the run.
         ranks: This process among those of the run.
+        cache: Bytes for pairs of validation frames; training frames hardly come twice.
         **options: Of :class:`Trainer`.
     """
     start = start_from(recipe.model)
@@ -222,9 +222,11 @@ def pretrainer(
             start.load_into(model.potential(head.name), head.name)
     if not start.state:
         sample = [
-            to_data(data.train[k], first.policy.cutoff)
+            item
             for data in tasks.values()
-            for k in range(min(SAMPLE, len(data.train)))
+            for item in PairedFrames(data.train, first.policy.cutoff, cache=0)
+            .sample(SAMPLE, recipe.seed)
+            .to_data_list()
         ]
         fit_scale_factors(first, to_structures(Batch.from_data_list(sample)))
     paired, validation = {}, {}
@@ -232,8 +234,8 @@ def pretrainer(
         potential = model.potential(name)
         potential.graph.edge_dropout = recipe.optimiser.edge_dropout
         cutoff = potential.policy.cutoff
-        paired[name] = PairedFrames(data.train, cutoff, keep=False)
-        validation[name] = PairedFrames(data.validation, cutoff)
+        paired[name] = PairedFrames(data.train, cutoff, cache=0)
+        validation[name] = PairedFrames(data.validation, cutoff, cache=cache // len(tasks))
     margins = {name: Scales(t.energy_margin, t.force_margin) for name, t in recipe.tasks.items()}
     objective = PretrainObjective(model, validation, scales, weights, recipe.mix, margins)
     sizes = {name: len(data.train) for name, data in tasks.items()}

@@ -98,11 +98,15 @@ class PropertyModel(nn.Module):
         Raises:
             CheckpointError: The file cannot be read, or holds another kind of model.
         """
-        header, state = read_native(path)
+        return cls.from_state(*read_native(path), str(path))
+
+    @classmethod
+    def from_state(cls, header: ModelHeader, state: dict[str, Tensor], where: str) -> PropertyModel:
+        """As :meth:`load`, of tensors that messages say to be in ``where``."""
         settings = header.training.get(_HEADER_KEY)
         if not isinstance(settings, dict):
             raise CheckpointError(
-                f"{path} predicts energies and forces, not a property: use JMPCalculator"
+                f"{where} predicts energies and forces, not a property: use JMPCalculator"
             )
         prefix = f"heads.{header.head().name}.property."
         model = cls(header, build(TargetSection, settings))

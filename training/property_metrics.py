@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from ase.data import chemical_symbols
+from ase.symbols import Symbols
 from torch_geometric.data import Batch, Data
 
 from jmp_md.errors import InputError
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import Dataset
+from jmp_md.training.packing import packed
 from jmp_md.training.property import PropertyModel
 
 
@@ -47,15 +48,13 @@ def predict_properties(
     Args:
         model: The model.
         dataset: Frames of any sizes, with or without labels.
-        batch_size: Frames evaluated together.
+        batch_size: Frames read at a time; fewer go together where they are large.
         skip_bad: Leave out frames that the model cannot evaluate.
         progress: Called with the number of frames done since the last call.
 
     Raises:
         InputError: A frame cannot be evaluated; its number is given.
     """
-    from ase.symbols import Symbols
-
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
     model.eval()
@@ -77,8 +76,8 @@ def predict_properties(
             formula.append(str(Symbols(frame.numbers).formula.format("hill")))
             elements.append(frozenset(int(z) for z in frame.numbers))
             label.append(frame.targets.get(name, np.nan))
-        if items:
-            batch = Batch.from_data_list(items)
+        for part in packed(model, items):
+            batch = Batch.from_data_list(part)
             predicted.append(model.predict(to_structures(batch)).cpu().numpy())
         if progress:
             progress(len(chosen))
@@ -96,17 +95,6 @@ def _check_elements(model: PropertyModel, numbers: np.ndarray) -> None:
             f"model {model.header.name!r} was not trained on {symbols}: it knows "
             f"{', '.join(chemical_symbols[z] for z in known)}"
         )
-
-
-def property_errors(model: PropertyModel, batches: Iterable[Data]) -> dict[str, float]:
-    """Errors on batches of labelled structures, as :func:`property_summary` gives them."""
-    model.eval()
-    predicted, expected = [], []
-    for batch in batches:
-        predicted.append(model.predict(to_structures(batch)).cpu())
-        expected.append(batch.property)
-    kind = model.target.kind
-    return property_summary(kind, torch.cat(predicted).numpy(), torch.cat(expected).numpy())
 
 
 def property_summary(kind: str, predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field
 
 from jmp_md.errors import InputError, shown
-from jmp_md.training.config import Section, Seed, build, override, plain
+from jmp_md.training.config import Section, Seed, build, flat, override, plain
 from jmp_md.training.sections import (
     DataSection,
     LossSection,
@@ -59,6 +59,7 @@ class PretrainRecipe(AnyRecipe):
     mix: MixSection = Field(default_factory=MixSection)
 
 
+STOPPING = ("epochs", "patience", "min_learning_rate", "max_skipped")
 _KINDS: dict[str, type[AnyRecipe]] = {
     "potential": Recipe,
     "property": PropertyRecipe,
@@ -95,6 +96,37 @@ def _recipe(raw: Any, where: str, overrides: list[str] | None) -> AnyRecipe:
 def to_yaml(recipe: AnyRecipe) -> str:
     """The recipe with every default written out; :func:`load_recipe` reads it back."""
     return yaml.safe_dump(plain(recipe), sort_keys=False)
+
+
+def extended(recipe: AnyRecipe, begun: AnyRecipe) -> AnyRecipe:
+    """``recipe`` for a run that was begun as ``begun``: the cosine ends where it did.
+
+    More epochs than were planned go on at the rate that the cosine ended with.
+    """
+    new, old = recipe.optimiser, begun.optimiser
+    end = old.cosine_epochs
+    if end is None and new.epochs != old.epochs:
+        end = float(old.epochs)
+    if new.cosine_epochs is not None or end is None:
+        return recipe
+    optimiser = new.model_copy(update={"cosine_epochs": end})
+    return recipe.model_copy(update={"optimiser": optimiser})
+
+
+def differences(a: AnyRecipe, b: AnyRecipe) -> list[str]:
+    """Keys in which two recipes differ, but for those that say when to stop and what to test."""
+    one, other = (dict(flat(plain(_endless(recipe)))) for recipe in (a, b))
+    return sorted(key for key in one | other if one.get(key) != other.get(key))
+
+
+def _endless(recipe: AnyRecipe) -> AnyRecipe:
+    section = recipe.optimiser
+    usual = {key: OptimiserSection.model_fields[key].default for key in STOPPING}
+    usual["cosine_epochs"] = section.cosine_epochs or float(section.epochs)
+    update: dict[str, Any] = {"optimiser": section.model_copy(update=usual)}
+    if isinstance(recipe, Recipe | PropertyRecipe):
+        update["data"] = recipe.data.model_copy(update={"max_test": None})
+    return recipe.model_copy(update=update)
 
 
 def _words(model: Any) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jmp_md.report.figures import parity
 from jmp_md.report.page import Report
-from jmp_md.training.config import plain
+from jmp_md.training.config import flat, plain
 from jmp_md.training.parity import Pair
 from jmp_md.training.recipe import AnyRecipe
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPORT_FILE = "report.html"
+_UNITS = {
+    "meV_per_A3": "stress error (meV/Å³)",
+    "meV_per_A": "force error (meV/Å)",
+    "meV": "energy error (meV)",
+}
 _NOT_ERRORS = ("epoch", "step", "seconds", "loss", "learning_rate")
 
 
@@ -48,7 +53,7 @@ def write_training_report(
         report.add_figure(curves(history, names, unit), "Validation errors of averaged weights")
     report.add_figure(curves(history, ["learning_rate"], "learning rate"), "Highest learning rate")
     report.add_heading("Settings")
-    report.add_values(dict(_flat(plain(recipe))))
+    report.add_values(dict(flat(plain(recipe))))
     report.write(path)
 
 
@@ -62,7 +67,7 @@ def write_evaluation_report(
     for name, values in errors.items():
         if isinstance(values, Mapping) and values:
             report.add_heading(name.replace("_", " "))
-            report.add_values(dict(_flat(values)))
+            report.add_values(dict(flat(values)))
     report.write(path)
 
 
@@ -101,14 +106,7 @@ def _by_unit(names: Sequence[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         if not name.endswith("energy_shift_eV"):
-            ending = next((e for e in ("meV_per_A", "meV") if name.endswith(e)), name)
-            unit = {"meV_per_A": "force error (meV/Å)", "meV": "energy error (meV)"}.get(ending)
+            ending = next((e for e in _UNITS if name.endswith(e)), name)
+            unit = _UNITS.get(ending)
             groups.setdefault(unit or name, []).append(name)
     return groups
-
-
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as pairs of dotted names and values."""
-    if isinstance(value, Mapping) and value:
-        return [pair for key, item in value.items() for pair in _flat(item, f"{prefix}{key}.")]
-    return [(prefix.rstrip("."), value)]

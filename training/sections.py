@@ -79,6 +79,8 @@ class DataSection(Section):
             is all, 1 is one), what the others leave where null.
         n_validation: Validation frames, likewise.
         n_test: Test frames of ``train``, likewise; null is what training and validation leave.
+        max_test: Frames to test the finished model on, drawn with ``split_seed`` where there are
+            more; null for all.
         fold: Of MatBench, 0 to 4.
         split_seed: Seed of the shuffle (the paper's runs use 42).
         single_molecule: Whether all frames are one molecule, which then is the model's domain.
@@ -92,6 +94,7 @@ class DataSection(Section):
     n_train: Size = 950
     n_validation: Size = 50
     n_test: Size = None
+    max_test: Count | None = 1000
     fold: Annotated[int, Field(ge=0, le=4)] = 0
     split_seed: Seed = 42
     single_molecule: bool = False

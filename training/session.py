@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from jmp_md.errors import InputError
+from jmp_md.files import locked
+from jmp_md.memory import free_memory
 from jmp_md.training.checks import target_values
-from jmp_md.training.data.frame import Dataset, Subset, frames
+from jmp_md.training.data.frame import Dataset, Subset, frames, sampled
 from jmp_md.training.data.hashing import Hash, hash_of_data
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.splits import (
@@ -27,9 +31,16 @@ from jmp_md.training.finetune import PotentialObjective, fine_tuner, require_ele
 from jmp_md.training.finetune_property import property_tuner
 from jmp_md.training.finish import finish
 from jmp_md.training.pretrain import TaskData, pretrainer, read_reference
-from jmp_md.training.recipe import AnyRecipe, PretrainRecipe, PropertyRecipe, Recipe
+from jmp_md.training.recipe import (
+    AnyRecipe,
+    PretrainRecipe,
+    PropertyRecipe,
+    Recipe,
+    extended,
+    load_recipe,
+)
 from jmp_md.training.sections import DataSection, TaskSection
-from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, Trainer
+from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, RECIPE_FILE, Trainer
 
 VALIDATION_SHARES = (0.9, 0.1, 0.0)
 LOOKED_AT = 10_000  # test frames whose elements are compared with those of training
@@ -47,6 +58,7 @@ def train(
     tensorboard: bool = False,
     wandb: bool = False,
     shard: bool = False,
+    cache: int | None = None,
 ) -> Path:
     """Run a recipe; returns the model file.
 
@@ -60,17 +72,26 @@ def train(
         workers: Processes per device that make batches; 0 makes them where they are used.
         tensorboard, wandb: Also log for TensorBoard, or Weights & Biases.
         shard: Split weights, moments and averages between the processes.
+        cache: Bytes of memory for pairs of atoms, all processes together; None takes a quarter of
+            what is free.
 
     Raises:
-        InputError: Data missing or too few, or a run is there and ``resume`` was not asked for.
+        InputError: Data missing or too few, or a run is there and ``resume`` was not asked for; or
+            another process writes to ``output``.
+        InterruptedRunError: SIGINT or SIGTERM came while it trained; ``resume`` goes on.
     """
-    if (output / LAST_FILE).exists() and not resume:
-        raise InputError(f"{output} holds a run: pass --resume, or another --output")
+    if workers < 0:
+        raise InputError(f"workers = {workers}: must be at least 0")
     ranks = join(device)
     try:
-        logs = {"tensorboard": tensorboard, "wandb": wandb}
-        options = {"workers": workers, "shard": shard, **logs}
-        _train(recipe, data, output, ranks, options, resume, max_minutes)
+        with locked(output) if ranks.rank == 0 else nullcontext():
+            if ranks.first((output / LAST_FILE).exists) and not resume:
+                raise InputError(f"{output} holds a run: pass --resume, or another --output")
+            processes = ranks.size * max(workers, 1)
+            share = (cache or free_memory(torch.device("cpu")) // 4) // (2 * processes)
+            logs = {"tensorboard": tensorboard, "wandb": wandb}
+            options = {"workers": workers, "shard": shard, "cache": share, **logs}
+            _train(recipe, data, output, ranks, options, resume, max_minutes)
     finally:
         leave()
     return output / MODEL_FILE
@@ -86,14 +107,16 @@ def _train(
     max_minutes: float | None,
 ) -> None:
     """The run itself; on return its model is gone, as :func:`leave` needs it."""
-    hashes = ranks.shared(_hashes(recipe, data) if ranks.rank == 0 else {})
+    begun = output / RECIPE_FILE
+    if resume and begun.exists():
+        recipe = extended(recipe, load_recipe(begun))
+    hashes = ranks.first(lambda: _hashes(recipe, data))
     trainer, test = _prepare(recipe, data, output, ranks, options)
     trainer.data = hashes
     if resume:
         trainer.resume()
     _run(trainer, max_minutes)
-    if ranks.rank == 0:
-        finish(trainer, test)
+    finish(trainer, test)
 
 
 def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
@@ -121,6 +144,8 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
                 f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {monitor} {row[monitor]:.4g}"
             )
 
+        if trainer.finished:
+            bar.write("the run is finished: with --resume, --epochs N extends it")
         trainer.run(max_minutes, report, bar.update)
 
 
@@ -201,7 +226,7 @@ def _task_data(
     reference = None if task.reference is None else read_reference(data / task.reference)
     if task.validation is not None:
         held_out = _open(data, task.validation, task.format, task.options)
-        return TaskData(dataset, Subset(held_out, np.arange(min(n, len(held_out)))), reference)
+        return TaskData(dataset, sampled(held_out, n, recipe.seed), reference)
     split = split_by_system(dataset, VALIDATION_SHARES, recipe.seed)
     _keep(path, split, ranks)
     chosen = np.random.RandomState(recipe.seed).permutation(split.val)[:n]

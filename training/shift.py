@@ -12,9 +12,9 @@ from torch_geometric.data import Batch
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames, to_structures
 from jmp_md.training.data.references import composition_of, fit_references
+from jmp_md.training.packing import packed
 
 SAMPLE = 1000  # frames, drawn with a seed
-_BATCH = 32
 
 
 class Shift(NamedTuple):
@@ -48,8 +48,8 @@ def shifted_references(potential: Potential, train: PairedFrames, seed: int = 0)
     n = min(SAMPLE, len(train))
     chosen = np.random.default_rng(seed).permutation(len(train))[:n].tolist()
     kinds, missed, sizes = [], [], []
-    for k in range(0, n, _BATCH):
-        batch = Batch.from_data_list([train[index] for index in chosen[k : k + _BATCH]])
+    for part in packed(potential, (train[index] for index in chosen)):
+        batch = Batch.from_data_list(part)
         structures = to_structures(batch)
         error = batch.energy - potential.predict(structures, forces=False).energy.cpu()
         for i in np.flatnonzero(~error.isnan().numpy()).tolist():

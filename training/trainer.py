@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,19 @@ from jmp_md.training.batches import Frames, Sampler, batches
 from jmp_md.training.config import plain
 from jmp_md.training.data.hashing import Hash
 from jmp_md.training.distributed import Ranks, share
+from jmp_md.training.interruption import InterruptedRunError, Interruption
 from jmp_md.training.logs import Log, TensorBoardLog, WandbLog, write_table
 from jmp_md.training.objective import Objective
 from jmp_md.training.optimisation import Schedule
-from jmp_md.training.recipe import AnyRecipe, from_yaml, to_yaml
+from jmp_md.training.progress import Progress
+from jmp_md.training.recipe import AnyRecipe, differences, from_yaml, to_yaml
 from jmp_md.training.store import load_checkpoint, save_checkpoint
 from jmp_md.training.update import Update
 
 MODEL_FILE, LAST_FILE, LOG_FILE = "model.safetensors", "last.ckpt", "log.csv"
+RECIPE_FILE = "recipe.yaml"
 BAD_BATCH_FILE = "not-finite.ckpt"
 Report = Callable[[dict[str, float]], None]
-
-
-@dataclass
-class Progress:
-    """What a run knows of itself between validations, besides tensors."""
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best: float = float("inf")
-    since_best: int = 0
-    skipped: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
@@ -92,11 +81,17 @@ class Trainer:
                 "it counts the structures of all of them, so give at least one for each"
             )
         self.update = Update(objective, self.section, ranks, recipe.seed, shard)
-        self.schedule = Schedule(
-            self.update.optimiser, self.update.factors, self.section, sampler.steps_per_epoch
-        )
         self.total_steps = self.section.epochs * sampler.steps_per_epoch
         self.interval = self.section.validate_every or sampler.steps_per_epoch
+        self.schedule = Schedule(
+            self.update.optimiser,
+            self.update.factors,
+            self.section,
+            sampler.steps_per_epoch,
+            self.interval,
+        )
+        self.interruption = Interruption()
+        self._stream: Iterator[Any] = iter(())
         self.logs: list[Log] = []
         if tensorboard and ranks.rank == 0:
             self.logs.append(TensorBoardLog(output))
@@ -123,27 +118,14 @@ class Trainer:
 
         Raises:
             InputError: Too many batches were not finite, or the disk is full.
+            InterruptedRunError: SIGINT or SIGTERM came; the checkpoint is written.
         """
         if self.ranks.rank == 0:
             self.output.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.output / "recipe.yaml") as path:
+            with atomic_write(self.output / RECIPE_FILE) as path:
                 path.write_text(to_yaml(self.recipe), encoding="utf-8")
-        began = time.monotonic()
-        if self.zero_shot and not self.progress.history:
-            self._validate(float("nan"), began)
-            if report and self.ranks.rank == 0:
-                report(self.progress.history[-1])
-        while not self._finished():
-            start = time.monotonic()
-            end = min(self.total_steps, (self.progress.step // self.interval + 1) * self.interval)
-            loss = self._steps(end, stepped)
-            self.progress.epoch = end // self.sampler.steps_per_epoch
-            self._validate(loss, start)
-            if report and self.ranks.rank == 0:
-                report(self.progress.history[-1])
-            late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
-            if self.ranks.shared(late):
-                break
+        with self.interruption.listening():
+            self._run(max_minutes, report or (lambda row: None), stepped or (lambda: None))
         if self.progress.step and not self._taken():
             raise InputError(
                 f"none of {self.progress.step} batches gave a finite loss and gradient, so that "
@@ -152,43 +134,75 @@ class Trainer:
             )
         return self.progress
 
+    def _run(
+        self, max_minutes: float | None, report: Report, stepped: Callable[[], object]
+    ) -> None:
+        p, began = self.progress, time.monotonic()
+        # One iterator to the end, so that processes that make batches keep what they made. Keys
+        # one by one: sharing a batch looks up sizes, which takes hours for all of millions.
+        keys = (self._share(step) for step in range(p.step, self.total_steps))
+        self._stream = batches(self.frames, keys, self.workers)
+        try:
+            if self.zero_shot and not p.history:
+                self._validate(report)
+            while not self.finished:
+                self._steps(stepped)
+                self._validate(report)
+                late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
+                if self.ranks.shared(late):
+                    break
+        except InterruptedRunError as stop:
+            self.save()
+            self.ranks.shared(None)  # none ends before the file is there
+            raise InterruptedRunError(
+                f"interrupted at step {p.step} of {self.total_steps}, nothing is lost: the same "
+                "command with --resume goes on",
+                stop.signum,
+            ) from None
+        finally:
+            self._stream = iter(())
+
     def _taken(self) -> int:
         """Steps that changed the weights, or found a loss scale for fp16."""
         return self.progress.step - self.progress.skipped
 
-    def _validate(self, loss: float, start: float) -> None:
+    def _validate(self, report: Report) -> None:
         """Measure averaged and latest weights, and record the better of them.
 
         Early on the average lags behind the weights, at a constant rate it is the better one.
         """
+        start, p, monitor = time.monotonic(), self.progress, self.objective.monitor
         models = {"ema": self.update.averages(), "raw": self.update.latest()}
-        monitor = self.objective.monitor
+        # Split models are whole on the first process alone.
+        ranks = Ranks(0, 1, self.ranks.device) if self.update.sharded else self.ranks
         errors: dict[str, dict[str, float]] = {}
-        if self.ranks.rank == 0:
-            errors = {k: self.objective.measure(m) for k, m in models.items() if m is not None}
-            if any(monitor not in found for found in errors.values()):
-                raise InputError(
-                    f"the validation frames lack the labels for {monitor}, which chooses the best "
-                    "model"
-                )
+        self._stop_if_asked()
+        with self.interruption.leaving_at_once(self.ranks.size == 1):
+            for name, model in models.items():
+                if model is not None:
+                    errors[name] = self.objective.measure(model, ranks)
         errors = self.ranks.shared(errors)
         # NaN is never the better one.
         weights = min(errors, key=lambda name: np.nan_to_num(errors[name][monitor], nan=np.inf))
         both = {f"{name}_{monitor}": found[monitor] for name, found in errors.items()}
-        self.progress.seconds += time.monotonic() - start
-        self._record(loss, errors[weights] | both, models[weights], weights)
+        p.epoch = p.step // self.sampler.steps_per_epoch
+        p.seconds += time.monotonic() - start
+        self._record(errors[weights] | both, models[weights], weights)
+        if self.ranks.rank == 0:
+            report(p.history[-1])
 
-    def _finished(self) -> bool:
+    @property
+    def finished(self) -> bool:
+        """Whether the recipe says to stop here."""
         s, p = self.section, self.progress
+        patience = (s.patience or 0) * self.sampler.steps_per_epoch
         return (
-            p.step >= self.total_steps
-            or (s.patience is not None and p.since_best >= s.patience)
+            p.validated >= self.total_steps
+            or (s.patience is not None and p.validated - p.best_step >= patience)
             or (p.step > self.schedule.end and self.schedule.rate < s.min_learning_rate)
         )
 
-    def _record(
-        self, loss: float, measured: dict[str, float], model: nn.Module | None, weights: str
-    ) -> None:
+    def _record(self, measured: dict[str, float], model: nn.Module | None, weights: str) -> None:
         """Keep the model if it is the best, then everything needed to go on."""
         p = self.progress
         metric = measured[self.objective.monitor]
@@ -196,13 +210,15 @@ class Trainer:
             "epoch": p.epoch,
             "step": p.step,
             "learning_rate": self.schedule.rate,
-            "loss": loss,
+            "loss": p.loss / p.losses if p.losses else float("nan"),
             "seconds": p.seconds,
             **{k: v for k, v in measured.items() if k != "n_frames"},
         }
         p.history.append(row)
+        p.loss, p.losses = 0.0, 0
         better = metric < p.best
-        p.best, p.since_best = (metric, 0) if better else (p.best, p.since_best + 1)
+        if better:
+            p.best, p.best_step = metric, p.step
         self.schedule.after_validation(p.step, metric)
         if better and (self._taken() or p.step == 0) and self.ranks.rank == 0 and model is not None:
             self.objective.export(model, self.output / MODEL_FILE, measured, self.about(), weights)
@@ -210,22 +226,37 @@ class Trainer:
         for log in self.logs:
             log.write(row, p.step)
 
-    def _steps(self, end: int, stepped: Callable[[], object] | None) -> float:
-        """Steps up to ``end``; returns the mean loss of those that were taken, NaN without any."""
-        # One by one: sharing a batch looks up sizes, which takes hours for all of millions.
-        mine = (self._share(step) for step in range(self.progress.step, end))
-        total, count = 0.0, 0
-        for batch in batches(self.frames, mine, self.workers):
-            self.schedule.before_step(self.progress.step)
-            value = self._step(batch)
-            self.progress.step += 1
-            if value is not None:
-                total, count = total + value, count + 1
-            elif not self.update.scale.overflowed:
-                self._skip(batch)
-            if stepped:
+    def _steps(self, stepped: Callable[[], object]) -> None:
+        """Steps up to the next validation."""
+        p, start = self.progress, time.monotonic()
+        end = min(self.total_steps, (p.validated // self.interval + 1) * self.interval)
+        try:
+            while p.step < end:
+                self._stop_if_asked()
+                batch = next(self._stream)
+                self.schedule.before_step(p.step)
+                value = self._step(batch)
+                p.step += 1
+                if value is not None:
+                    p.loss, p.losses = p.loss + value, p.losses + 1
+                elif not self.update.scale.overflowed:
+                    self._skip(batch)
                 stepped()
-        return total / count if count else float("nan")
+        finally:
+            p.seconds += time.monotonic() - start
+
+    def _stop_if_asked(self) -> None:
+        """Leave where a signal came to any of the processes.
+
+        Raises:
+            InterruptedRunError: It did.
+        """
+        signum = self.interruption.signum
+        asked = signum is not None
+        if self.ranks.size > 1:
+            asked = bool(self.ranks.summed(torch.tensor(float(asked), device=self.ranks.device)))
+        if asked:
+            raise InterruptedRunError("interrupted", signum)
 
     def _share(self, step: int) -> list[Any]:
         """Keys of this process in a step; where there are too few, one that another has too."""
@@ -291,10 +322,11 @@ class Trainer:
         """
         path = self.output / LAST_FILE
         state = load_checkpoint(path, self.ranks.device)
-        if from_yaml(state["recipe"], str(path)) != self.recipe:
+        other = differences(from_yaml(state["recipe"], str(path)), self.recipe)
+        if other:
             raise InputError(
-                f"{path} was written by another recipe: resume with {self.output / 'recipe.yaml'}, "
-                "or choose another --output"
+                f"{path} was written by another recipe, which differs in {', '.join(other)}: "
+                f"resume with {self.output / RECIPE_FILE}, or choose another --output"
             )
         for file, value in state["data"].items():
             if self.data.get(file) != value:
@@ -305,4 +337,4 @@ class Trainer:
                 )
         self.update.load_state_dict(state)
         self.schedule.load_state_dict(state.get("schedule", {}))
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress.from_dict(state["progress"], path)

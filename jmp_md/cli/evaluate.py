@@ -228,6 +228,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
             lines.append(_row(f"  {symbol}", mae, rmse[symbol], "meV/Å"))
     else:
         lines.append("forces      no labels")
+    if "stress_mae_meV_per_A3" in report:
+        mae, rmse = report["stress_mae_meV_per_A3"], report["stress_rmse_meV_per_A3"]
+        lines.append(_row("stress", mae, rmse, "meV/Å³"))
     return lines
 
 

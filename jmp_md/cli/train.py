@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
+from signal import SIGTERM
 
 NAME = "train"
 HELP = "train or pre-train a model by a recipe"
@@ -29,6 +31,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=0, help="processes per device that make batches (default: 0)"
     )
     parser.add_argument("--max-minutes", type=float, help="stop after the epoch this time falls in")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of the recipe; with --resume, more extend a finished run"
+    )
+    parser.add_argument(
+        "--cache",
+        type=float,
+        metavar="GB",
+        help="memory for pairs of atoms, all processes together (default: a quarter of the free)",
+    )
     parser.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
     parser.add_argument("--wandb", action="store_true", help="also log for Weights & Biases")
     parser.add_argument(
@@ -42,9 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, then measure the best model on the test frames."""
     from jmp_md.training.distributed import launch
+    from jmp_md.training.interruption import InterruptedRunError
     from jmp_md.training.recipe import load_recipe, to_yaml
     from jmp_md.training.session import train
 
+    if args.epochs is not None:
+        args.set.append(f"optimiser.epochs={args.epochs}")
     recipe = load_recipe(find_recipe(args.recipe), args.set)
     if args.print_config:
         print(to_yaml(recipe), end="")
@@ -52,18 +66,24 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output or f"runs/{recipe.model.name}")
     if args.devices > 1 and "WORLD_SIZE" not in os.environ:
         return launch(_arguments(args, output), args.devices)
-    model = train(
-        recipe,
-        Path(args.data),
-        output,
-        resume=args.resume,
-        device=args.device,
-        max_minutes=args.max_minutes,
-        workers=args.workers,
-        tensorboard=args.tensorboard,
-        wandb=args.wandb,
-        shard=args.shard,
-    )
+    try:
+        model = train(
+            recipe,
+            Path(args.data),
+            output,
+            resume=args.resume,
+            device=args.device,
+            max_minutes=args.max_minutes,
+            workers=args.workers,
+            tensorboard=args.tensorboard,
+            wandb=args.wandb,
+            shard=args.shard,
+            cache=None if args.cache is None else int(args.cache * 1e9),
+        )
+    except InterruptedRunError as stop:
+        if os.environ.get("RANK", "0") == "0":
+            print(stop, file=sys.stderr)
+        return 128 + (stop.signum or SIGTERM)
     if os.environ.get("RANK", "0") == "0":
         print(f"model: {model}")
     return 0
@@ -74,6 +94,8 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
     words = ["train", args.recipe, "--data", args.data, "--output", str(output)]
     words += ["--device", args.device, "--workers", str(args.workers)]
     words += [word for assignment in args.set for word in ("--set", assignment)]
+    if args.cache is not None:
+        words += ["--cache", str(args.cache)]
     if args.max_minutes is not None:
         words += ["--max-minutes", str(args.max_minutes)]
     words += [

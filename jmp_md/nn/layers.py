@@ -122,6 +122,11 @@ class Derived(nn.Module):
             self._stamp, self._sources = stamp, [w.detach() for w in weights]
         return self.kept
 
+    def forget(self) -> None:
+        """Keep nothing until it is needed again."""
+        self.kept = self.kept.new_empty(0)
+        self._stamp, self._sources = [], []
+
     def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
         return Derived()
 

@@ -121,6 +121,13 @@ class Subset:
         return self.dataset[int(self.indices[index])]
 
 
+def sampled(dataset: Dataset, n: int, seed: int) -> Dataset:
+    """At most ``n`` frames of a data set, drawn with a seed; systems come by their share."""
+    if n >= len(dataset):
+        return dataset
+    return Subset(dataset, np.sort(np.random.default_rng(seed).permutation(len(dataset))[:n]))
+
+
 class Concatenation:
     """Several data sets, one after the other.
 

@@ -1,0 +1,83 @@
+"""Models measured while they train: in batches that fit in memory, shared by the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from torch import nn
+from torch_geometric.data import Batch
+from tqdm import tqdm
+
+from jmp_md.nn.layers import Derived
+from jmp_md.potential import Potential
+from jmp_md.training.batches import PairedFrames, to_structures
+from jmp_md.training.distributed import Ranks
+from jmp_md.training.metrics import ErrorSums, batch_errors
+from jmp_md.training.packing import Model, packed
+from jmp_md.training.property import PropertyModel
+from jmp_md.training.property_metrics import property_summary
+
+SHOW_AFTER = 2.0  # seconds after which there is a progress bar
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluate a model without gradients of its weights, which would take as much as training."""
+    asked = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [module for module in model.modules() if module.training]
+    model.requires_grad_(False).eval()
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+        for module in trained:
+            module.training = True
+        for module in model.modules():
+            if isinstance(module, Derived):  # of weights that change again
+                module.forget()
+
+
+def potential_errors(
+    potential: Potential, frames: PairedFrames, ranks: Ranks, title: str = "validation"
+) -> ErrorSums:
+    """Errors over frames that the processes share; all of them get those over all frames."""
+    with frozen(potential):
+        mine = batch_errors(potential, shared_batches(potential, frames, ranks, title))
+    return sum(ranks.gathered(mine), ErrorSums())
+
+
+def property_errors(model: PropertyModel, frames: PairedFrames, ranks: Ranks) -> dict[str, float]:
+    """Errors over labelled frames that the processes share, as for all frames."""
+    predicted, expected = [np.empty(0)], [np.empty(0)]
+    with frozen(model):
+        for batch in shared_batches(model, frames, ranks):
+            predicted.append(model.predict(to_structures(batch)).cpu().numpy())
+            expected.append(batch.property.numpy())
+    every = ranks.gathered((np.concatenate(predicted), np.concatenate(expected)))
+    found, wanted = (np.concatenate(values) for values in zip(*every, strict=True))
+    return property_summary(model.target.kind, found, wanted)
+
+
+def shared_batches(
+    model: Model, frames: PairedFrames, ranks: Ranks, title: str = "validation"
+) -> Iterator[Batch]:
+    """Batches of the frames that fall to this process, with a progress bar on the first.
+
+    Args:
+        model: What will evaluate them; its size and graph decide how many go together.
+        frames: All frames.
+        ranks: This process among those that share them.
+        title: Of the bar.
+    """
+    mine = range(ranks.rank, len(frames), ranks.size)
+    items = (frames[index] for index in mine)
+    hidden = ranks.rank > 0
+    with tqdm(
+        total=len(mine), desc=title, unit="frame", leave=False, delay=SHOW_AFTER, disable=hidden
+    ) as bar:
+        for part in packed(model, items):
+            yield Batch.from_data_list(part)
+            bar.update(len(part))
