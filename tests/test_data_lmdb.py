@@ -23,6 +23,7 @@ from torch_geometric.data import Data
 from jmp_md.errors import InputError, JMPError
 from jmp_md.training.data.frame import frames
 from jmp_md.training.data.lmdb import open_lmdb
+from jmp_md.training.data.splits import split_by_system
 
 
 def write(path: Path, records: dict[str, bytes]) -> None:
@@ -201,3 +202,26 @@ def test_a_wrong_record_is_named(tmp_path: Path) -> None:
     write(tmp_path / "plain.aselmdb", {"nextid": zlib.compress(b"2"), "1": b"{}"})
     with pytest.raises(InputError, match=r"plain\.aselmdb, record 1: not zlib-compressed JSON"):
         open_lmdb(tmp_path / "plain.aselmdb")[0]
+
+
+def test_the_reactions_of_transition1x_are_told_apart_by_formula(tmp_path: Path) -> None:
+    """Its release as LMDB says the same `rxn` for every frame."""
+    formulas = {"a": [1, 6, 7], "b": [1, 6, 8], "c": [8, 8, 1]}
+    for name, numbers in formulas.items():
+        graphs = [
+            Data(
+                pos=torch.eye(3) + k,
+                z=torch.tensor(numbers),
+                y=-1.0 * k,
+                force=torch.zeros(3, 3),
+                rxn="rxn",
+            )
+            for k in range(4)
+        ]
+        records = {str(k): pickle.dumps(graph) for k, graph in enumerate(graphs)}
+        write(tmp_path / f"{name}.lmdb", {"length": pickle.dumps(4), **records})
+    split = split_by_system(open_lmdb(tmp_path), (0.4, 0.3, 0.3))
+    parts = [{int(k) // 4 for k in part} for part in (split.train, split.val, split.test)]
+    assert sorted(map(tuple, parts)) == [(0,), (1,), (2,)]
+    with pytest.raises(InputError, match=r"1 systems cannot be split .*all are 'CHN'"):
+        split_by_system(open_lmdb(tmp_path / "a.lmdb"), (0.8, 0.2, 0.0))

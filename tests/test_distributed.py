@@ -138,3 +138,27 @@ def test_the_command_starts_processes(tmp_path: Path) -> None:
     done = run_in_time(command)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_signal_stops_all_processes_and_the_run_goes_on(tmp_path: Path) -> None:
+    """It is sent to the process that started the others, as a batch system does."""
+    write_data(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    command = ["train", str(tmp_path / "tiny.yaml"), "--data", str(tmp_path), "--devices", "2"]
+    command += ["--output", str(tmp_path / "run"), "--set", "optimiser.epochs=100000"]
+    command += ["--set", "data.n_train=7", "--set", "data.n_validation=3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jmp_md.cli.main", *command], stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + LIMIT
+    while not (tmp_path / "run" / "log.csv").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    process.terminate()
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "--resume goes on" in errors
+    done = run_in_time([*command, "--resume", "--epochs", "2"])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()

@@ -158,7 +158,10 @@ SAMPLES: dict[str, tuple[Any, list[str]]] = {
         ["model.molecule=AT-AT", *FEW],
     ),
     "spice": (lambda folder: write_spice(folder / "SPICE-1.1.4.hdf5", "attribute"), FEW),
-    "qm9": (write_qm9, FEW),
+    "qm9": (
+        lambda folder: (write_qm9(folder), (folder / "uncharacterized.txt").write_text("99 C\n")),
+        FEW,
+    ),
     "matbench": (
         lambda folder: write_matbench(
             folder / "matbench_phonons.json.gz", [0.1 * k for k in range(20)],
@@ -223,3 +226,16 @@ def test_a_target_that_a_matbench_file_lacks_is_named(
     error = capsys.readouterr().err
     assert "target.name = 'last phdos peak' is not a target of every data frame" in error
     assert "it has 'gap pbe'" in error
+
+
+def test_files_that_options_name_lie_in_the_folder_of_the_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_qm9(tmp_path)
+    command = ["train", "qm9", "--data", str(tmp_path), "--output", str(tmp_path / "run")]
+    assert main(command) == 1
+    assert f"{tmp_path / 'uncharacterized.txt'} does not exist" in capsys.readouterr().err
+    (tmp_path / "uncharacterized.txt").write_text("2 N\n")  # the other of two molecules
+    changes = ("data.split=frames", "data.n_train=1", "data.n_validation=1")
+    assert main([*command, *(word for c in changes for word in ("--set", c))]) == 1
+    assert "of 1 frames" in capsys.readouterr().err

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -121,18 +123,39 @@ def launch(arguments: Sequence[str], devices: int) -> int:
 
     The processes meet in a file and talk over the loopback interface. torchrun's rendezvous and
     gloo look up the machine's own name instead, which takes minutes where no name server answers.
-    When one process fails the others are ended.
+    When one process fails the others are ended. SIGINT and SIGTERM go to all of them.
 
     Returns:
         The exit status.
     """
     with tempfile.TemporaryDirectory(prefix="jmp-md-") as folder:
         given = (list(arguments), devices, f"{folder}/store")
+        context = start_processes(_process, given, devices, join=False, start_method="spawn")
         try:
-            start_processes(_process, given, devices, start_method="spawn")
+            with _signals_for(context.pids()):
+                while not context.join():
+                    pass
         except ProcessExitedException as error:
-            return error.exit_code
+            code = error.exit_code
+            return code if code >= 0 else 128 - code
     return 0
+
+
+@contextmanager
+def _signals_for(pids: Sequence[int]) -> Iterator[None]:
+    """Pass signals that ask to stop on to the processes of a run, which save before they end."""
+
+    def forward(signum: int, frame: object) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _process(rank: int, arguments: list[str], size: int, store: str) -> None:

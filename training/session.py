@@ -16,7 +16,7 @@ from jmp_md.memory import free_memory
 from jmp_md.training.checks import target_values
 from jmp_md.training.data.frame import Dataset, Subset, frames, sampled
 from jmp_md.training.data.hashing import Hash, hash_of_data
-from jmp_md.training.data.open import open_dataset
+from jmp_md.training.data.open import PATH_OPTIONS, open_dataset
 from jmp_md.training.data.splits import (
     Split,
     matbench_fold,
@@ -122,10 +122,13 @@ def _train(
 def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
     """Hashes of the files that a recipe names."""
     if isinstance(recipe, PretrainRecipe):
+        sections: list[DataSection | TaskSection] = list(recipe.tasks.values())
         files = [file for task in recipe.tasks.values() for file in (task.train, task.validation)]
     else:
         assert isinstance(recipe, Recipe | PropertyRecipe)
+        sections = [recipe.data]
         files = [recipe.data.train, recipe.data.test]
+    files += [section.options.get(key) for section in sections for key in PATH_OPTIONS]
     return {file: hash_of_data(_existing(data, file)) for file in files if file is not None}
 
 
@@ -268,7 +271,8 @@ def _keep(path: Path, split: Split, ranks: Ranks) -> None:
 
 
 def _open(folder: Path, name: str, format: str | None, options: dict[str, Any]) -> Dataset:
-    return open_dataset(_existing(folder, name), format, **options)
+    files = {key: _existing(folder, options[key]) for key in PATH_OPTIONS if options.get(key)}
+    return open_dataset(_existing(folder, name), format, **(options | files))
 
 
 def _existing(folder: Path, name: str) -> Path:

@@ -3,8 +3,9 @@
 OCP style: keys b"0" .. b"n-1" hold pickled PyTorch Geometric `Data`, b"length" the pickled count.
 Fields used, with the names seen in releases: `atomic_numbers` (also `z`, or the nuclear `charges`
 of Transition-1x), `pos`, `y` or `energy` (eV), `force` or `forces` (eV/Å), `cell` (1, 3, 3),
-`tags`, `fixed`, and `sid` or `rxn` as the system. Pickles are read by a reader that rebuilds
-tensors and plain containers and runs nothing.
+`tags`, `fixed`, and `sid` as the system (not the `rxn` of Transition-1x, which is the same for all
+its frames: there the formula tells systems apart, as in the HDF5 release). Pickles are read by a
+reader that rebuilds tensors and plain containers and runs nothing.
 
 ASE-LMDB (`*.aselmdb`): keys b"1" .. hold zlib-compressed JSON of a row of an ASE database
 (`numbers`, `positions`, `cell`, `pbc`, `tags`, `constraints`, `energy`, `forces`, `stress`,
@@ -41,7 +42,7 @@ _FIELDS = {
     "tags": ("tags",),
     "fixed": ("fixed",),
     "stress": ("stress",),
-    "system": ("sid", "rxn"),
+    "system": ("sid",),
 }
 
 # LMDB refuses to open a file twice in a process, so data sets on one file share it.

@@ -41,6 +41,9 @@ class Format:
     description: str
 
 
+PATH_OPTIONS = ("exclude", "references")  # options that name further files
+
+
 def open_dataset(path: str | Path, format: str | None = None, **options: Any) -> Dataset:
     """Open a data set; frames come in Å, eV and eV/Å.
 
