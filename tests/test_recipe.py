@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from factories import SIZES
 from test_data_hdf5 import write_spice
 from test_data_materials import write_matbench, write_qmof
@@ -18,6 +19,8 @@ from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.cli.train import find_recipe
 from jmp_md.errors import InputError
+from jmp_md.training.data.open import open_dataset
+from jmp_md.training.optimisation import Schedule
 from jmp_md.training.recipe import PretrainRecipe, from_yaml, load_recipe, to_yaml
 
 FOLDER = find_recipe("rmd17").parent
@@ -157,6 +160,10 @@ SAMPLES: dict[str, tuple[Any, list[str]]] = {
         lambda folder: write_npz(folder / "md22_AT-AT.npz", well(8)),
         ["model.molecule=AT-AT", *FEW],
     ),
+    "md22-large": (
+        lambda folder: write_npz(folder / "md22_buckyball-catcher.npz", well(8)),
+        ["model.molecule=buckyball-catcher", *FEW],
+    ),
     "spice": (lambda folder: write_spice(folder / "SPICE-1.1.4.hdf5", "attribute"), FEW),
     "qm9": (
         lambda folder: (write_qm9(folder), (folder / "uncharacterized.txt").write_text("99 C\n")),
@@ -239,3 +246,36 @@ def test_files_that_options_name_lie_in_the_folder_of_the_data(
     changes = ("data.split=frames", "data.n_train=1", "data.n_validation=1")
     assert main([*command, *(word for c in changes for word in ("--set", c))]) == 1
     assert "of 1 frames" in capsys.readouterr().err
+
+
+def test_a_baseline_trains_a_new_network_at_one_rate_lowered_on_a_plateau() -> None:
+    recipe = load_recipe(find_recipe("rmd17"), ["model.molecule=aspirin"], scratch=True)
+    assert recipe.model.base is None
+    assert (recipe.model.preset, recipe.model.name) == ("jmp-s", "jmp-s-rmd17-aspirin-scratch")
+    section = recipe.optimiser
+    assert section.layer_factors.blocks == ()
+    optimiser = torch.optim.AdamW([torch.zeros(1)], lr=1.0)
+    schedule = Schedule(optimiser, [1.0], section, steps_per_epoch=10)
+    rates = []
+    for step in range(100):
+        schedule.before_step(step)
+        rates.append(schedule.rate)
+        if step % 10 == 9:
+            schedule.after_validation(step + 1, metric=1.0)
+    assert rates[:60] == [8e-5] * 60  # before patience runs out
+    assert rates[-1] == pytest.approx(8e-6)
+    with pytest.raises(InputError, match="starts from no base: leave out --scratch"):
+        load_recipe(find_recipe("pretrain"), scratch=True)
+
+
+def test_parts_of_a_data_set_are_prepared_by_system(tmp_path: Path) -> None:
+    """As the recipe for pre-training says, for sets that are published in one piece."""
+    write_npz(tmp_path / "all.npz", well(40))
+    systems = []
+    for part in ("train", "validation", "test"):
+        command = ["data", "prepare", str(tmp_path / "all.npz"), "--output", str(tmp_path / part)]
+        assert main([*command, "--part", part, "--shares", "0.8,0.1,0.1"]) == 0
+        prepared = open_dataset(tmp_path / part)
+        systems.append({prepared[k].system for k in range(len(prepared))})
+    assert list(map(len, systems)) == [16, 2, 2]
+    assert len(set.union(*systems)) == 20

@@ -96,7 +96,8 @@ class Schedule:
         self.full_at = self.warmup
         if section.warmup_steps is not None:  # the paper's pre-training reaches it a step earlier
             self.warmup, self.full_at = section.warmup_steps, max(section.warmup_steps - 1, 1)
-        self.end = (section.cosine_epochs or section.epochs) * steps_per_epoch
+        epochs = section.epochs if section.cosine_epochs is None else section.cosine_epochs
+        self.end = epochs * steps_per_epoch
         self.plateau = None
         if section.plateau_patience is not None:
             patience = section.plateau_patience * steps_per_epoch // (interval or steps_per_epoch)

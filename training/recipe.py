@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field
 
 from jmp_md.errors import InputError, shown
+from jmp_md.nn.config import preset
 from jmp_md.training.config import Section, Seed, build, flat, override, plain
 from jmp_md.training.sections import (
     DataSection,
@@ -67,30 +68,61 @@ _KINDS: dict[str, type[AnyRecipe]] = {
 }
 
 
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
-    """Read a recipe; ``overrides`` are ``section.key=value`` with YAML values.
+def load_recipe(
+    path: str | Path, overrides: list[str] | None = None, scratch: bool = False
+) -> AnyRecipe:
+    """Read a recipe.
+
+    Args:
+        path: The file.
+        overrides: ``section.key=value`` with YAML values.
+        scratch: Train a new network of the size of the base, see :func:`from_scratch`.
 
     Raises:
         InputError: No such file, not YAML, unknown key (with the nearest valid one), wrong type
             or range, or a molecule that was not given.
     """
-    return _recipe(read_yaml(path, f"recipe {path}"), f"recipe {path}", overrides)
+    return _recipe(read_yaml(path, f"recipe {path}"), f"recipe {path}", overrides, scratch)
 
 
-def from_yaml(text: str, where: str, overrides: list[str] | None = None) -> AnyRecipe:
+def from_yaml(
+    text: str, where: str, overrides: list[str] | None = None, scratch: bool = False
+) -> AnyRecipe:
     """As :func:`load_recipe`, of a text that messages call ``where``."""
-    return _recipe(parse_yaml(text, where), where, overrides)
+    return _recipe(parse_yaml(text, where), where, overrides, scratch)
 
 
-def _recipe(raw: Any, where: str, overrides: list[str] | None) -> AnyRecipe:
+def _recipe(raw: Any, where: str, overrides: list[str] | None, scratch: bool) -> AnyRecipe:
     if not isinstance(raw, dict):
         raise InputError(f"{where} must be a mapping with sections model and data")
     for assignment in overrides or []:
         override(raw, assignment)
+    if scratch:
+        from_scratch(raw, where)
     kind = raw.get("task", "potential")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"recipe key task = {shown(kind)}: expected {', '.join(_KINDS)}")
     return build(_KINDS[kind], _filled(raw, _words(raw.get("model")), where))
+
+
+def from_scratch(raw: dict[str, Any], where: str) -> None:
+    """Turn a recipe that fine-tunes into its baseline, as the paper compares with.
+
+    A new network of the same size, one rate for all of its layers, and that rate lowered on a
+    plateau alone where the recipe does that: no warm-up, no cosine.
+
+    Raises:
+        InputError: The recipe has no base, or one that is no preset.
+    """
+    model, optimiser = raw.get("model", {}), raw.setdefault("optimiser", {})
+    base = model.pop("base", None) if isinstance(model, dict) else None
+    if not isinstance(base, str):
+        raise InputError(f"{where} starts from no base: leave out --scratch")
+    preset(base)
+    model |= {"preset": base, "name": f"{model.get('name', base)}-scratch"}
+    optimiser["layer_factors"] = {}
+    if optimiser.get("plateau_patience") is not None:  # else nothing would lower the rate
+        optimiser |= {"warmup_epochs": 0, "cosine_epochs": 0}
 
 
 def to_yaml(recipe: AnyRecipe) -> str:
@@ -122,7 +154,8 @@ def differences(a: AnyRecipe, b: AnyRecipe) -> list[str]:
 def _endless(recipe: AnyRecipe) -> AnyRecipe:
     section = recipe.optimiser
     usual = {key: OptimiserSection.model_fields[key].default for key in STOPPING}
-    usual["cosine_epochs"] = section.cosine_epochs or float(section.epochs)
+    if section.cosine_epochs is None:
+        usual["cosine_epochs"] = float(section.epochs)
     update: dict[str, Any] = {"optimiser": section.model_copy(update=usual)}
     if isinstance(recipe, Recipe | PropertyRecipe):
         update["data"] = recipe.data.model_copy(update={"max_test": None})

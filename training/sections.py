@@ -126,7 +126,7 @@ class OptimiserSection(Section):
         warmup_epochs: Epochs from ``warmup_factor`` to the full rate.
         warmup_steps: Steps, in place of epochs.
         warmup_factor: Share of the rate at the first step.
-        cosine_epochs: Epoch at which the cosine ends; by default the last.
+        cosine_epochs: Epoch at which the cosine ends; by default the last; 0 for no cosine.
         final_factor: Share of the rate at the end of the cosine.
         plateau_patience: After the cosine, epochs without improvement before the rate is
             lowered; null keeps it.
@@ -155,7 +155,7 @@ class OptimiserSection(Section):
     warmup_epochs: NotNegative = 1.0
     warmup_steps: CountOrNone | None = None
     warmup_factor: Share = 0.1
-    cosine_epochs: Positive | None = None
+    cosine_epochs: NotNegative | None = None
     final_factor: Share = 0.01
     plateau_patience: CountOrNone | None = None
     plateau_factor: BelowOne = 0.1

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jmp_md.training.data.frame import Dataset
 
 NAME = "data"
+PARTS = ("train", "validation", "test")
 HELP = "inspect data sets, prepare them for training, fit reference energies"
 
 
@@ -28,6 +29,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--shard-size", type=int, help="frames per file (default: 100000)")
     prepare.add_argument("--max-force", type=float, help="leave out frames above this, eV/Å")
     prepare.add_argument("--double", action="store_true", help="keep double precision")
+    prepare.add_argument(
+        "--part", choices=PARTS, help="write this part of a split that keeps systems together"
+    )
+    prepare.add_argument(
+        "--shares",
+        default="0.9,0.05,0.05",
+        metavar="A,B,C",
+        help="of train, validation and test in such a split (default: %(default)s)",
+    )
+    prepare.add_argument("--seed", type=int, default=42, help="of that split (default: 42)")
     prepare.set_defaults(action=_prepare)
     reference = commands.add_parser(
         "reference", help="energy of each element by least squares, and the scales of the labels"
@@ -79,15 +90,18 @@ def _prepare(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    dataset = open_data(args.files, args)
+    dataset, reading = open_data(args.files, args), {}
+    if args.format or args.option:
+        reading = {"format": args.format, "options": args.option}
+    if args.part:
+        dataset = _part(dataset, args)
+        reading |= {"part": args.part, "shares": args.shares, "seed": args.seed}
     with tqdm(total=len(dataset), unit=" frames") as bar:
         prepared = prepare(
             dataset,
             args.output,
             source={str(file): sha256_of(file) for file in args.files},
-            reading={"format": args.format, "options": args.option}
-            if args.format or args.option
-            else None,
+            reading=reading,
             shard_size=args.shard_size or SHARD_SIZE,
             processes=args.processes,
             max_force=args.max_force,
@@ -96,6 +110,20 @@ def _prepare(args: argparse.Namespace) -> int:
         )
     print(f"{args.output}: {len(prepared)} of {len(dataset)} frames")
     return 0
+
+
+def _part(dataset: Dataset, args: argparse.Namespace) -> Dataset:
+    """The frames of one part of a split by system."""
+    from jmp_md.errors import InputError
+    from jmp_md.training.data.frame import Subset
+    from jmp_md.training.data.splits import split_by_system
+
+    try:
+        shares = [float(word) for word in args.shares.split(",")]
+    except ValueError as error:
+        raise InputError(f"--shares {args.shares}: write three numbers as 0.9,0.05,0.05") from error
+    split = split_by_system(dataset, shares, args.seed)
+    return Subset(dataset, (split.train, split.val, split.test)[PARTS.index(args.part)])
 
 
 def _reference(args: argparse.Namespace) -> int:

@@ -46,6 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe key"
     )
     parser.add_argument(
+        "--scratch",
+        action="store_true",
+        help="the baseline of a recipe that fine-tunes: a new network of the same size",
+    )
+    parser.add_argument(
         "--print-config", action="store_true", help="print the whole recipe and stop"
     )
 
@@ -59,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.epochs is not None:
         args.set.append(f"optimiser.epochs={args.epochs}")
-    recipe = load_recipe(find_recipe(args.recipe), args.set)
+    recipe = load_recipe(find_recipe(args.recipe), args.set, args.scratch)
     if args.print_config:
         print(to_yaml(recipe), end="")
         return 0
@@ -99,7 +104,9 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
     if args.max_minutes is not None:
         words += ["--max-minutes", str(args.max_minutes)]
     words += [
-        f"--{name}" for name in ("resume", "tensorboard", "wandb", "shard") if getattr(args, name)
+        f"--{name}"
+        for name in ("resume", "scratch", "tensorboard", "wandb", "shard")
+        if getattr(args, name)
     ]
     return words
 

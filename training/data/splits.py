@@ -33,7 +33,7 @@ MD22_TRAIN_SIZES = {
 PAPER_SPLITS: dict[str, tuple[float | None, float | None, float | None]] = {
     "rmd17": (950, 50, None),
     "qm9": (None, 10_000, 10_000),
-    "qmof": (None, 0.1, 0.1),
+    "qmof": (10_000, 0.1, None),
     "spice": (None, 0.1, 0.1),
     "pdbbind": (None, 0.1, 0.1),
     **{
