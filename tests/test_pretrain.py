@@ -202,7 +202,7 @@ def test_references_can_come_from_a_file(tmp_path: Path) -> None:
 
 def test_tasks_without_labels_are_refused(tmp_path: Path) -> None:
     bare = FrameList([well(1)[0].__class__(numbers=np.array([1]), positions=np.zeros((1, 3)))])
-    with pytest.raises(InputError, match="task 'water': pre-training needs energies and forces"):
+    with pytest.raises(InputError, match="task 'water': the training frames hold no energy: pre-"):
         pretrainer(recipe(), tasks() | {"water": TaskData(bare, bare)}, tmp_path, ALONE)
 
 

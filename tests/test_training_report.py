@@ -75,7 +75,10 @@ def test_rows_go_to_weights_and_biases(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     trainer = tiny_trainer(tmp_path / "one", "optimiser.epochs=2", wandb=True)
     trainer.run()
-    assert started[0]["id"] == "one"
+    assert started[0]["name"] == "one"
+    tiny_trainer(tmp_path / "one", "optimiser.epochs=2", wandb=True)  # resumed
+    tiny_trainer(tmp_path / "more" / "one", "optimiser.epochs=2", wandb=True)
+    assert started[1]["id"] == started[0]["id"] != started[2]["id"]
     assert started[0]["config"]["optimiser"]["epochs"] == 2
     assert [row["at"] for row in rows] == [2, 4]
     assert rows[1]["loss"] == trainer.progress.history[1]["loss"]

@@ -18,13 +18,16 @@ def monitored(loss: LossSection) -> str:
     return "forces" if loss.forces else "energy" if loss.energy else "stress"
 
 
-def require_labels(part: str, frames: Iterable[Frame], names: Iterable[str]) -> None:
+def require_labels(
+    part: str, frames: Iterable[Frame], names: Iterable[str], task: str | None = None
+) -> None:
     """Refuse a part of the data in which no frame has a label that is needed.
 
     Args:
         part: What the frames are for.
         frames: Its frames.
         names: Labels of :class:`.Frame`.
+        task: Name of the task of a mix, whose loss has energies and forces in any case.
 
     Raises:
         InputError: There is such a label; what the file has in its place is named.
@@ -39,12 +42,17 @@ def require_labels(part: str, frames: Iterable[Frame], names: Iterable[str]) -> 
     for name in missing[:1]:
         word = "force" if name == "forces" else name
         similar = [other for other in others if word in other.lower()]
-        remedy = f"set loss.{name} to 0, or use other data"
+        key = f"data.options.{name}_key" if task is None else f"tasks.{task}.options.{name}_key"
         if similar:
-            remedy = f"the file has {similar[0]}, read it with data.options.{name}_key={similar[0]}"
+            remedy = f"the file has {similar[0]}, read it with {key}={similar[0]}"
         elif others:
-            remedy = f"the file has {', '.join(others)}, name one with data.options.{name}_key"
-        raise InputError(f"the {part} frames hold no {name}: {remedy}")
+            remedy = f"the file has {', '.join(others)}, name one with {key}"
+        elif task is None:
+            remedy = f"set loss.{name} to 0, or use other data"
+        else:
+            remedy = "pre-training needs energies and forces, use other data"
+        where = "" if task is None else f"task {task!r}: "
+        raise InputError(f"{where}the {part} frames hold no {name}: {remedy}")
 
 
 def target_values(part: str, frames: Iterable[Frame], name: str) -> np.ndarray:

@@ -253,8 +253,8 @@ def _head(
     """
     task = recipe.tasks[name]
     some = [data.train[k] for k in range(min(SAMPLE, len(data.train)))]
-    require_labels(f"training ({name})", some, ("energy", "forces"))
-    require_labels(f"validation ({name})", frames(data.validation), ("forces",))
+    require_labels("training", some, ("energy", "forces"), name)
+    require_labels("validation", frames(data.validation), ("forces",), name)
     references, scales = data.reference or fit_reference(data.train)
     graph = recipe.model.graph if task.graph is None else task.graph
     direct = recipe.model.forces == "direct"
