@@ -192,7 +192,7 @@ def batches(frames: Frames, keys: Iterable[Sequence[Hashable]], workers: int) ->
 
     The processes, and what they keep, last as long as the iterator.
     """
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         frames,  # type: ignore[arg-type]
         batch_sampler=keys,  # type: ignore[arg-type]
         collate_fn=frames.collate,

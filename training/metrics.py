@@ -148,10 +148,9 @@ def batch_errors(potential: Potential, batches: Iterable[Data]) -> ErrorSums:
         constant.index_add_(0, structures.structure.to(device), by_atom)
         sums.add(
             Values(
-                *(
-                    None if t is None else t.double().cpu().numpy()
-                    for t in (prediction.energy, prediction.forces, prediction.stress)
-                )
+                prediction.energy.cpu().numpy(),
+                prediction.forces.double().cpu().numpy(),
+                None if prediction.stress is None else prediction.stress.double().cpu().numpy(),
             ),
             Values(energy.cpu().numpy(), forces.cpu().numpy(), batch.stress.cpu().numpy()),
             batch.numbers.cpu().numpy(),
