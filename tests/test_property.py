@@ -256,7 +256,7 @@ def test_a_property_of_atoms_is_learned_less_its_sum_over_elements(tmp_path: Pat
     assert head.energy_mean == 0.0
     assert head.energy_scale == pytest.approx(np.std(left), rel=0.15)
     assert head.references == pytest.approx(atomic, abs=0.2)
-    before = trainer.objective.measure(trainer.average.module)["mae"]
+    before = trainer.objective.measure(trainer.average.module, ALONE)["mae"]
     assert before < 100 * np.std(left)  # without references, hundreds of eV
     trainer.run()
     model = PropertyModel.load(tmp_path / "model.safetensors")

@@ -138,7 +138,7 @@ def test_the_top_of_a_path_is_verified(
     assert float(frequencies.split()[0].strip(",")) < 0.0
     assert "NO saddle" not in out
     assert "NOT a transition state" not in out
-    monkeypatch.setattr("jmp_md.simulate.saddles.IMAGINARY", 5000.0)  # cm^-1: so that no mode counts
+    monkeypatch.setattr("jmp_md.simulate.saddles.IMAGINARY", 5000.0)  # cm⁻¹, no mode counts
     assert main([*command, "--steps", "1", "--verify", "--output", "again"]) == 2
     assert "NOT a transition state" in capsys.readouterr().out
 
