@@ -197,7 +197,7 @@ def _compare(backend: str) -> str:
     system = openmm.System()
     for mass in atoms.get_masses():
         system.addParticle(mass)
-    system.addForce(jmp_force(MODEL, atoms.numbers.tolist(), backend=backend))
+    system.addForce(jmp_force(MODEL, atoms.numbers.tolist(), backend=backend, periodic=False))
     reference = openmm.Platform.getPlatformByName("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
     context.setPositions(atoms.positions / NM_IN_ANGSTROM)

@@ -124,7 +124,7 @@ def test_broken_files_are_refused_by_name_and_record(tmp_path: Path) -> None:
         ("empty.xyz", "", "holds no frame"),
         ("garbage.traj", "not a trajectory", "ASE cannot read it"),
         ("garbage.cif", "not a crystal", "AssertionError; give a file in a format"),
-        ("garbage.db", "not a database" * 100, "ASE cannot read it"),
+        ("garbage.db", "not a database" * 100, "file is not a database; give a file in a format"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=rf"{name}.*{message}"):

@@ -173,5 +173,5 @@ def test_a_command_that_cannot_work_exits_1_and_says_why(
     ):
         assert main(["descriptors", *args, "--model", model]) == 1
         error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert message in error
+        assert error.splitlines()[-1].startswith("error: ")
+        assert message in error.splitlines()[-1]

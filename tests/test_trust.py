@@ -54,7 +54,7 @@ def openmm_force(model: Path) -> object:
     pytest.importorskip("openmm")
     from jmp_md.calculators.openmm import jmp_force
 
-    return jmp_force(model, [8, 1, 1])
+    return jmp_force(model, [8, 1, 1], periodic=False)
 
 
 def openmm_ml(model: Path) -> object:

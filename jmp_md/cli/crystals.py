@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.simulate.watch import DomainWatch
-    from jmp_md.structure_files import with_results
 
 RELAX = ("cell", "atoms", "none")
 STRUCTURE = "structure.extxyz"
@@ -58,6 +57,7 @@ def prepare(
     from jmp_md.cli.common import calculators_for, write_structures
     from jmp_md.simulate.crystals import right_handed
     from jmp_md.simulate.watch import DomainWatch
+    from jmp_md.structure_files import with_results
 
     [(model, calculator)] = calculators_for([atoms], args)
     output: Path = args.output or Path(f"{args.structure.stem}-{name}")

@@ -119,7 +119,8 @@ def _constraints(atoms: Atoms) -> list[tuple[str, tuple[int, ...], str]]:
         if name == "FixAtoms":  # one or many of them are the same
             fixed |= {i % len(atoms) for i in indices}
         else:
-            found.append((name, indices, repr(constraint)))
+            details = constraint.todict() if hasattr(constraint, "todict") else constraint
+            found.append((name, indices, repr(details)))
     return ([("FixAtoms", tuple(sorted(fixed)), "")] if fixed else []) + sorted(found)
 
 
