@@ -87,7 +87,7 @@ _ORGANIC = KnownModel(
     "jmp-xs-organic",
     base="jmp-xs",
     task="organic",
-    data="molecules of H, C, N and O of ANI-1x and Transition-1x",
+    data="molecules of H, C, N, O, F, P, S, Cl and Br, labelled by AIMNet2, and ANI-1x",
 )
 
 KNOWN: dict[str, KnownModel] = {m.name: m for m in (*_OFFICIAL, _SMALL, _ORGANIC, *_FINE_TUNED)}
