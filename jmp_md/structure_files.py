@@ -177,8 +177,9 @@ def with_results(atoms: Atoms, results: dict[str, Any] | None = None, **info: An
         for name in all_properties:
             held.pop(name, None)
     dropped = [key for key, value in copy.info.items() if not _can_hold_info(key, value)]
-    for key in dropped:
-        del copy.info[key]
+    # True stands for a word of a comment that is a sentence: not worth a warning.
+    words = {key for key in dropped if copy.info.pop(key) is True}
+    dropped = [key for key in dropped if key not in words]
     columns = [key for key, array in copy.arrays.items() if not _can_hold_column(key, array)]
     for key in columns:
         del copy.arrays[key]

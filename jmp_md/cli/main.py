@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         _check_places(args)
-        with _ended_by_sigterm(), _domain_warnings_in_words():
+        with _ended_by_sigterm(), _warnings_in_words():
             status: int = args.run(args)
         sys.stdout.flush()  # so that a closed pipe shows here
         return status
@@ -126,15 +126,15 @@ def _check_places(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _domain_warnings_in_words() -> Iterator[None]:
-    """Print what is said of a model's domain as sentences, each of them once."""
+def _warnings_in_words() -> Iterator[None]:
+    """Print our warnings as sentences, without lines of code, each of them once."""
     said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", DomainWarning)
         others = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, DomainWarning):
+            if issubclass(category, DomainWarning) or category is UserWarning:
                 if str(message) not in said:
                     print(f"warning: {message}", file=sys.stderr, flush=True)
                 said.add(str(message))
