@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from jmp_md.batch import Result
+from jmp_md.errors import DomainWarning
 from jmp_md.evaluation import evaluate
 from jmp_md.potential import Potential
 
@@ -72,11 +74,17 @@ class Subject:
 
     def results(self, structures: Sequence[Atoms]) -> list[Result]:
         """Energies, forces and stress where there is one, in float64."""
-        return evaluate(structures, self.potential, properties=("energy", "forces", "stress"))
+        return self._evaluate(structures, ("energy", "forces", "stress"))
 
     def energies(self, structures: Sequence[Atoms]) -> np.ndarray:
         """(n_structures,) eV in float64."""
-        return np.array([r.energy for r in evaluate(structures, self.potential, properties=())])
+        return np.array([r.energy for r in self._evaluate(structures, ())])
+
+    def _evaluate(self, structures: Sequence[Atoms], properties: tuple[str, ...]) -> list[Result]:
+        """Copies that are moved or doubled are no news of the domain, which has its own row."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DomainWarning)
+            return evaluate(structures, self.potential, properties=properties)
 
     def moved(self, positions: np.ndarray) -> Atoms:
         """A copy with other positions."""
