@@ -18,6 +18,7 @@ from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn.config import BackboneConfig
 
 FORMAT_VERSION = 2
+_MOST_BRACKETS = 5000  # json overruns the stack where a program has raised Python's limit
 _READABLE = (1, 2)  # version 1 had no repulsion of nuclei
 
 
@@ -99,6 +100,8 @@ class ModelHeader:
             CheckpointError: Not JSON, of a newer format, or with unknown or missing fields.
         """
         try:
+            if text.count("[") + text.count("{") > _MOST_BRACKETS:
+                raise ValueError("it is nested deeper than any header")
             raw = json.loads(text)
             version = raw["format_version"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -200,17 +200,17 @@ def continue_water(folder: Path, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("trajectory", ["extxyz", "traj"])
 def test_killed_runs_lose_and_double_no_frame(trajectory: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"steps": 150, "interval": 1, "save_interval": 9}
+    options: dict[str, Any] = {"steps": 900, "interval": 1, "save_interval": 9}
     options |= {"trajectory": trajectory}
     md(water(), tmp_path / "whole", **options)
     rng, kills = np.random.default_rng(5), 0
     for _ in range(10):
-        if not killed(rng.uniform(0.02, 0.4), continue_water, tmp_path / "parts", options):
+        if not killed(rng.uniform(0.02, 0.2), continue_water, tmp_path / "parts", options):
             break
         kills += 1
     assert kills > 2
     result = md(water(), tmp_path / "parts", restart=True, **options)
-    assert [frame.info["step"] for frame in frames(result.trajectory)] == list(range(151))
+    assert [frame.info["step"] for frame in frames(result.trajectory)] == list(range(901))
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
