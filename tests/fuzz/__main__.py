@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,8 +55,14 @@ def fuzz(
             options = ["--minutes", str(left / 60), "--seed", str(seed), "--journal", str(journal)]
             only_options = ["--only", *only] if only else []
             command = [sys.executable, "-X", "faulthandler", "-m", str(__package__)]
+            # The package is `fuzz` where pytest imports it and `tests.fuzz` by command.
+            root = Path(__file__).resolve().parents[str(__package__).count(".") + 1]
+            paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
             result = subprocess.run(
-                [*command, *options, *only_options], capture_output=True, text=True
+                [*command, *options, *only_options],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "PYTHONPATH": paths},
             )
             lines = journal.read_text().splitlines() if journal.exists() else []
             for finding in map(json.loads, lines):

@@ -111,4 +111,4 @@ def test_every_reader_takes_what_the_fuzzer_starts_from(here: Path) -> None:
 def test_a_minute_of_inputs_gives_results_or_errors_of_ours() -> None:
     findings, counts = fuzz(60, seed=0, only=[])
     assert not findings, json.dumps(findings, indent=1)
-    assert sum(tried for tried, _ in counts.values()) > 500
+    assert sum(tried for tried, _ in counts.values()) > 100
