@@ -21,6 +21,7 @@ A run that is finished is not run again, one that was stopped goes on; `--table`
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -79,15 +80,17 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def compare(args: argparse.Namespace) -> None:
     """Train each molecule from scratch and from the base; print the table of what is finished."""
     folders = {
-        (name, start): args.output / f"{name}-{args.frames}-{start}"
+        (seed, name, start): args.output / f"{name}-{args.frames}-{start}-{seed}"
+        for seed in args.seeds
         for name in args.molecules
         for start in STARTS
     }
-    for (name, start), folder in folders.items():
+    for (seed, name, start), folder in folders.items():
         base = "null" if start == "scratch" else args.base
         few = args.frames < 500
         changes = [
-            f"model.molecule={name}", f"model.base={base}", f"data.n_train={args.frames}",
+            f"seed={seed}", f"model.molecule={name}", f"model.base={base}",
+            f"data.n_train={args.frames}",
             f"optimiser.epochs={args.epochs}", f"optimiser.batch_size={5 if few else 8}",
             f"optimiser.learning_rate={args.learning_rate}",
         ]  # fmt: skip
@@ -96,47 +99,61 @@ def compare(args: argparse.Namespace) -> None:
             changes += [f"optimiser.validate_every={max(steps // 4, 1)}"]
         if not args.table:
             run("rmd17-xs", changes, args.data, folder)
-    print(f"\nForce MAE on 1,000 test frames, meV/Å; {args.frames} training frames\n")
-    print("| molecule | from scratch | pre-trained | improvement | hours each |")
-    print("|---|---|---|---|---|")
+    print("\nForce MAE on 1,000 test frames, meV/Å, mean and standard deviation of seeds;")
+    print(f"{args.frames} training frames\n")
+    print("| molecule | seeds | from scratch | pre-trained | improvement | hours each |")
+    print("|---|---|---|---|---|---|")
     gains = []
     for name in args.molecules:
-        found = [finished(folders[name, start]) for start in STARTS]
-        if None not in found:
-            before, after = (f["force_mae_meV_per_A"] for f in found)
-            gains.append(1 - after / before)
-            hours = ", ".join(f"{f['hours']:.3f}" for f in found)
-            print(f"| {name} | {before:.1f} | {after:.1f} | {gains[-1]:.1%} | {hours} |")
+        found = [[finished(folders[seed, name, start]) for start in STARTS] for seed in args.seeds]
+        both = [pair for pair in found if None not in pair]
+        if both:
+            errors = np.array([[f["force_mae_meV_per_A"] for f in pair] for pair in both])
+            gain = 1 - errors[:, 1] / errors[:, 0]
+            gains.append(gain.mean())
+            hours = ", ".join(
+                f"{h:.3f}" for h in np.mean([[f["hours"] for f in p] for p in both], 0)
+            )
+            cells = " | ".join(spread(e) for e in errors.T)
+            print(f"| {name} | {len(both)} | {cells} | {spread(100 * gain)} % | {hours} |")
     if gains:
-        print(f"| mean of {len(gains)} | | | {np.mean(gains):.1%} | |")
+        print(f"| mean of {len(gains)} | | | | {np.mean(gains):.1%} | |")
+
+
+def spread(values: np.ndarray) -> str:
+    """Mean and standard deviation over seeds."""
+    text = f"{values.mean():.1f}"
+    return f"{text} ± {values.std(ddof=1):.1f}" if len(values) > 1 else text
 
 
 def ablation(args: argparse.Namespace) -> None:
     """Short pre-training runs that differ in how the mix is sampled and weighed."""
-    settings = [(t, wise) for wise in (True, False) for t in TEMPERATURES]
-    rows: dict[tuple[float, bool], dict[str, Any]] = {}
-    for temperature, wise in settings:
-        folder = args.output / f"T{temperature:g}-{'structure' if wise else 'atom'}-wise"
+    ending = "_force_mae_meV_per_A"
+    rows: dict[tuple[float, bool], list[dict[str, Any]]] = {}
+    for seed, wise, temperature in itertools.product(args.seeds, (True, False), TEMPERATURES):
+        loss = "structure" if wise else "atom"
+        folder = args.output / f"T{temperature:g}-{loss}-wise-{seed}"
         value = ".inf" if np.isinf(temperature) else temperature
         changes = [
-            f"mix.temperature={value}", f"mix.structure_wise={str(wise).lower()}",
+            f"seed={seed}", f"mix.temperature={value}", f"mix.structure_wise={str(wise).lower()}",
             "mix.n_validation=50", f"optimiser.validate_every={args.steps}",
             f"optimiser.warmup_steps={args.steps // 5}", "optimiser.final_factor=1.0",
         ]  # fmt: skip
         if not args.table:
             run("pretrain-demo", changes, args.data, folder, max_minutes=0)
         if (found := finished(folder)) is not None:
-            rows[temperature, wise] = found
-    ending = "_force_mae_meV_per_A"
-    tasks = [k[len("validation_") : -len(ending)] for k in next(iter(rows.values()), {})
-             if k.endswith(ending)]  # fmt: skip
-    print(f"\nForce MAE in meV/Å on held-out systems after {args.steps} steps of 16 structures\n")
-    print(f"| T | loss | {' | '.join(tasks)} | mean relative |\n|---|---|{'---|' * len(tasks)}---|")
+            rows.setdefault((temperature, wise), []).append(found)
+    names = [k for k in next(iter(rows.values()), [{}])[0] if k.endswith(ending)]
+    tasks = [name[len("validation_") : -len(ending)] for name in names]
+    print("\nForce MAE in meV/Å on held-out systems, mean and standard deviation of seeds, after "
+          f"{args.steps} steps of 16 structures\n")  # fmt: skip
+    print(f"| T | loss | seeds | {' | '.join(tasks)} | mean, % of zero forces |")
+    print(f"|---|---|---|{'---|' * len(tasks)}---|")
     for (temperature, wise), found in rows.items():
-        errors = " | ".join(f"{found[f'validation_{task}{ending}']:.0f}" for task in tasks)
-        mean = found["validation_relative_force_mae"]
+        errors = " | ".join(spread(np.array([f[name] for f in found])) for name in names)
+        mean = spread(100 * np.array([f["validation_relative_force_mae"] for f in found]))
         loss = "structure-wise" if wise else "over atoms"
-        print(f"| {temperature:g} | {loss} | {errors} | {mean:.3f} |")
+        print(f"| {temperature:g} | {loss} | {len(found)} | {errors} | {mean} |")
 
 
 def tasks(args: argparse.Namespace) -> None:
@@ -252,6 +269,7 @@ def main() -> None:
             sub.add_argument("--output", type=Path, required=True, help="folder to write")
         if command in (compare, ablation):
             sub.add_argument("--table", action="store_true", help="train nothing, print the table")
+            sub.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
         if command is compare:
             sub.add_argument("--frames", type=int, default=50)
             sub.add_argument("--epochs", type=int, default=30)
