@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read
+from ase.io import read, write
 from factories import random_potential, write_model
 
 from jmp_md import check as checks
@@ -340,6 +340,17 @@ def test_the_enol_is_refused_by_the_model_of_the_diketone_unless_forced(
     for phase, count in (("start", 1), ("run", 2), ("end", 1)):
         assert record[phase]["outside"] == record[phase]["structures"] == count
         assert record[phase]["findings"][0]["kind"] == "bonds"
+
+
+def test_structures_that_relax_in_a_batch_are_watched_on_their_way(here: Path) -> None:
+    enol = read(EXAMPLES / f"{ENOL}.xyz")
+    write("two.xyz", [enol, enol])
+    words = ["relax", "two.xyz", "--model", "jmp-xs-rmd17-malonaldehyde", "--force-model"]
+    words += ["--batch-size", "2", "--steps", "25", "--fmax", "1e-5", "--output", "out.extxyz"]
+    main(words)
+    [record] = json.loads(Path("out.summary.json").read_text())["domain"].values()
+    assert record["run"]["structures"] == 2  # each once in 20 steps
+    assert record["run"]["findings"][0]["first"] == "step 19 of structure 0"
 
 
 def test_the_enol_relaxes_with_the_model_of_reactions(

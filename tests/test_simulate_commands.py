@@ -74,7 +74,7 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
     assert good[0].get_potential_energy() == pytest.approx(entries[0]["energy_eV"])
     capsys.readouterr()
     assert main(["singlepoint", "b.xyz", "--model", model]) == 0
-    assert capsys.readouterr().out.startswith("b.xyz[0]  CH4O  energy ")
+    assert capsys.readouterr().out.startswith(f"b.xyz[0]  CH4O  model {model}  energy ")
     assert main([*command, "--output", "a.xyz"]) == 1
     assert "choose an ending of .csv" in capsys.readouterr().err
     assert main([*command, "--output", "none/table.csv"]) == 1

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     ends: Ends = {}
     try:
         if args.batch_size > 1:
-            _together(structures, models, args, ends)
+            _together(structures, models, watches, args, ends)
         else:
             _one_by_one(structures, models, watches, args, ends)
     except KeyboardInterrupt:
@@ -198,7 +198,11 @@ def _observer(watch: DomainWatch, index: int) -> Callable[[int, Atoms], None]:
 
 
 def _together(
-    structures: Sequence[Atoms], models: Models, args: argparse.Namespace, ends: Ends
+    structures: Sequence[Atoms],
+    models: Models,
+    watches: Watches,
+    args: argparse.Namespace,
+    ends: Ends,
 ) -> None:
     """Fill ``ends`` as structures are done, those of each model in batches."""
     from jmp_md.simulate.many import relax_many
@@ -212,6 +216,15 @@ def _together(
             about = f"  dropped: {end.error}" if end.error is not None else _line(end)
             print(f"structure {mine[k] + 1} of {len(structures)}: {about.strip()}", flush=True)
 
+        def observe(
+            k: int,
+            step: int,
+            atoms: Atoms,
+            watch: DomainWatch = watches[model],
+            mine: Sequence[int] = mine,
+        ) -> None:
+            watch.see(atoms, f"step {step} of structure {mine[k]}")
+
         relaxed = relax_many(
             [structures[i] for i in mine],
             calculator,
@@ -222,6 +235,7 @@ def _together(
             output=_state(args) / Path(model).name,
             restart=args.restart,
             progress=note,
+            observer=observe,
         )
         ends.update(zip(mine, relaxed, strict=True))  # also what was done before a restart
 

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     results = _compute(structures, models, args.stress)
     for i, (atoms, (name, _), result) in enumerate(zip(structures, models, results, strict=True)):
         watches[name].see(_with_result(atoms, result), f"structure {i}")
-    for row, result in zip(rows, results, strict=True):
-        row |= _figures(result)
+    for row, (name, _), result in zip(rows, models, results, strict=True):
+        row |= _figures(result) | {"model": name}
     _write(args.output, structures, results, rows)
     failed = sum(result.error is not None for result in results)
     if args.output is not None:
@@ -136,7 +136,8 @@ def _write(
 
     if output is None:
         for row in rows:
-            print(f"{row['file']}[{row['index']}]  {row['formula']}  ", end="")
+            about = f"{row['file']}[{row['index']}]  {row['formula']}  model {row['model']}"
+            print(about, end="  ")
             print(
                 row["error"]
                 or f"energy {row['energy_eV']:.6f} eV  fmax {row['fmax_eV_per_A']:.6f} eV/Å"

@@ -40,6 +40,7 @@ def relax_many(
     restart: bool = False,
     save_interval: int = 20,
     progress: Callable[[int, RelaxResult], None] | None = None,
+    observer: Callable[[int, int, Atoms], None] | None = None,
 ) -> list[RelaxResult]:
     """Relax structures together, each with an ASE optimizer of its own.
 
@@ -63,6 +64,8 @@ def relax_many(
         restart: Continue the run in ``output``; one that has no state yet starts anew.
         save_interval: Steps of the batch between states.
         progress: Called with the index and the end of each structure that is done.
+        observer: Called every ``save_interval`` steps of the batch, with the index, the steps so
+            far and each structure on its way, which has its forces.
 
     Returns:
         The end of each structure, in the order given.
@@ -94,7 +97,7 @@ def relax_many(
         if output is not None:
             about = identity(calculator, {"fmax": fmax, "optimizer": optimizer})
             state = stack.enter_context(RelaxState(output, about, steps, restart))
-        batch = _Batch(systems, state, fmax, optimizer, steps, progress)
+        batch = _Batch(systems, state, fmax, optimizer, steps, progress, observer)
         return batch.run(enumerate(structures), batch_size, save_interval)
 
 
@@ -109,8 +112,10 @@ class _Batch:
         optimizer: str,
         steps: int,
         progress: Callable[[int, RelaxResult], None] | None,
+        observer: Callable[[int, int, Atoms], None] | None,
     ) -> None:
-        self._systems, self._state, self._progress = systems, state, progress
+        self._systems, self._state = systems, state
+        self._progress, self._observer = progress, observer
         self._fmax, self._optimizer, self._steps = fmax, optimizer, steps
         self._moving: dict[int, _Walker] = {}  # by key in systems
         self._done: dict[int, RelaxResult] = {}
@@ -123,19 +128,21 @@ class _Batch:
             self._let_in(waiting, size)
             count = 0
             while self._moving:
-                self._step()
-                self._let_in(waiting, size)
                 count += 1
+                self._step(observed=count % save_interval == 0)
+                self._let_in(waiting, size)
                 if count % save_interval == 0:
                     self._save()
         finally:  # an interrupt costs nothing
             self._save()
         return [self._done[index] for index in sorted(self._done)]
 
-    def _step(self) -> None:
+    def _step(self, observed: bool) -> None:
         results = self._systems.compute(on_error="keep")
         for walker, result in zip(self._moving.values(), results, strict=True):
             walker.see(result)
+            if observed and self._observer is not None and walker.error is None:
+                self._observer(walker.index, walker.steps, walker.atoms)
         for key, walker in list(self._moving.items()):
             if walker.error is None and walker.fmax > self._fmax and walker.steps < self._steps:
                 walker.move()
