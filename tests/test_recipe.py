@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -126,14 +125,8 @@ def write_rmd17(folder: Path) -> None:
 
 
 def write_tasks(folder: Path) -> None:
-    for name in ("oc20", "oc22", "ani1x", "transition1x", "qm7x", "mptrj"):
+    for name in ("oc20", "ani1x", "transition1x", "qm7x", "mptrj"):
         write_npz(folder / f"{name}.npz", well(24))
-        for part in ("", "-validation"):
-            write_npz(folder / f"{name}{part}.npz", well(24))
-            command = ["data", "prepare", str(folder / f"{name}{part}.npz")]
-            assert main([*command, "--output", str(folder / f"{name}{part}")]) == 0
-        reference = {"references": {"H": -250.0, "O": -500.0}, "energy_std": 0.5, "force_rms": 2.0}
-        (folder / f"{name}.json").write_text(json.dumps(reference))
 
 
 def in_folder(write: Any, name: str, *arguments: str) -> Any:
@@ -186,7 +179,6 @@ SAMPLES: dict[str, tuple[Any, list[str]]] = {
                             "1abc 2.0 2010 4.5\n2xyz 1.0 2011 5.5\n")),
         FEW,
     ),
-    "pretrain": (write_tasks, ["optimiser.batch_size=32"]),
     "pretrain-demo": (write_tasks, ["optimiser.batch_size=32"]),
 }  # fmt: skip
 

@@ -38,7 +38,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="A,B,C",
         help="of train, validation and test in such a split (default: %(default)s)",
     )
-    prepare.add_argument("--seed", type=int, default=42, help="of that split (default: 42)")
     prepare.set_defaults(action=_prepare)
     reference = commands.add_parser(
         "reference", help="energy of each element by least squares, and the scales of the labels"
@@ -46,6 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reference.set_defaults(action=_reference)
     for command in (inspect, prepare, reference):
         command.add_argument("files", nargs="+", metavar="FILE", help="files or folders, as one")
+        command.add_argument("--sample", type=int, metavar="N", help="take N frames at random")
+        command.add_argument(
+            "--seed", type=int, default=42, help="of such choices (default: %(default)s)"
+        )
         add_format_arguments(command)
     for command in (inspect, reference):
         command.add_argument("--json", metavar="FILE", help="also write the result as JSON")
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     from jmp_md.training.data.statistics import inspect
 
-    found = inspect(open_data(args.files, args))
+    found = inspect(_sample(open_data(args.files, args), args))
     _save(args.json, found)
     for name, value in found.items():
         print(f"{name + ':':18}{_words(value)}")
@@ -96,6 +99,9 @@ def _prepare(args: argparse.Namespace) -> int:
     if args.part:
         dataset = _part(dataset, args)
         reading |= {"part": args.part, "shares": args.shares, "seed": args.seed}
+    if args.sample is not None:
+        dataset = _sample(dataset, args)
+        reading |= {"sample": args.sample, "seed": args.seed}
     with tqdm(total=len(dataset), unit=" frames") as bar:
         prepared = prepare(
             dataset,
@@ -126,13 +132,25 @@ def _part(dataset: Dataset, args: argparse.Namespace) -> Dataset:
     return Subset(dataset, (split.train, split.val, split.test)[PARTS.index(args.part)])
 
 
+def _sample(dataset: Dataset, args: argparse.Namespace) -> Dataset:
+    """As many frames as were asked for, in their order."""
+    from jmp_md.errors import InputError
+    from jmp_md.training.data.frame import sampled
+
+    if args.sample is None:
+        return dataset
+    if not 1 <= args.sample <= len(dataset):
+        raise InputError(f"--sample {args.sample}: there are {len(dataset)} frames")
+    return sampled(dataset, args.sample, args.seed)
+
+
 def _reference(args: argparse.Namespace) -> int:
     from ase.data import chemical_symbols
 
     from jmp_md.training.data.references import linear_references
     from jmp_md.training.data.statistics import normalisation
 
-    dataset = open_data(args.files, args)
+    dataset = _sample(open_data(args.files, args), args)
     references = linear_references(dataset)
     scales = normalisation(dataset, references)
     by_symbol = {chemical_symbols[z]: energy for z, energy in references.items()}

@@ -150,11 +150,25 @@ class XyzFile:
         start, end = self._starts[index : index + 2]
         with self.path.open("rb") as file:
             file.seek(start)
-            text = decode(file.read(end - start)).lstrip()
-        comment = text.split("\n", 2)[1]
-        with _told(self.path, index):
-            atoms = ase.io.read(io.StringIO(text), format="extxyz" if "=" in comment else "xyz")
-        return _frame(self.path, index, atoms, self._keys)
+            return xyz_frame(self.path, index, file.read(end - start), self._keys)
+
+
+def xyz_frame(path: Path, record: int, data: bytes, keys: Keys) -> Frame:
+    """A frame from what an xyz or extended xyz file holds of it.
+
+    Args:
+        path, record: Where it comes from, for messages.
+        data: Its bytes in the file.
+        keys: What the file calls its labels.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    text = decode(data).lstrip()
+    comment = text.split("\n", 2)[1]
+    with _told(path, record):
+        atoms = ase.io.read(io.StringIO(text), format="extxyz" if "=" in comment else "xyz")
+    return _frame(path, record, atoms, keys)
 
 
 class TrajectoryFile:

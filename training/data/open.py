@@ -26,6 +26,7 @@ from jmp_md.training.data.lmdb import SUFFIXES as LMDB_SUFFIXES
 from jmp_md.training.data.lmdb import open_lmdb
 from jmp_md.training.data.matbench import open_matbench
 from jmp_md.training.data.npz import open_npz
+from jmp_md.training.data.oc20_text import frame_files, open_oc20_text
 from jmp_md.training.data.pdbbind import open_pdbbind
 from jmp_md.training.data.prepared import SOURCE_FILE, PreparedDataset
 from jmp_md.training.data.qm9 import XYZ_PATTERN, open_qm9
@@ -151,6 +152,11 @@ FORMATS: dict[str, Format] = {
     "transition1x": Format(open_transition1x, _is_transition1x, "Transition-1x HDF5"),
     "spice": Format(open_spice, lambda path: "conformations" in _first_group(path), "SPICE HDF5"),
     "lmdb": Format(open_lmdb, _is_lmdb, "OC20, OC22 or other LMDB files, *.lmdb or *.aselmdb"),
+    "oc20-text": Format(
+        open_oc20_text,
+        lambda path: bool(frame_files(path)),
+        "OC20's S2EF as published: folder of N.extxyz.xz and N.txt.xz",
+    ),
     "qm9": Format(open_qm9, _is_qm9, "QM9: gdb9.sdf with its csv, or dsgdb9nsd_*.xyz"),
     "matbench": Format(
         open_matbench,

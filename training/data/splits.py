@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ MD22_TRAIN_SIZES = {
 # Fractions are rounded down.
 PAPER_SPLITS: dict[str, tuple[float | None, float | None, float | None]] = {
     "rmd17": (950, 50, None),
+    "rmd17-50": (950, 50, None),
     "qm9": (None, 10_000, 10_000),
     "qmof": (10_000, 0.1, None),
     "spice": (None, 0.1, 0.1),
@@ -41,6 +43,7 @@ PAPER_SPLITS: dict[str, tuple[float | None, float | None, float | None]] = {
         for molecule, size in MD22_TRAIN_SIZES.items()
     },
 }
+FEW_SHOT = {"rmd17-50": 50}  # of these splits, only the first training frames are taken
 
 MATBENCH_FOLDS = 5
 MATBENCH_SEED = 18012019
@@ -72,16 +75,6 @@ class Split:
         if len(np.unique(every)) < len(every):
             raise InputError("split: a frame is in two parts or twice in one")
 
-    def few_shot(self, n: int) -> Split:
-        """The same with the first `n` training frames only (JMP: 50 of rMD17's 950).
-
-        Raises:
-            InputError: There are fewer than `n`, or `n` is not positive.
-        """
-        if not 0 < n <= len(self.train):
-            raise InputError(f"few-shot training on {n} frames: the split has {len(self.train)}")
-        return Split(self.n_frames, self.train[:n], self.val, self.test)
-
 
 def paper_split(name: str, n_frames: int, seed: int = 42) -> Split:
     """The JMP paper's split of a downstream data set: shuffled by frame, then cut.
@@ -96,7 +89,8 @@ def paper_split(name: str, n_frames: int, seed: int = 42) -> Split:
     """
     if name not in PAPER_SPLITS:
         raise InputError(f"no paper split {name!r}; known are {', '.join(PAPER_SPLITS)}")
-    return random_split(n_frames, PAPER_SPLITS[name], seed)
+    split = random_split(n_frames, PAPER_SPLITS[name], seed)
+    return dataclasses.replace(split, train=split.train[: FEW_SHOT.get(name)])
 
 
 def random_split(
