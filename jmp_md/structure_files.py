@@ -242,8 +242,10 @@ def _check_order(atoms: Atoms, where: str) -> None:
     partial = []
     if isinstance(sites, dict):
         for held in sites.values():
-            if len(held) > 1 or abs(sum(held.values()) - 1) > 1e-3:
-                partial.append(" ".join(f"{symbol} {share:g}" for symbol, share in held.items()))
+            shares = " ".join(f"{s} {held[s]:g}" for s in sorted(held, key=held.get, reverse=True))
+            # A shared site is listed once for each of its elements.
+            if (len(held) > 1 or abs(sum(held.values()) - 1) > 1e-3) and shares not in partial:
+                partial.append(shares)
     column = atoms.arrays.get("occupancy")
     if column is not None and column.dtype.kind == "f":  # of a PDB file, where 0 is no statement
         for i in np.flatnonzero((column > 1e-3) & (column < 1 - 1e-3)):

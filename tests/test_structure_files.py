@@ -118,7 +118,7 @@ _atom_site_fract_z
 @pytest.mark.parametrize(
     ("sites", "message"),
     [
-        (["Na1 Na 0 0 0 0.6", "K1 K 0 0 0 0.4"], "Na 0.6 K 0.4"),
+        (["Na1 Na 0 0 0 0.6", "K1 K 0 0 0 0.4"], r"part \(Na 0.6 K 0.4\)"),
         (["Na1 Na 0 0 0 0.6", "K1 K 0.02 0 0 0.4"], "Na 0.6; K 0.4"),
         (["Na1 Na 0 0 0 1.0", "Cl1 Cl 0.5 0.5 0.5 0.5"], "Cl 0.5"),
         (["Na1 Na 0 0 0", "Na2 Na 0.02 0 0"], r"atoms 0 \(Na\) and 1 \(Na\) are less than 0.5"),
