@@ -88,7 +88,7 @@ def identify_structure(atoms: Atoms, *, momenta: bool = False) -> dict[str, Any]
         "tags": _digest(atoms.get_tags()),
         "charges": _digest(atoms.get_initial_charges()),
         "magnetic moments": _digest(atoms.get_initial_magnetic_moments()),
-        "constraints": _plain([_identify_constraint(each) for each in atoms.constraints]),
+        "constraints": _plain([identify_constraint(each) for each in atoms.constraints]),
     }
     found |= {key: _plain(atoms.info[key]) for key in ("charge", "spin") if key in atoms.info}
     if momenta:
@@ -157,7 +157,8 @@ def _shown(value: Any) -> str:
     return "none" if value is _MISSING else repr(value)
 
 
-def _identify_constraint(constraint: Any) -> Any:
+def identify_constraint(constraint: Any) -> Any:
+    """What a constraint of ASE holds and how; of one that cannot tell, its class."""
     try:
         return constraint.todict()
     except (AttributeError, NotImplementedError):

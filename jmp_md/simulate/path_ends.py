@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError
+from jmp_md.simulate.identity import identify_constraint
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -119,8 +120,7 @@ def _constraints(atoms: Atoms) -> list[tuple[str, tuple[int, ...], str]]:
         if name == "FixAtoms":  # one or many of them are the same
             fixed |= {i % len(atoms) for i in indices}
         else:
-            details = constraint.todict() if hasattr(constraint, "todict") else constraint
-            found.append((name, indices, repr(details)))
+            found.append((name, indices, repr(identify_constraint(constraint))))
     return ([("FixAtoms", tuple(sorted(fixed)), "")] if fixed else []) + sorted(found)
 
 
