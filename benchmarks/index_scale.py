@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_md.training.batches import PairedFrames
+from jmp_md.training.batches import PairedFrames, TaskFrames
 from jmp_md.training.data.frame import Dataset, Frame
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.prepared import INDEX_FILE, SHARD_SIZE, PreparedDataset, prepare
 from jmp_md.training.distributed import share
-from jmp_md.training.mixture import MixedFrames, MixSampler
+from jmp_md.training.sampling import MixSampler
 
 # Millions of structures of the paper's sets, the file whose records stand in, and the cutoff in Å.
 SETS = {
@@ -98,7 +98,7 @@ def measure(folder: Path) -> None:
     frames = [sets[task][index] for task, index in keys]
     atoms = sum(map(len, frames))
     rows.append((f"first {BATCH} structures read", f"{time.perf_counter() - began:.2f} s"))
-    mixed = MixedFrames({k: PairedFrames(v, SETS[k][2], keep=False) for k, v in sets.items()})
+    mixed = TaskFrames({k: PairedFrames(v, SETS[k][2], cache=0) for k, v in sets.items()})
     began = time.process_time()
     mixed.collate([mixed[key] for key in keys])
     seconds = time.process_time() - began

@@ -40,11 +40,12 @@ from network_oracle import official_names, switch
 from jmp_md.cli.train import find_recipe
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
+from jmp_md.training.assembly import assemble
 from jmp_md.training.data.frame import Subset
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.distributed import Ranks
-from jmp_md.training.finetune import fine_tuner
 from jmp_md.training.recipe import Recipe, load_recipe
+from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import Trainer
 
 METHODS = ("ours", "oracle", "lean", "bf16", "direct")
@@ -64,9 +65,10 @@ def make_trainer(row: str, method: str, data: Path, output: Path) -> Trainer:
     assert isinstance(recipe, Recipe)
     frames = open_dataset(data / recipe.data.train)
     train, validation = Subset(frames, range(SAMPLE)), Subset(frames, [SAMPLE])
-    trainer = fine_tuner(recipe, train, validation, output, Ranks(0, 1, torch.device("cpu")))
+    parts = {recipe.model.head: TaskData(train, validation)}
+    trainer = assemble(recipe, parts, output, Ranks(0, 1, torch.device("cpu")))
     if method == "oracle":
-        enumerate_instead(trainer.objective.model)
+        enumerate_instead(trainer.objective.model.potential())
     return trainer
 
 
@@ -106,7 +108,7 @@ def worker(row: str, method: str, data: Path, steps: int) -> dict[str, float]:
         trainer = make_trainer(row, method, data, Path(folder))
     batches = []
     for step in range(steps + 1):
-        keys = [int(k) % SAMPLE for k in trainer.sampler.batch(step)]
+        keys = [(task, k % SAMPLE) for task, k in trainer.sampler.batch(step)]
         batches.append(trainer.frames.collate([trainer.frames[k] for k in keys]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times, losses = [], []

@@ -31,8 +31,10 @@ def test_the_enumerating_trainer_has_our_loss_and_gradient(tmp_path: Path) -> No
         for p in trainer.objective.model.parameters():  # the last layer starts at zero
             p.data += 0.05 * torch.randn(p.shape, generator=generator)
         if enumerating:
-            training_speed.enumerate_instead(trainer.objective.model)
-        sums, _ = trainer.objective(trainer.frames.collate([trainer.frames[k] for k in range(4)]))
+            training_speed.enumerate_instead(trainer.objective.model.potential())
+        sums, _ = trainer.objective(
+            trainer.frames.collate([trainer.frames["energy", k] for k in range(4)])
+        )
         gradients = torch.autograd.grad(
             sums.sum(), list(trainer.objective.model.parameters()), allow_unused=True
         )

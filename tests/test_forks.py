@@ -20,8 +20,9 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.forks import expect_threads_of
 from jmp_md.potential import Potential
-from jmp_md.training.batches import EpochSampler, PairedFrames, batches
+from jmp_md.training.batches import PairedFrames, TaskFrames, batches
 from jmp_md.training.data.ase_files import open_ase
+from jmp_md.training.sampling import EpochSampler
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing forks by itself")
 
@@ -85,10 +86,10 @@ def batches_after_computing(path: Path) -> None:
     torch.set_num_threads(2)
     torch.ones(1_000_000).exp()
     energy(random_potential())
-    here = PairedFrames(open_ase(path), 5.0)
-    keys = [EpochSampler(len(here), 2, 0).batch(step) for step in range(3)]
-    one = [batch.positions for batch in batches(here, keys, 0)]
-    other = [batch.positions for batch in batches(here, keys, 2)]
+    here = TaskFrames({"a": PairedFrames(open_ase(path), 5.0)})
+    keys = [EpochSampler("a", len(here.tasks["a"]), 2, 0).batch(step) for step in range(3)]
+    one = [batch["a"].positions for batch in batches(here, keys, 0)]
+    other = [batch["a"].positions for batch in batches(here, keys, 2)]
     assert len(one) == len(other) == 3
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)

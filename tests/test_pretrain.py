@@ -17,14 +17,17 @@ from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.load import load_model
+from jmp_md.training.assembly import assemble
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList
 from jmp_md.training.distributed import Ranks
+from jmp_md.training.heads import Heads
 from jmp_md.training.loss import Scales, mean_terms, residuals
-from jmp_md.training.mixture import MixSampler, expanded_sizes
-from jmp_md.training.pretrain import MultiTask, PretrainObjective, TaskData, pretrainer
+from jmp_md.training.objective import PotentialObjective
 from jmp_md.training.recipe import PretrainRecipe, from_yaml
+from jmp_md.training.sampling import MixSampler, expanded_sizes
 from jmp_md.training.shuffle import Shuffle
+from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import Trainer
 from jmp_md.training.update import Update
 
@@ -45,7 +48,7 @@ def tasks() -> dict[str, TaskData]:
 
 
 def trainer(output: Path, *overrides: str) -> Trainer:
-    return pretrainer(recipe(*overrides), tasks(), output, ALONE)
+    return assemble(recipe(*overrides), tasks(), output, ALONE)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_the_loss_weighs_tasks_and_structures(
 ) -> None:
     options = (f"mix.structure_wise={structure_wise}", f"model.forces={forces}")
     objective = trainer(tmp_path, *options).objective
-    assert isinstance(objective, PretrainObjective)
+    assert isinstance(objective, PotentialObjective)
     objective.eval()  # no edges are dropped
     frames = {"water": well(2, seed=2), "methanol": well(1, "CH3OH", seed=3)}
     batch, energies, by_structure = {}, [], []
@@ -110,7 +113,7 @@ def test_the_loss_weighs_tasks_and_structures(
         batch[name] = Batch.from_data_list(items)
         for item in items:
             part = Batch.from_data_list([item])
-            found = residuals(potential, part, objective.scales[name])
+            found = residuals(potential, part, objective.tasks[name].scales)
             assert found.forces is not None
             energies.append(float(found.energy.detach()))
             by_structure.append(mean_atoms * found.forces.detach())
@@ -125,12 +128,12 @@ def test_the_loss_weighs_tasks_and_structures(
 
 def test_labels_are_normalised_by_task(tmp_path: Path) -> None:
     objective = trainer(tmp_path).objective
-    assert isinstance(objective, PretrainObjective)
+    assert isinstance(objective, PotentialObjective)
     for name, data in tasks().items():
         forces = np.concatenate([data.train[k].forces for k in range(len(data.train))])
         energies = [data.train[k].energy for k in range(len(data.train))]
-        assert objective.scales[name].forces == pytest.approx(np.sqrt(np.mean(forces**2)))
-        assert objective.scales[name].energy == pytest.approx(np.std(energies))
+        assert objective.tasks[name].scales.forces == pytest.approx(np.sqrt(np.mean(forces**2)))
+        assert objective.tasks[name].scales.energy == pytest.approx(np.std(energies))
 
 
 def test_a_resumed_run_repeats_the_losses(tmp_path: Path) -> None:
@@ -203,15 +206,15 @@ def test_references_can_come_from_a_file(tmp_path: Path) -> None:
 def test_tasks_without_labels_are_refused(tmp_path: Path) -> None:
     bare = FrameList([well(1)[0].__class__(numbers=np.array([1]), positions=np.zeros((1, 3)))])
     with pytest.raises(InputError, match="task 'water': the training frames hold no energy: pre-"):
-        pretrainer(recipe(), tasks() | {"water": TaskData(bare, bare)}, tmp_path, ALONE)
+        assemble(recipe(), tasks() | {"water": TaskData(bare, bare)}, tmp_path, ALONE)
 
 
 def test_heads_share_what_is_trained(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     model = made.objective.model
-    assert isinstance(model, MultiTask)
+    assert isinstance(model, Heads)
     copies = made.average.module
-    assert isinstance(copies, MultiTask)
+    assert isinstance(copies, Heads)
     for multi in (model, copies):
         assert multi.potential("water").backbone is multi.potential("methanol").backbone
     assert copies.backbone is not model.backbone
@@ -220,11 +223,11 @@ def test_heads_share_what_is_trained(tmp_path: Path) -> None:
 def test_errors_below_the_margins_of_a_task_teach_nothing(tmp_path: Path) -> None:
     """Water's margins are halfway between the errors of two structures, methanol has none."""
     plain = trainer(tmp_path).objective
-    assert isinstance(plain, PretrainObjective)
+    assert isinstance(plain, PotentialObjective)
     plain.eval()
     potential = plain.model.potential("water")
     batch = Batch.from_data_list([to_data(f, potential.policy.cutoff) for f in well(2, seed=2)])
-    scales = plain.scales["water"]
+    scales = plain.tasks["water"].scales
     found = residuals(potential, batch, scales)
     one = Scales(1.0, 1.0)
     prediction = potential.predict(to_structures(batch))
@@ -236,8 +239,11 @@ def test_errors_below_the_margins_of_a_task_teach_nothing(tmp_path: Path) -> Non
     options = (f"tasks.water.energy_margin={margins.energy}",
                f"tasks.water.force_margin={margins.forces}")  # fmt: skip
     objective = trainer(tmp_path, *options).objective
-    assert isinstance(objective, PretrainObjective)
-    assert objective.margins == {"water": margins, "methanol": Scales(0.0, 0.0)}
+    assert isinstance(objective, PotentialObjective)
+    assert {name: task.margins for name, task in objective.tasks.items()} == {
+        "water": margins,
+        "methanol": Scales(0.0, 0.0),
+    }
     objective.eval()
     cut = residuals(potential, batch, scales, margins=margins)
     assert cut.forces is not None
@@ -262,7 +268,7 @@ def test_one_task_has_nothing_to_conflict_with(tmp_path: Path) -> None:
     for value in ("false", "true"):
         options = ("tasks={water: {train: water.npz}}", f"mix.pcgrad={value}")
         data = {"water": tasks()["water"]}
-        made = pretrainer(recipe(*options), data, tmp_path / value, ALONE)
+        made = assemble(recipe(*options), data, tmp_path / value, ALONE)
         histories.append([row["loss"] for row in made.run().history])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
 
@@ -312,7 +318,7 @@ def test_a_mix_goes_on_from_the_heads_of_its_base(tmp_path: Path) -> None:
     path = tmp_path / "first" / "model.safetensors"
     again = trainer(tmp_path / "second", f"model.base={path}", "model.sizes={}")
     model = again.objective.model
-    assert isinstance(model, MultiTask)
+    assert isinstance(model, Heads)
     for task, kept in (("water", True), ("methanol", False)):
         base = load_model(path, head=task)
         same = torch.equal(model.potential(task).energy_head[0].weight, base.energy_head[0].weight)

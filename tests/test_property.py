@@ -19,20 +19,21 @@ from torch_geometric.data import Batch
 from training_cases import ALONE, history
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.checkpoints.native import read_header
+from jmp_md.checkpoints.native import read_header, write_native
 from jmp_md.cli.main import main
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.nn.config import BackboneConfig
+from jmp_md.training.assembly import assemble
 from jmp_md.training.batches import PairedFrames, to_data, to_structures
 from jmp_md.training.data.frame import Frame, FrameList, make_frame
-from jmp_md.training.finetune_property import property_tuner
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import roc_auc
 from jmp_md.training.recipe import PropertyRecipe, from_yaml
 from jmp_md.training.sections import TargetSection
 from jmp_md.training.session import train
+from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import Trainer
 from jmp_md.training.validation import property_errors
 
@@ -67,7 +68,8 @@ def trainer(output: Path, *overrides: str) -> Trainer:
     recipe = from_yaml(RECIPE, "test", list(overrides))
     assert isinstance(recipe, PropertyRecipe)
     frames = molecules()
-    return property_tuner(recipe, FrameList(frames[:9]), FrameList(frames[9:]), output, ALONE)
+    data = TaskData(FrameList(frames[:9]), FrameList(frames[9:]))
+    return assemble(recipe, {recipe.target.name: data}, output, ALONE)
 
 
 def model(**target: object) -> PropertyModel:
@@ -132,7 +134,7 @@ def test_classes_are_learned(tmp_path: Path) -> None:
 def test_a_saved_model_predicts_the_same_and_is_no_potential(tmp_path: Path) -> None:
     made = model(pooling="mean")
     path = tmp_path / "gap.safetensors"
-    made.save(path, made.header)
+    write_native(path, made.header, made.native_state())
     again = PropertyModel.load(path).double()
     s = to_structures(batch())
     assert torch.allclose(again.predict(s), made.predict(s), rtol=1e-6)
@@ -172,7 +174,7 @@ def test_the_command_predicts_and_measures(
 ) -> None:
     made = model(pooling="mean")
     path = tmp_path / "gap.safetensors"
-    made.save(path, made.header)
+    write_native(path, made.header, made.native_state())
     structures = []
     for frame in molecules(4):
         structures.append(Atoms(frame.numbers, frame.positions, info={"gap": frame.targets["gap"]}))
@@ -202,7 +204,7 @@ def test_predictions_need_no_labels_but_known_elements(
     head = dataclasses.replace(made.head, elements=(1, 8))
     made.header = dataclasses.replace(made.header, heads=(head,))
     path = tmp_path / "gap.safetensors"
-    made.save(path, made.header)
+    write_native(path, made.header, made.native_state())
     write(tmp_path / "set.extxyz", [molecule("H2O"), molecule("CH4")])
     predictions = tmp_path / "gap.csv"
     options = ("--output", str(predictions))
@@ -251,7 +253,8 @@ def test_a_property_of_atoms_is_learned_less_its_sum_over_elements(tmp_path: Pat
         )
     recipe = from_yaml(RECIPE, "test", ["target.references=true", "target.pooling=sum"])
     assert isinstance(recipe, PropertyRecipe)
-    trainer = property_tuner(recipe, FrameList(frames), FrameList(frames), tmp_path, ALONE)
+    data = TaskData(FrameList(frames), FrameList(frames))
+    trainer = assemble(recipe, {"gap": data}, tmp_path, ALONE)
     head = trainer.objective.model.head
     assert head.energy_mean == 0.0
     assert head.energy_scale == pytest.approx(np.std(left), rel=0.15)

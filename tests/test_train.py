@@ -17,8 +17,8 @@ import torch
 from factories import random_potential, write_model
 from torch_geometric.data import Batch
 from training_cases import (
-    ALONE,
     RECIPE,
+    fine_tuner,
     history,
     tiny_recipe,
     tiny_trainer,
@@ -34,7 +34,6 @@ from jmp_md.nn import backbone
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList, make_frame
 from jmp_md.training.distributed import share
-from jmp_md.training.finetune import fine_tuner
 from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.recipe import from_yaml
 from jmp_md.training.session import train
@@ -224,7 +223,7 @@ def test_batches_that_are_not_finite_are_skipped_then_stop_the_run(tmp_path: Pat
     with pytest.raises(InputError, match=r"more than 3 batches.*not-finite\.ckpt"):
         trainer.run()
     saved = torch.load(tmp_path / "b" / "not-finite.ckpt", weights_only=True)
-    assert saved["batch"]["positions"].shape == (12, 3)
+    assert saved["energy"]["positions"].shape == (12, 3)
 
 
 def test_a_run_that_skipped_every_batch_fails_and_leaves_no_model(tmp_path: Path) -> None:
@@ -248,7 +247,7 @@ def test_frames_without_forces_to_learn_leave_the_scale_at_one(
         "atom", 0, numbers=[8], positions=[[0, 0, 0]], energy=-30, forces=[[0, 0, 0]]
     )
     trainer = tiny_trainer(tmp_path, "loss.energy=1", dataset=FrameList(frames))
-    assert trainer.objective.model.head.energy_scale == 1.0
+    assert trainer.objective.model.potential().head.energy_scale == 1.0
     rows = trainer.run().history
     assert trainer.progress.skipped == 0
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -276,11 +275,11 @@ def test_scaled_gradients_do_not_vanish_in_half_precision(tmp_path: Path) -> Non
 
     def gradient(precision: str, force_scale: float, loss_scale: float) -> torch.Tensor:
         trainer = tiny_trainer(tmp_path, f"optimiser.precision={precision}")
-        model, objective = trainer.objective.model, trainer.objective
+        model, objective = trainer.objective.model.potential(), trainer.objective
         with torch.no_grad():
             model.energy_head[-1].weight.mul_(1e-5)
         objective.gradient_scale = force_scale
-        sums, _ = objective(trainer.frames.collate([trainer.frames[k] for k in range(4)]))
+        sums, _ = objective(trainer.frames.collate([trainer.frames["energy", k] for k in range(4)]))
         (sums.sum() * loss_scale).backward()
         weight = model.backbone.int_blocks[0].dense_ca.linear.weight
         assert weight.grad is not None
@@ -327,7 +326,7 @@ def test_recomputation_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_dropout_acts_in_training_only_and_resumes(tmp_path: Path) -> None:
     options = ("optimiser.dropout=0.3",)
     trainer = tiny_trainer(tmp_path / "a", *options)
-    batch = trainer.frames.collate([trainer.frames[k] for k in range(4)])
+    batch = trainer.frames.collate([trainer.frames["energy", k] for k in range(4)])
     plain = tiny_trainer(tmp_path / "b").objective(batch)[0]
     drawn = [trainer.objective(batch)[0] for _ in range(2)]
     assert not torch.allclose(*drawn)
@@ -348,8 +347,8 @@ def test_a_base_gives_backbone_sizes_and_licence(tmp_path: Path, forces: str) ->
     base = write_model(tmp_path, direct=True, header=about)
     recipe = tiny_recipe(f"model.base={base}", "model.sizes={}", f"model.forces={forces}", "seed=5")
     frames = FrameList(well(4))
-    trainer = fine_tuner(recipe, frames, frames, tmp_path, ALONE)
-    trained = trainer.objective.model.state_dict()
+    trainer = fine_tuner(recipe, frames, frames, tmp_path)
+    trained = trainer.objective.model.potential().state_dict()
     original = random_potential(direct=True).state_dict()
     same = [name for name in trained if name.startswith(("embedding", "backbone"))]
     assert all(torch.equal(trained[name], original[name].float()) for name in same)
@@ -369,11 +368,11 @@ def test_a_base_gives_its_graphs_where_the_recipe_has_none(tmp_path: Path) -> No
     policies = {"a": GraphPolicy.smooth(main=4.5), "b": GraphPolicy.official(5.0, 20)}
     base = write_model(tmp_path, graph=policies["a"])
     options = (f"model.base={base}", "model.sizes={}")
-    trainer = fine_tuner(tiny_recipe(*options, "model.graph={}"), frames, frames, tmp_path, ALONE)
-    assert trainer.objective.model.policy == policies["a"]
+    trainer = fine_tuner(tiny_recipe(*options, "model.graph={}"), frames, frames, tmp_path)
+    assert trainer.objective.model.potential().policy == policies["a"]
     smooth = tiny_recipe(*options, "model.graph={kind: smooth}")
-    trainer = fine_tuner(smooth, frames, frames, tmp_path, ALONE)
-    assert trainer.objective.model.policy == GraphPolicy.smooth()
+    trainer = fine_tuner(smooth, frames, frames, tmp_path)
+    assert trainer.objective.model.potential().policy == GraphPolicy.smooth()
     header, state = read_native(base)
     heads = tuple(
         dataclasses.replace(header.heads[0], name=name, graph=policy)
@@ -382,14 +381,14 @@ def test_a_base_gives_its_graphs_where_the_recipe_has_none(tmp_path: Path) -> No
     state |= {k.replace(".test.", f".{n}."): v for k, v in state.items() for n in policies}
     write_native(base, dataclasses.replace(header, heads=heads), state)
     with pytest.raises(InputError, match="the heads a, b of the base have different graphs"):
-        fine_tuner(tiny_recipe(*options, "model.graph={}"), frames, frames, tmp_path, ALONE)
+        fine_tuner(tiny_recipe(*options, "model.graph={}"), frames, frames, tmp_path)
 
 
 def test_official_checkpoints_are_bases(tmp_path: Path, shared: Path) -> None:
     base = shared / "reference" / "tiny-pretrain.ckpt"
     recipe = tiny_recipe(f"model.base={base}", "model.sizes={}", "optimiser.epochs=1")
     frames = FrameList(well(4))
-    trainer = fine_tuner(recipe, frames, frames, tmp_path, ALONE)
+    trainer = fine_tuner(recipe, frames, frames, tmp_path)
     trainer.run()
     assert "non-commercial" in read_header(tmp_path / "model.safetensors").licence
 

@@ -12,14 +12,13 @@ from ase import Atoms
 from ase.build import molecule
 from factories import random_potential
 from torch import nn
-from training_cases import ALONE, RECIPE, TINY, tiny_recipe, tiny_trainer, well, write_npz
+from training_cases import RECIPE, TINY, fine_tuner, tiny_recipe, tiny_trainer, well, write_npz
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header, write_native
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Frame, FrameList
 from jmp_md.training.data.references import fit_references, undetermined
-from jmp_md.training.finetune import fine_tuner
 from jmp_md.training.optimisation import averaged
 from jmp_md.training.recipe import Recipe, from_yaml
 from jmp_md.training.session import train
@@ -79,7 +78,7 @@ def test_elements_that_training_lacks_are_refused_by_name(tmp_path: Path) -> Non
     recipe = tiny_recipe("data.split=systems")
     water, methanol = FrameList(well(4)), FrameList(well(4, "CH3OH"))
     with pytest.raises(InputError, match="validation frames hold C, the training frames do not"):
-        fine_tuner(recipe, water, methanol, tmp_path, ALONE)
+        fine_tuner(recipe, water, methanol, tmp_path)
     write_npz(tmp_path / "train.npz", well(12))
     write_npz(tmp_path / "test.npz", well(4, "CH3OH"))
     recipe = tiny_recipe("data.test=test.npz")
@@ -137,9 +136,9 @@ def test_the_head_of_the_base_is_kept_where_its_level_is_that_of_the_data(
     path = base(tmp_path, level)
     options = (f"model.base={path}", "model.sizes={}", "model.level_of_theory=wB97X/6-31G(d)")
     trainer = tiny_trainer(tmp_path / "run", *options)
-    head = trainer.objective.model.head
+    head = trainer.objective.model.potential().head
     assert (head.references == ATOMIC) == kept
-    weight = trainer.objective.model.energy_head[0].weight.double()
+    weight = trainer.objective.model.potential().energy_head[0].weight.double()
     drawn = random_potential(**TINY).energy_head[0].weight
     assert torch.allclose(weight, 2.0 * drawn if kept else drawn, atol=1e-6)
     history = trainer.run().history

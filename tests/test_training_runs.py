@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from factories import random_potential
+from torch_geometric.data import Batch
 from training_cases import (
     ALONE,
     RECIPE,
@@ -26,7 +27,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import locked
 from jmp_md.graph.pairs import Pairs, find_pairs
 from jmp_md.training import batches, packing
-from jmp_md.training.batches import PairedFrames, to_data, to_structures
+from jmp_md.training.batches import PairedFrames, TaskFrames, to_data, to_structures
 from jmp_md.training.data.frame import Dataset, Frame, FrameList, make_frame, sampled
 from jmp_md.training.interruption import InterruptedRunError
 from jmp_md.training.logs import identity
@@ -194,7 +195,7 @@ def test_a_pair_takes_fifteen_bytes_and_reaches_the_network_unchanged() -> None:
     data = to_data(frame, 6.0)
     pairs = find_pairs(frame.positions, frame.cell, np.ones(3), 6.0)
     assert sum(data[name].nbytes for name in Pairs._fields) == 15 * len(pairs.source)
-    batch = PairedFrames(FrameList([frame, frame]), 6.0).collate([data, data])
+    batch = Batch.from_data_list([data, data])
     found = to_structures(batch).pairs
     n, m = len(frame), len(pairs.source)
     for name, value, shift in zip(Pairs._fields, pairs, (n, n, 0, m), strict=True):
@@ -234,8 +235,8 @@ class Counted:
 
 def test_processes_that_make_batches_keep_them_from_epoch_to_epoch(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, "optimiser.epochs=4", workers=1)
-    assert isinstance(trainer.frames, PairedFrames)
-    trainer.frames = PairedFrames(Counted(trainer.frames.dataset, tmp_path / "read.txt"), 4.0)
+    counted = Counted(trainer.frames.tasks["energy"].dataset, tmp_path / "read.txt")
+    trainer.frames = TaskFrames({"energy": PairedFrames(counted, 4.0)})
     trainer.run()
     read = (tmp_path / "read.txt").read_text().split()
     assert sorted(read) == [str(k) for k in range(8)]
@@ -244,13 +245,14 @@ def test_processes_that_make_batches_keep_them_from_epoch_to_epoch(tmp_path: Pat
 def test_validation_asks_for_no_gradient_of_weights(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path)
     model = trainer.objective.model
-    predict, asked = model.predict, []
+    potential = model.potential()
+    predict, asked = potential.predict, []
 
     def watched(*given: object, **options: object) -> object:
         asked.extend(p.requires_grad for p in model.parameters())
         return predict(*given, **options)
 
-    model.predict = watched
+    potential.predict = watched
     measured = trainer.objective.measure(model, ALONE)
     assert asked
     assert not any(asked)

@@ -10,10 +10,11 @@ import torch
 from ase.build import molecule
 from factories import SIZES
 
+from jmp_md.training.assembly import assemble
 from jmp_md.training.data.frame import Dataset, Frame, FrameList, Subset, make_frame
 from jmp_md.training.distributed import Ranks
-from jmp_md.training.finetune import fine_tuner
 from jmp_md.training.recipe import Recipe, from_yaml
+from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import Trainer
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -97,7 +98,16 @@ def tiny_trainer(
     frames = dataset or FrameList(well(11))
     train, validation = Subset(frames, range(8)), Subset(frames, range(8, len(frames)))
     recipe = tiny_recipe(*overrides)
-    return fine_tuner(recipe, train, validation, output, ALONE, **options)
+    return fine_tuner(recipe, train, validation, output, **options)
+
+
+def fine_tuner(
+    recipe: Recipe, train: Dataset, validation: Dataset, output: Path, **options: Any
+) -> Trainer:
+    """A trainer of one head, in this process alone."""
+    return assemble(
+        recipe, {recipe.model.head: TaskData(train, validation)}, output, ALONE, **options
+    )
 
 
 def history(trainer: Trainer) -> list[dict[str, float]]:

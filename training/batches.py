@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from jmp_md.structures import Structures
 from jmp_md.training.data.frame import Dataset, Frame
 from jmp_md.training.data.prepared import PreparedDataset
 
+Key = tuple[str, int]  # name of the task, index of the frame
 CACHE = 2**30  # bytes for pairs, where nothing else is said
 
 
@@ -34,30 +35,6 @@ class StructureData(Data):
         if key == "reverse":
             return self.reverse.numel()
         return super().__inc__(key, value, *args, **kwargs)
-
-
-class Frames(Protocol):
-    """What training takes batches from; keys are what a :class:`Sampler` gives."""
-
-    def __getitem__(self, key: Any) -> Any: ...
-
-    def n_atoms(self, key: Any) -> int:
-        """Atoms of a structure."""
-        ...
-
-    def collate(self, items: list[Any]) -> Any:
-        """One batch of several items."""
-        ...
-
-
-class Sampler(Protocol):
-    """Which structures each step takes: a function of the step alone, so that runs can resume."""
-
-    steps_per_epoch: int
-
-    def batch(self, step: int) -> Sequence[Hashable]:
-        """Keys of the structures of a step, counted from 0 over all epochs."""
-        ...
 
 
 def to_data(frame: Frame, cutoff: float, target: str | None = None) -> StructureData:
@@ -143,41 +120,40 @@ class PairedFrames(torch.utils.data.Dataset):
             return self.dataset.n_atoms(index)
         return len(self.dataset[index])
 
-    def sample(self, n: int, seed: int) -> Batch:
-        """At most ``n`` frames in one batch, drawn with a seed."""
+    def sample(self, n: int, seed: int) -> list[StructureData]:
+        """At most ``n`` frames, drawn with a seed."""
         chosen = np.random.default_rng(seed).permutation(len(self))[:n]
-        return self.collate([self[index] for index in sorted(chosen.tolist())])
-
-    def collate(self, items: list[StructureData]) -> Batch:
-        """One batch of several frames."""
-        return Batch.from_data_list(items)
+        return [self[index] for index in sorted(chosen.tolist())]
 
 
-class EpochSampler:
-    """Every frame once per epoch, in an order that depends on seed and epoch alone.
+class TaskFrames(torch.utils.data.Dataset):
+    """Frames of one task or several, batched task by task.
+
+    Each task has graphs of its own, so its structures form a batch of their own; all go through
+    the one backbone within a step.
 
     Args:
-        n_frames: Frames of the data set.
-        batch_size: Frames per step; the last step of an epoch takes what is left.
-        seed: Of the shuffles.
+        tasks: Frames of each task.
     """
 
-    def __init__(self, n_frames: int, batch_size: int, seed: int) -> None:
-        self.n_frames = n_frames
-        self.batch_size = batch_size
-        self.seed = seed
-        self.steps_per_epoch = -(-n_frames // batch_size)
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.int64)
+    def __init__(self, tasks: Mapping[str, PairedFrames]) -> None:
+        self.tasks = dict(tasks)
 
-    def batch(self, step: int) -> list[int]:
-        """Indices of the frames of a step."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.n_frames)
-        order: list[int] = self._order[place * self.batch_size :][: self.batch_size].tolist()
-        return order
+    def __getitem__(self, key: Key) -> tuple[str, StructureData]:
+        task, index = key
+        return task, self.tasks[task][index]
+
+    def n_atoms(self, key: Key) -> int:
+        """Atoms of a frame."""
+        task, index = key
+        return self.tasks[task].n_atoms(index)
+
+    def collate(self, items: list[tuple[str, StructureData]]) -> dict[str, Batch]:
+        """A batch per task that occurs."""
+        parts: dict[str, list[StructureData]] = {}
+        for task, data in items:
+            parts.setdefault(task, []).append(data)
+        return {task: Batch.from_data_list(part) for task, part in parts.items()}
 
 
 def to_structures(batch: Data) -> Structures:
@@ -187,13 +163,15 @@ def to_structures(batch: Data) -> Structures:
     return Structures(batch.positions, batch.numbers, batch.tags, structure, batch.cells, pairs)
 
 
-def batches(frames: Frames, keys: Iterable[Sequence[Hashable]], workers: int) -> Iterator[Any]:
+def batches(
+    frames: TaskFrames, keys: Iterable[Sequence[Key]], workers: int
+) -> Iterator[dict[str, Batch]]:
     """Batches of the given keys, made by ``workers`` processes, or here where there are none.
 
     The processes, and what they keep, last as long as the iterator.
     """
     loader: DataLoader[Any] = DataLoader(
-        frames,  # type: ignore[arg-type]
+        frames,
         batch_sampler=keys,  # type: ignore[arg-type]
         collate_fn=frames.collate,
         num_workers=workers,

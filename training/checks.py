@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def require_labels(
         part: What the frames are for.
         frames: Its frames.
         names: Labels of :class:`.Frame`.
-        task: Name of the task of a mix, whose loss has energies and forces in any case.
+        task: As for :func:`refuse_missing`.
 
     Raises:
         InputError: There is such a label; what the file has in its place is named.
@@ -39,6 +39,23 @@ def require_labels(
         others = others or frame.others
         if not missing:
             return
+    refuse_missing(part, missing, others, task)
+
+
+def refuse_missing(
+    part: str, missing: Sequence[str], others: Sequence[str], task: str | None = None
+) -> None:
+    """Tell what to do about labels that no frame of a part has; nothing where none is missing.
+
+    Args:
+        part: What the frames are for.
+        missing: Labels of :class:`.Frame`.
+        others: Names under which the file holds what may be labels and was not read.
+        task: Name of the task of a mix, whose loss has energies and forces in any case.
+
+    Raises:
+        InputError: One is missing.
+    """
     for name in missing[:1]:
         word = "force" if name == "forces" else name
         similar = [other for other in others if word in other.lower()]
@@ -55,20 +72,27 @@ def require_labels(
         raise InputError(f"{where}the {part} frames hold no {name}: {remedy}")
 
 
+def target_value(part: str, frame: Frame, name: str) -> float:
+    """The value of a target that every frame of a part must have.
+
+    Raises:
+        InputError: This one lacks it; what it has is named.
+    """
+    if name not in frame.targets:
+        known = ", ".join(map(repr, frame.targets)) or "none"
+        raise InputError(
+            f"target.name = {name!r} is not a target of every {part} frame; it has {known}"
+        )
+    return frame.targets[name]
+
+
 def target_values(part: str, frames: Iterable[Frame], name: str) -> np.ndarray:
     """(n,) values of a target that every frame must have.
 
     Raises:
         InputError: A frame lacks it, or there is no frame; what it has is named.
     """
-    values = []
-    for frame in frames:
-        if name not in frame.targets:
-            known = ", ".join(map(repr, frame.targets)) or "none"
-            raise InputError(
-                f"target.name = {name!r} is not a target of every {part} frame; it has {known}"
-            )
-        values.append(frame.targets[name])
+    values = [target_value(part, frame, name) for frame in frames]
     if not values:
         raise InputError(f"there is no {part} frame to take target {name!r} from")
     return np.array(values)

@@ -18,9 +18,7 @@ from jmp_md.header import ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames
 from jmp_md.training.data.frame import Dataset, Subset, sampled
-from jmp_md.training.mixture import MixedFrames
 from jmp_md.training.parity import Pair
-from jmp_md.training.pretrain import PretrainObjective
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import predict_properties, property_summary
 from jmp_md.training.recipe import PretrainRecipe, PropertyRecipe, Recipe
@@ -79,14 +77,13 @@ def finish(trainer: Trainer, test: Dataset | None) -> None:
 def _shift_references(trainer: Trainer, path: Path) -> None:
     """Fit the references of all heads to what training left of the energies of its frames."""
     header, state = read_native(path)
-    frames = trainer.frames
-    by_head = frames.tasks if isinstance(frames, MixedFrames) else {header.heads[0].name: frames}
     heads, about = [], {}
     for head in header.heads:
+        if trainer.objective.tasks[head.name].shift == "never":
+            heads.append(head)
+            continue
         potential = Potential.from_state(header, state, head.name).float().to(trainer.ranks.device)
-        paired = by_head[head.name]
-        assert isinstance(paired, PairedFrames)
-        shift = shifted_references(potential, paired, trainer.recipe.seed)
+        shift = shifted_references(potential, trainer.frames.tasks[head.name], trainer.recipe.seed)
         heads.append(dataclasses.replace(head, references=shift.references))
         if not shift.change:
             continue
@@ -134,7 +131,6 @@ def _tested(
 
 def _validated(trainer: Trainer, header: ModelHeader, state: dict[str, Tensor]) -> dict[str, Pair]:
     """Labels and predictions for the validation frames of each task."""
-    assert isinstance(trainer.objective, PretrainObjective)
     pairs = {}
     for task, frames in trainer.objective.validation.items():
         potential = Potential.from_state(header, state, task).float().to(trainer.ranks.device)

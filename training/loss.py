@@ -35,6 +35,7 @@ class Residuals(NamedTuple):
 
 
 NO_MARGINS = Scales(0.0, 0.0)
+UNSCALED = Scales(1.0, 1.0)
 
 
 def residuals(
@@ -105,12 +106,19 @@ def _gradients(total: Tensor, wanted: list[Tensor], scale: float) -> list[Tensor
     return [gradient / scale for gradient in found] if scale != 1.0 else list(found)
 
 
-def mean_terms(errors: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+def mean_terms(errors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Sum and number of the labelled entries of each kind of error: two tensors (n_kinds,)."""
-    present = [error for error in errors if error is not None]
-    sums = torch.stack([error[~error.isnan()].sum() for error in present])
-    counts = torch.stack([(~error.isnan()).sum() for error in present])
+    sums = torch.stack([error[~error.isnan()].sum() for error in errors])
+    counts = torch.stack([(~error.isnan()).sum() for error in errors])
     return sums, counts.to(sums.dtype)
+
+
+def structure_means(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
+    """Mean over the atoms of each structure that have a value: (n_structures,), else NaN."""
+    labelled = ~values.isnan()
+    total = values.new_zeros(n_structures).index_add(0, structure[labelled], values[labelled])
+    count = torch.bincount(structure[labelled], minlength=n_structures)
+    return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
 
 
 def _difference(predicted: Tensor, label: Tensor) -> Tensor:

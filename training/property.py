@@ -9,7 +9,7 @@ import torch
 from ase.data import atomic_masses
 from torch import Tensor, nn
 
-from jmp_md.checkpoints.native import read_native, write_native
+from jmp_md.checkpoints.native import read_native
 from jmp_md.errors import CheckpointError
 from jmp_md.forks import expect_threads
 from jmp_md.graph.builder import GraphBuilder
@@ -39,7 +39,8 @@ class PropertyModel(nn.Module):
     def __init__(self, header: ModelHeader, target: TargetSection) -> None:
         super().__init__()
         c = header.architecture
-        self.header = header
+        about = {**header.training, _HEADER_KEY: target.model_dump()}
+        self.header = dataclasses.replace(header, training=about)
         self.target = target
         self.head: HeadInfo = header.head()
         self.graph = GraphBuilder(self.head.graph)
@@ -83,13 +84,10 @@ class PropertyModel(nn.Module):
         constant = torch.full((len(s.cells),), self.head.energy_mean, dtype=torch.float64)
         return constant.index_add(0, s.structure.cpu(), references[s.numbers.cpu()])
 
-    def save(self, path: Path, header: ModelHeader) -> None:
-        """Write a model file with another ``header``; :meth:`load` reads it."""
-        settings = self.target.model_dump()
-        header = dataclasses.replace(header, training={**header.training, _HEADER_KEY: settings})
+    def native_state(self) -> dict[str, Tensor]:
+        """The tensors under the names of the native format."""
         prefix = f"heads.{self.head.name}.property."
-        state = {k.replace("property_head.", prefix): v for k, v in self.state_dict().items()}
-        write_native(path, header, state)
+        return {k.replace("property_head.", prefix): v for k, v in self.state_dict().items()}
 
     @classmethod
     def load(cls, path: str | Path) -> PropertyModel:

@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from ase import Atoms
-from ase.symbols import Symbols
 
 from jmp_md.checkpoints.native import read_native, write_native
-from jmp_md.domain import forms, seen
 from jmp_md.errors import InputError
 from jmp_md.header import ModelHeader
-from jmp_md.training.data.frame import Dataset, Subset, frames
 from jmp_md.training.data.hashing import sha256_of
 from jmp_md.training.recipe import PretrainRecipe, Recipe, from_yaml
-
-SAMPLE = 2000  # frames that are looked at
-
-
-def seen_in(train: Dataset) -> dict[str, Any]:
-    """The largest force of all frames, and of a sample of them what geometries there are."""
-    forces = (frame.forces for frame in frames(train))
-    lengths = [np.linalg.norm(f, axis=1).max() for f in forces if f is not None and len(f)]
-    largest = float(max(lengths)) if lengths else None
-    return seen(_structures(train), largest, len(train))
-
-
-def only_molecule(train: Dataset) -> dict[str, Any]:
-    """The molecule that all frames are: its formula, and the forms it occurs in.
-
-    Raises:
-        InputError: They are of several compositions.
-    """
-    formulas = {Symbols(f.numbers).formula.format("hill") for f in frames(train)}
-    if len(formulas) > 1:
-        raise InputError(
-            f"data.single_molecule is set but the frames hold {len(formulas)} molecules"
-        )
-    return {"formula": formulas.pop(), "molecules": forms(_structures(train))}
+from jmp_md.training.summary import summarised
 
 
 def record(path: Path, data: Path) -> ModelHeader:
@@ -67,19 +37,15 @@ def record(path: Path, data: Path) -> ModelHeader:
         if (data / name).exists() and sha256_of(data / name) != known:
             raise InputError(f"{data / name} is not the file that {header.name!r} was trained on")
     found = training_frames(recipe, data)
+    summaries = {name: summarised(part) for name, part in found.items()}
     training = dict(header.training)
     if isinstance(recipe, PretrainRecipe):
-        training["seen"] = {"heads": {name: seen_in(part) for name, part in found.items()}}
+        training["seen"] = {"heads": {name: part.seen() for name, part in summaries.items()}}
     else:
-        [part] = found.values()
-        training["seen"] = seen_in(part)
+        [summary] = summaries.values()
+        training["seen"] = summary.seen()
         if recipe.data.single_molecule:
-            training["domain"] = only_molecule(part)
+            training["domain"] = summary.only_molecule()
     header = dataclasses.replace(header, training=training)
     write_native(path, header, state)
     return header
-
-
-def _structures(train: Dataset) -> list[Atoms]:
-    chosen = Subset(train, np.unique(np.linspace(0, len(train) - 1, SAMPLE).round().astype(int)))
-    return [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc) for f in frames(chosen)]

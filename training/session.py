@@ -13,6 +13,7 @@ from tqdm import tqdm
 from jmp_md.errors import InputError
 from jmp_md.files import locked
 from jmp_md.memory import free_memory
+from jmp_md.training.assembly import assemble
 from jmp_md.training.checks import target_values
 from jmp_md.training.data.frame import Dataset, Subset, frames, sampled
 from jmp_md.training.data.hashing import Hash, hash_of_data
@@ -27,10 +28,9 @@ from jmp_md.training.data.splits import (
     write_split,
 )
 from jmp_md.training.distributed import Ranks, join, leave
-from jmp_md.training.finetune import PotentialObjective, fine_tuner, require_elements
-from jmp_md.training.finetune_property import property_tuner
+from jmp_md.training.finetune import require_elements
 from jmp_md.training.finish import finish
-from jmp_md.training.pretrain import TaskData, pretrainer, read_reference
+from jmp_md.training.pretrain import read_reference
 from jmp_md.training.recipe import (
     AnyRecipe,
     PretrainRecipe,
@@ -40,6 +40,7 @@ from jmp_md.training.recipe import (
     load_recipe,
 )
 from jmp_md.training.sections import DataSection, TaskSection
+from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, RECIPE_FILE, Trainer
 
 VALIDATION_SHARES = (0.9, 0.1, 0.0)
@@ -160,7 +161,7 @@ def _prepare(
         tasks = {}
         for name, task in recipe.tasks.items():
             tasks[name] = _task_data(recipe, data, task, output / f"split-{name}.json", ranks)
-        return pretrainer(recipe, tasks, output, ranks, **options), None
+        return assemble(recipe, tasks, output, ranks, **options), None
     assert isinstance(recipe, Recipe | PropertyRecipe)
     section = recipe.data
     dataset = _open(data, section.train, section.format, section.options)
@@ -173,12 +174,11 @@ def _prepare(
     for name, part in zip(("training", "validation"), parts, strict=True):
         if not len(part):
             raise InputError(f"the split leaves no {name} frames: see recipe section data")
-    if isinstance(recipe, PropertyRecipe):
-        return property_tuner(recipe, *parts, output, ranks, **options), test
-    trainer = fine_tuner(recipe, *parts, output, ranks, **options)
-    some = np.random.default_rng(recipe.seed).permutation(len(test))[:LOOKED_AT]
-    assert isinstance(trainer.objective, PotentialObjective)
-    require_elements(trainer.objective.model.head, Subset(test, some), "test")
+    head = recipe.model.head if isinstance(recipe, Recipe) else recipe.target.name
+    trainer = assemble(recipe, {head: TaskData(*parts)}, output, ranks, **options)
+    if isinstance(recipe, Recipe):
+        some = np.random.default_rng(recipe.seed).permutation(len(test))[:LOOKED_AT]
+        require_elements(trainer.objective.tasks[head].head, Subset(test, some), "test")
     return trainer, test
 
 
@@ -226,14 +226,14 @@ def _task_data(
 ) -> TaskData:
     dataset = _task_frames(data, task)
     n = recipe.mix.n_validation
-    reference = None if task.reference is None else read_reference(data / task.reference)
+    known = (None, None) if task.reference is None else read_reference(data / task.reference)
     if task.validation is not None:
         held_out = _open(data, task.validation, task.format, task.options)
-        return TaskData(dataset, sampled(held_out, n, recipe.seed), reference)
+        return TaskData(dataset, sampled(held_out, n, recipe.seed), *known)
     split = split_by_system(dataset, VALIDATION_SHARES, recipe.seed)
     _keep(path, split, ranks)
     chosen = np.random.RandomState(recipe.seed).permutation(split.val)[:n]
-    return TaskData(Subset(dataset, split.train), Subset(dataset, chosen), reference)
+    return TaskData(Subset(dataset, split.train), Subset(dataset, chosen), *known)
 
 
 def _task_frames(data: Path, task: TaskSection) -> Dataset:

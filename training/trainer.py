@@ -16,7 +16,7 @@ from torch import nn
 from jmp_md._version import __version__
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
-from jmp_md.training.batches import Frames, Sampler, batches
+from jmp_md.training.batches import Key, TaskFrames, batches
 from jmp_md.training.config import plain
 from jmp_md.training.data.hashing import Hash
 from jmp_md.training.distributed import Ranks, share
@@ -26,6 +26,7 @@ from jmp_md.training.objective import Objective
 from jmp_md.training.optimisation import Schedule
 from jmp_md.training.progress import Progress
 from jmp_md.training.recipe import AnyRecipe, differences, from_yaml, to_yaml
+from jmp_md.training.sampling import Sampler
 from jmp_md.training.store import load_checkpoint, save_checkpoint
 from jmp_md.training.update import Update
 
@@ -59,7 +60,7 @@ class Trainer:
         self,
         objective: Objective,
         recipe: AnyRecipe,
-        frames: Frames,
+        frames: TaskFrames,
         sampler: Sampler,
         output: Path,
         ranks: Ranks,
@@ -258,9 +259,9 @@ class Trainer:
         if asked:
             raise InterruptedRunError("interrupted", signum)
 
-    def _share(self, step: int) -> list[Any]:
+    def _share(self, step: int) -> list[Key]:
         """Keys of this process in a step; where there are too few, one that another has too."""
-        keys = list(self.sampler.batch(step))
+        keys = self.sampler.batch(step)
         if self.ranks.size == 1:
             return keys
         parts = share([self.frames.n_atoms(key) for key in keys], self.ranks.size)
@@ -276,8 +277,7 @@ class Trainer:
         if self.progress.skipped > self.section.max_skipped:
             path = self.output / BAD_BATCH_FILE
             if self.ranks.rank == 0:
-                parts = batch if isinstance(batch, dict) else {"batch": batch}
-                save_checkpoint(path, {name: part.to_dict() for name, part in parts.items()})
+                save_checkpoint(path, {name: part.to_dict() for name, part in batch.items()})
             raise InputError(
                 f"more than {self.section.max_skipped} batches gave a loss or gradient that is not "
                 f"finite, the last of them is in {path}: lower optimiser.learning_rate, or look "
@@ -318,7 +318,7 @@ class Trainer:
         """Continue from ``last.ckpt``.
 
         Raises:
-            InputError: No such file, or it belongs to another recipe or other data.
+            InputError: No such file, or it belongs to another recipe, other data or another version.
         """
         path = self.output / LAST_FILE
         state = load_checkpoint(path, self.ranks.device)
@@ -335,6 +335,12 @@ class Trainer:
                     "frames that were trained on would be tested on: put it back, or choose "
                     "another --output"
                 )
-        self.update.load_state_dict(state)
+        try:
+            self.update.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:  # tensors of other names or shapes
+            raise InputError(
+                f"{path} is of another version of jmp-md: resume with that one, or start again in "
+                "another --output"
+            ) from error
         self.schedule.load_state_dict(state.get("schedule", {}))
         self.progress = Progress.from_dict(state["progress"], path)

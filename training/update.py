@@ -56,12 +56,12 @@ class Update:
         self.sharded = shard and ranks.size > 1
         self.parallel: nn.Module = objective
         if self.sharded:
-            if objective.tasks:
+            if objective.apart:
                 raise InputError("mix.pcgrad needs whole gradients: leave out --shard")
             self._whole = copy.deepcopy(self.average.module) if ranks.rank == 0 else None
             self.parallel = Sharded(objective, ranks.device)
             Sharded(self.average.module, ranks.device)
-        elif ranks.size > 1 and not objective.tasks:
+        elif ranks.size > 1 and not objective.apart:
             # Tasks that a batch lacks leave their heads without gradients.
             self.parallel = DistributedDataParallel(objective, find_unused_parameters=True)
         groups = layer_groups(objective.model, section.layer_factors)
@@ -106,7 +106,7 @@ class Update:
         self.objective.gradient_scale = self.scale.value
         counted = self.ranks.rank < n_structures  # else another process has its structure as well
         with self._drawing(step):
-            if self.objective.tasks:
+            if self.objective.apart:
                 loss = self._backward_by_task(batch, counted, step)
             else:
                 loss = self._backward(batch, counted)
@@ -147,14 +147,14 @@ class Update:
     def _backward_by_task(self, batch: dict[str, Any], counted: bool, step: int) -> Tensor:
         """As :meth:`_backward`, with gradients of the tasks that do not conflict."""
         sums, counts = {}, {}
-        for task in self.objective.tasks:
+        for task in self.objective.apart:
             if task in batch:
                 task_sums, task_counts = self.objective({task: batch[task]})
                 sums[task], counts[task] = task_sums * counted, task_counts * counted
         each = self._per_entry(torch.stack(list(counts.values())).sum(0))
         losses = {task: (each * sums[task]).sum() for task in sums}
         by_task = []
-        for task in self.objective.tasks:
+        for task in self.objective.apart:
             found: tuple[Tensor | None, ...] = (None,) * len(self.parameters)
             if task in losses:
                 scaled = losses[task] * self.scale.value

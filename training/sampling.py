@@ -1,19 +1,54 @@
-"""Several data sets as one stream: temperature sampling and batches of several tasks."""
+"""Which frames each step takes, of one task or several."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch_geometric.data import Batch
 
 from jmp_md.errors import InputError
-from jmp_md.training.batches import PairedFrames, StructureData
+from jmp_md.training.batches import Key
 from jmp_md.training.shuffle import Shuffle
 
-Key = tuple[str, int]
+
+class Sampler(Protocol):
+    """Which structures each step takes: a function of the step alone, so that runs can resume."""
+
+    steps_per_epoch: int
+
+    def batch(self, step: int) -> list[Key]:
+        """Task and index of each structure of a step, counted from 0 over all epochs."""
+        ...
+
+
+class EpochSampler:
+    """Every frame of a task once per epoch, in an order that depends on seed and epoch alone.
+
+    Args:
+        task: Name of the task.
+        n_frames: Frames of the data set.
+        batch_size: Frames per step; the last step of an epoch takes what is left.
+        seed: Of the shuffles.
+    """
+
+    def __init__(self, task: str, n_frames: int, batch_size: int, seed: int) -> None:
+        self.task, self.n_frames = task, n_frames
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps_per_epoch = -(-n_frames // batch_size)
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def batch(self, step: int) -> list[Key]:
+        """Task and index of each frame of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.n_frames)
+        chosen = self._order[place * self.batch_size :][: self.batch_size]
+        return [(self.task, index) for index in chosen.tolist()]
 
 
 def expanded_sizes(sizes: Sequence[int], temperature: float) -> list[int]:
@@ -67,33 +102,3 @@ class MixSampler:
         tasks = np.searchsorted(self.ends, chosen, side="right")
         within = chosen - np.concatenate([[0], self.ends])[tasks]
         return [(self.tasks[t], int(k) % self.sizes[t]) for t, k in zip(tasks, within, strict=True)]
-
-
-class MixedFrames(torch.utils.data.Dataset):
-    """Frames of several tasks, batched task by task.
-
-    Each task has graphs of its own, so its structures form a batch of their own; all go through
-    the one backbone within a step.
-
-    Args:
-        tasks: Frames of each task.
-    """
-
-    def __init__(self, tasks: Mapping[str, PairedFrames]) -> None:
-        self.tasks = dict(tasks)
-
-    def __getitem__(self, key: Key) -> tuple[str, StructureData]:
-        task, index = key
-        return task, self.tasks[task][index]
-
-    def n_atoms(self, key: Key) -> int:
-        """Atoms of a frame."""
-        task, index = key
-        return self.tasks[task].n_atoms(index)
-
-    def collate(self, items: list[tuple[str, StructureData]]) -> dict[str, Batch]:
-        """A batch per task that occurs."""
-        parts: dict[str, list[StructureData]] = {}
-        for task, data in items:
-            parts.setdefault(task, []).append(data)
-        return {task: Batch.from_data_list(part) for task, part in parts.items()}
