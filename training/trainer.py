@@ -318,7 +318,7 @@ class Trainer:
         """Continue from ``last.ckpt``.
 
         Raises:
-            InputError: No such file, or it belongs to another recipe, other data or another version.
+            InputError: No such file, or one of another recipe, other data or another version.
         """
         path = self.output / LAST_FILE
         state = load_checkpoint(path, self.ranks.device)
