@@ -17,7 +17,7 @@ from ase.constraints import FixAtoms
 
 from jmp_md.errors import InputError
 from jmp_md.training.data.ase_files import open_ase, open_md22
-from jmp_md.training.data.frame import HARTREE, KCAL_PER_MOL, frames
+from jmp_md.training.data.frame import BOHR, HARTREE, KCAL_PER_MOL, frames
 from jmp_md.training.data.open import open_dataset
 
 MD22 = """2
@@ -231,3 +231,31 @@ def test_a_stress_of_another_level_than_the_energies_is_left_alone(tmp_path: Pat
     ase.io.write(path, atoms)
     assert open_ase(path)[0].stress is None
     np.testing.assert_allclose(open_ase(path, energy_key="dft_energy")[0].stress, np.eye(3))
+
+
+def test_units_of_energies_forces_and_lengths_are_converted_each_by_its_own_factor(
+    tmp_path: Path,
+) -> None:
+    """A harmonic pair written in atomic units: hartree, hartree/bohr as gradient, bohr."""
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.8 / BOHR]])
+    atoms.info["E"] = 0.5 / HARTREE
+    gradient = np.array([[0, 0, -2.0], [0, 0, 2.0]]) / HARTREE * BOHR  # of 2 eV/Å
+    atoms.arrays["dE"] = gradient
+    path = tmp_path / "atomic.xyz"
+    ase.io.write(path, atoms, format="extxyz")
+    [frame] = frames(
+        open_ase(
+            path,
+            energy_key="E",
+            forces_key="dE",
+            energy_unit="Ha",
+            force_unit="-Ha/bohr",
+            length_unit="bohr",
+        )
+    )
+    assert frame.energy == pytest.approx(0.5)
+    assert frame.forces is not None
+    assert frame.forces[:, 2] == pytest.approx([2.0, -2.0])
+    assert frame.positions[1, 2] == pytest.approx(0.8)
+    with pytest.raises(InputError, match="force unit 'Ry/bohr'"):
+        open_ase(path, force_unit="Ry/bohr")

@@ -18,6 +18,7 @@ from jmp_md.training.data.splits import (
     paper_split,
     random_split,
     read_split,
+    split_by_stretch,
     split_by_system,
     system_of,
     write_split,
@@ -189,3 +190,13 @@ def test_systems_beyond_the_shares_are_left_out() -> None:
     dataset = of_systems({f"s{k}": 5 for k in range(40)})
     split = split_by_system(dataset, (0.4, 0.1, 0.0))
     assert [len(split.train), len(split.val), len(split.test)] == [80, 20, 0]
+
+
+def test_stretches_keep_neighbours_of_a_trajectory_in_one_part() -> None:
+    split = split_by_stretch(of_systems({"a": 200}), (0.9, 0.1, 0.0), seed=1)
+    part = np.empty(200, dtype=int)
+    part[split.train], part[split.val] = 0, 1
+    assert (len(split.train), len(split.val), len(split.test)) == (180, 20, 0)
+    changes = np.count_nonzero(np.diff(part))
+    assert changes <= 2 * 5  # five runs of four frames, where a shuffle gives some 36 changes
+    assert np.ptp(split.val) > 20  # and not one run alone

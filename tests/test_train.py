@@ -439,3 +439,25 @@ def test_a_run_is_not_continued_with_other_data(tmp_path: Path) -> None:
         train(other, tmp_path, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "split.json").read_text() == before
     train(recipe, tmp_path, tmp_path / "run", resume=True)
+
+
+def test_weights_of_frames_multiply_their_terms_of_the_loss() -> None:
+    frames = [
+        dataclasses.replace(frame, targets={"importance": weight})
+        for frame, weight in zip(well(2), (0.0, 3.0), strict=True)
+    ]
+    potential = random_potential()
+    cutoff = potential.policy.cutoff
+    plain, weighed = (
+        residuals(
+            potential,
+            Batch.from_data_list([to_data(frame, cutoff, weight=name) for frame in frames]),
+            Scales(1.0, 1.0),
+        )
+        for name in (None, "importance")
+    )
+    assert torch.equal(weighed.energy, plain.energy * torch.tensor([0.0, 3.0]))
+    assert plain.forces is not None
+    assert weighed.forces is not None
+    by_atom = torch.tensor([0.0] * 3 + [3.0] * 3)
+    assert torch.equal(weighed.forces, plain.forces * by_atom)

@@ -62,7 +62,7 @@ def assemble(
     target = recipe.target.name if isinstance(recipe, PropertyRecipe) else None
     kept = 0 if isinstance(recipe, PretrainRecipe) else cache // len(tasks)
     train = {
-        task.name: PairedFrames(task.train, policies[task.name].cutoff, target, kept)
+        task.name: PairedFrames(task.train, policies[task.name].cutoff, target, kept, task.weights)
         for task in tasks
     }
     validation = {
@@ -74,7 +74,9 @@ def assemble(
     if isinstance(model, Heads):
         for task in tasks:
             if task.shift == "before":
-                shift = shifted_references(model.potential(task.name), train[task.name])
+                shift = shifted_references(
+                    model.potential(task.name), train[task.name], prior=task.prior
+                )
                 model.take_references(task.name, shift.references)
     return Trainer(
         make_objective(recipe, model, tasks, validation),

@@ -37,7 +37,9 @@ class StructureData(Data):
         return super().__inc__(key, value, *args, **kwargs)
 
 
-def to_data(frame: Frame, cutoff: float, target: str | None = None) -> StructureData:
+def to_data(
+    frame: Frame, cutoff: float, target: str | None = None, weight: str | None = None
+) -> StructureData:
     """Search pairs to ``cutoff`` Å and turn everything into tensors (float64).
 
     Labels a frame lacks are NaN, and so are forces on atoms that were held in place.
@@ -46,9 +48,10 @@ def to_data(frame: Frame, cutoff: float, target: str | None = None) -> Structure
         frame: The structure.
         cutoff: Å.
         target: Name of the property to keep, if any.
+        weight: Name of the number that weighs the frame in the loss; None weighs all alike.
 
     Raises:
-        InputError: The frame has no such property.
+        InputError: The frame has no such property or weight.
     """
     cell = np.zeros((3, 3)) if frame.cell is None else frame.cell
     pairs = find_pairs(frame.positions, cell, np.array(frame.pbc), cutoff)
@@ -65,16 +68,21 @@ def to_data(frame: Frame, cutoff: float, target: str | None = None) -> Structure
         energy=_tensor([np.nan if frame.energy is None else frame.energy]),
         forces=_tensor(forces),
         stress=_tensor(np.full((3, 3), np.nan) if frame.stress is None else frame.stress)[None],
+        weight=_tensor([1.0 if weight is None else _target(frame, weight)]),
         num_nodes=n,
     )
     if target is not None:
-        if target not in frame.targets:
-            raise InputError(
-                f"a frame (system {frame.system!r}) has no target {target!r}; it has "
-                f"{', '.join(frame.targets) or 'none'}"
-            )
-        data.property = _tensor([frame.targets[target]])
+        data.property = _tensor([_target(frame, target)])
     return data
+
+
+def _target(frame: Frame, name: str) -> float:
+    if name not in frame.targets:
+        raise InputError(
+            f"a frame (system {frame.system!r}) has no target {name!r}; it has "
+            f"{', '.join(frame.targets) or 'none'}"
+        )
+    return frame.targets[name]
 
 
 class PairedFrames(torch.utils.data.Dataset):
@@ -85,14 +93,21 @@ class PairedFrames(torch.utils.data.Dataset):
         cutoff: Å, how far pairs reach.
         target: Name of the property to keep, if any.
         cache: Bytes of memory for those that were made; further ones are made again each time.
+        weight: Name of the number that weighs a frame in the loss, if any.
     """
 
     def __init__(
-        self, dataset: Dataset, cutoff: float, target: str | None = None, cache: int = CACHE
+        self,
+        dataset: Dataset,
+        cutoff: float,
+        target: str | None = None,
+        cache: int = CACHE,
+        weight: str | None = None,
     ) -> None:
         self.dataset = dataset
         self.cutoff = cutoff
         self.target = target
+        self.weight = weight
         self.cache = self._left = cache
         self._made: dict[int, StructureData] = {}
 
@@ -102,7 +117,7 @@ class PairedFrames(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> StructureData:
         if index in self._made:
             return self._made[index]
-        data = to_data(self.dataset[index], self.cutoff, self.target)
+        data = to_data(self.dataset[index], self.cutoff, self.target, self.weight)
         size = sum(value.nbytes for _, value in data if isinstance(value, Tensor))
         if size <= self._left:  # frames come in random order: none is worth more than another
             self._left -= size

@@ -53,6 +53,13 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Size = Annotated[Any, PlainValidator(_size)]
+Files = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+def file_names(files: Files | None) -> tuple[str, ...]:
+    """The names in a key that takes one file or several."""
+    return () if files is None else (files,) if isinstance(files, str) else files
+
 
 # What pydantic calls a value out of place, and what it is called here.
 _REASONS = {

@@ -15,7 +15,13 @@ from jmp_md.training.data.frame import Dataset, frames
 from jmp_md.training.data.references import undetermined
 from jmp_md.training.loss import Scales
 from jmp_md.training.recipe import Recipe
-from jmp_md.training.start import Start, graph_policy, head_to_keep, same_level
+from jmp_md.training.start import (
+    Start,
+    graph_policy,
+    head_to_keep,
+    prior_references,
+    same_level,
+)
 from jmp_md.training.summary import Summary, summarised
 from jmp_md.training.task import Task, TaskData
 
@@ -54,6 +60,7 @@ def potential_task(recipe: Recipe, start: Start, data: TaskData) -> Task:
     if recipe.data.single_molecule:
         about["domain"] = summary.only_molecule()
     shift = "end"
+    prior = prior_references(section, summary.elements)
     if kept is not None:
         head = dataclasses.replace(
             kept,
@@ -66,7 +73,7 @@ def potential_task(recipe: Recipe, start: Start, data: TaskData) -> Task:
         if not same_level(kept.level_of_theory, section.level_of_theory):
             shift = "before"
     elif summary.energies:
-        head = dataclasses.replace(head, references=summary.references())
+        head = dataclasses.replace(head, references=summary.references(prior))
         about |= _undetermined_references(summary)
     require_elements(head, data.validation, "validation")
     require_labels("validation", frames(data.validation), [monitored(loss)])
@@ -78,6 +85,8 @@ def potential_task(recipe: Recipe, start: Start, data: TaskData) -> Task:
         terms=terms,
         start=kept.name if kept else None,
         shift=shift,
+        prior=prior,
+        weights=recipe.data.weights,
         seen=summary.seen(),
         about=about,
     )

@@ -17,6 +17,7 @@ from jmp_md.errors import InputError
 from jmp_md.header import ModelHeader
 from jmp_md.potential import Potential
 from jmp_md.training.batches import PairedFrames
+from jmp_md.training.config import file_names
 from jmp_md.training.data.frame import Dataset, Subset, sampled
 from jmp_md.training.parity import Pair
 from jmp_md.training.property import PropertyModel
@@ -62,7 +63,8 @@ def finish(trainer: Trainer, test: Dataset | None) -> None:
         if test is not None and len(test):
             chosen = sampled(test, recipe.data.max_test or len(test), recipe.data.split_seed)
             measured, pairs = _tested(trainer, header, state, chosen)
-            name = recipe.data.test or f"{recipe.data.train}, split {recipe.data.split}"
+            files = ", ".join(file_names(recipe.data.test or recipe.data.train))
+            name = files if recipe.data.test else f"{files}, split {recipe.data.split}"
             if len(chosen) < len(test):
                 name += f": {len(chosen)} of {len(test)} frames, drawn at random"
             metrics.update(measured, test=name)

@@ -21,7 +21,7 @@ class Scales(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """Errors of what is labelled, and NaN elsewhere.
+    """Errors of what is labelled, times the weights of the structures, and NaN elsewhere.
 
     Attributes:
         energy: (n_structures,) absolute.
@@ -95,7 +95,12 @@ def residuals(
         difference = _difference(gradients.pop(0) / volume, stress_label)
         stress_error = difference.abs().mean(dim=(1, 2)) / scales.energy
         stress_error = _marked(stress_error, stress_label[:, 0, 0])
-    return Residuals(energy_error, force_error, stress_error)
+    weight = batch.weight.to(total.device, total.dtype)
+    return Residuals(
+        energy_error * weight,
+        None if force_error is None else force_error * weight[s.structure],
+        None if stress_error is None else stress_error * weight,
+    )
 
 
 def _gradients(total: Tensor, wanted: list[Tensor], scale: float) -> list[Tensor]:

@@ -11,7 +11,9 @@ from jmp_md.training.config import (
     BelowOne,
     Count,
     CountOrNone,
+    Files,
     NotNegative,
+    Number,
     Positive,
     Section,
     Seed,
@@ -39,6 +41,9 @@ class ModelSection(Section):
             elements are those of the data, if there is one; false draws a new head, true keeps
             the only one of the base. A head that is kept brings its references and its repulsion.
             Pre-training keeps those of the same name, level and elements, unless it is false.
+        references: eV by symbol, such as energies of isolated atoms: what the energies of elements
+            stay near to where the compositions of the frames do not tell them apart. Empty for
+            those of the head that is kept, or the proportions of atoms in the Thomas-Fermi model.
         repulsion: Where the repulsion of nuclei ends, as a share of the sum of covalent radii; null
             for none, as the paper has it. Not with direct forces.
         molecule: Put for ``{molecule}`` wherever the recipe says so; ``{base}`` stands for the
@@ -56,6 +61,7 @@ class ModelSection(Section):
     forces: Literal["conservative", "direct"] = "conservative"
     head: str = "energy"
     keep_head: bool | str | None = None
+    references: dict[str, Number] = Field(default_factory=dict)
     repulsion: float | None = 0.9
     molecule: str | None = None
     level_of_theory: str = "unknown"
@@ -67,14 +73,16 @@ class DataSection(Section):
     """Where frames come from; file names are relative to ``--data``.
 
     Attributes:
-        train: File that training and validation frames are drawn from; also those to test on
-            where there is no ``test``.
-        test: File of test frames.
+        train: File, or several, that training and validation frames are drawn from; also those to
+            test on where there is no ``test``.
+        validation: File or files of validation frames, in place of drawing them from ``train``.
+        test: File or files of test frames.
         format: Name of the files' format, where it is not recognised.
         options: Of the format, e.g. ``{subset: dipeptides}`` for SPICE.
         split: ``frames`` and ``systems`` share out shuffled frames or whole systems by the three
             numbers below, ``matbench`` takes a fold of MatBench; else the name of a split of the
-            paper, e.g. ``qm9``.
+            paper, e.g. ``qm9``. ``stretches`` shares out runs of consecutive frames, for
+            trajectories, whose neighbours are nearly the same.
         n_train: Training frames: a whole number of them, a share of all where it has a point (1.0
             is all, 1 is one), what the others leave where null.
         n_validation: Validation frames, likewise.
@@ -83,11 +91,16 @@ class DataSection(Section):
             more; null for all.
         fold: Of MatBench, 0 to 4.
         split_seed: Seed of the shuffle (the paper's runs use 42).
+        weights: Name of a number that every frame has (one of the option ``targets`` of files that
+            ASE reads), with which its terms of the loss are multiplied.
+        max_force: eV/Å; frames with a force above it are left out.
+        isolated_atoms: Whether frames of a lone atom are taken, too.
         single_molecule: Whether all frames are one molecule, which then is the model's domain.
     """
 
-    train: str
-    test: str | None = None
+    train: Files
+    validation: Files | None = None
+    test: Files | None = None
     format: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     split: str = "frames"
@@ -97,6 +110,9 @@ class DataSection(Section):
     max_test: Count | None = 1000
     fold: Annotated[int, Field(ge=0, le=4)] = 0
     split_seed: Seed = 42
+    weights: str | None = None
+    max_force: Positive | None = None
+    isolated_atoms: bool = True
     single_molecule: bool = False
 
 

@@ -15,15 +15,18 @@ from jmp_md.files import locked
 from jmp_md.memory import free_memory
 from jmp_md.training.assembly import assemble
 from jmp_md.training.checks import target_values
-from jmp_md.training.data.frame import Dataset, Subset, frames, sampled
+from jmp_md.training.config import Files, file_names
+from jmp_md.training.data.frame import Concatenation, Dataset, Subset, frames, sampled
 from jmp_md.training.data.hashing import Hash, hash_of_data
 from jmp_md.training.data.open import PATH_OPTIONS, open_dataset
+from jmp_md.training.data.references import is_lone_atom
 from jmp_md.training.data.splits import (
     Split,
     matbench_fold,
     paper_split,
     random_split,
     same_split,
+    split_by_stretch,
     split_by_system,
     write_split,
 )
@@ -124,11 +127,12 @@ def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
     """Hashes of the files that a recipe names."""
     if isinstance(recipe, PretrainRecipe):
         sections: list[DataSection | TaskSection] = list(recipe.tasks.values())
-        files = [file for task in recipe.tasks.values() for file in (task.train, task.validation)]
+        named = [name for task in recipe.tasks.values() for name in (task.train, task.validation)]
     else:
         assert isinstance(recipe, Recipe | PropertyRecipe)
         sections = [recipe.data]
-        files = [recipe.data.train, recipe.data.test]
+        named = [recipe.data.train, recipe.data.validation, recipe.data.test]
+    files = [file for name in named for file in file_names(name)]
     files += [section.options.get(key) for section in sections for key in PATH_OPTIONS]
     return {file: hash_of_data(_existing(data, file)) for file in files if file is not None}
 
@@ -164,13 +168,16 @@ def _prepare(
         return assemble(recipe, tasks, output, ranks, **options), None
     assert isinstance(recipe, Recipe | PropertyRecipe)
     section = recipe.data
-    dataset = _open(data, section.train, section.format, section.options)
+    dataset = chosen_frames(section, data, section.train)
     split = _split(recipe, dataset)
+    validation: Dataset = Subset(dataset, split.val)
     test: Dataset = Subset(dataset, split.test)
+    if section.validation is not None:
+        validation = chosen_frames(section, data, section.validation)
     if section.test is not None:
-        test = _open(data, section.test, section.format, section.options)
+        test = chosen_frames(section, data, section.test)
     _keep(output / "split.json", split, ranks)
-    parts = Subset(dataset, split.train), Subset(dataset, split.val)
+    parts = Subset(dataset, split.train), validation
     for name, part in zip(("training", "validation"), parts, strict=True):
         if not len(part):
             raise InputError(f"the split leaves no {name} frames: see recipe section data")
@@ -190,16 +197,38 @@ def training_frames(recipe: Recipe | PretrainRecipe, data: Path) -> dict[str, Da
     """
     if isinstance(recipe, PretrainRecipe):
         return {name: _trained_on(recipe, data, task) for name, task in recipe.tasks.items()}
-    dataset = _open(data, recipe.data.train, recipe.data.format, recipe.data.options)
+    dataset = chosen_frames(recipe.data, data, recipe.data.train)
     return {recipe.model.head: Subset(dataset, _split(recipe, dataset).train)}
+
+
+def chosen_frames(section: DataSection, data: Path, names: Files) -> Dataset:
+    """The frames of files that a section of a recipe takes, less those it leaves out.
+
+    Args:
+        section: Says how they are read, and what is left out.
+        data: Folder the names refer to.
+        names: One file, or several.
+
+    Raises:
+        InputError: A file that is not there or cannot be read.
+    """
+    parts = [_open(data, name, section.format, section.options) for name in file_names(names)]
+    dataset = parts[0] if len(parts) == 1 else Concatenation(parts)
+    if section.max_force is not None:
+        dataset = Subset(dataset, _below(dataset, section.max_force))
+    if not section.isolated_atoms:
+        kept = [index for index, frame in enumerate(frames(dataset)) if not is_lone_atom(frame)]
+        dataset = Subset(dataset, kept)
+    return dataset
 
 
 def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
     s = recipe.data
     if s.split == "frames":
         return random_split(len(dataset), (s.n_train, s.n_validation, s.n_test), s.split_seed)
-    if s.split == "systems":
-        return split_by_system(dataset, _shares(s, len(dataset)), s.split_seed)
+    if s.split in ("systems", "stretches"):
+        deal = split_by_system if s.split == "systems" else split_by_stretch
+        return deal(dataset, _shares(s, len(dataset)), s.split_seed)
     if s.split == "matbench":
         if not isinstance(recipe, PropertyRecipe):
             raise InputError("data.split = 'matbench' is for recipes with task: property")

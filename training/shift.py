@@ -33,7 +33,12 @@ class Shift(NamedTuple):
     after: float
 
 
-def shifted_references(potential: Potential, train: PairedFrames, seed: int = 0) -> Shift:
+def shifted_references(
+    potential: Potential,
+    train: PairedFrames,
+    seed: int = 0,
+    prior: Mapping[int, float] | None = None,
+) -> Shift:
     """Fit the change of references to energy errors on training frames.
 
     Forces say nothing of the energies of elements, and energies of small weight little. Linear in
@@ -44,6 +49,8 @@ def shifted_references(potential: Potential, train: PairedFrames, seed: int = 0)
         potential: The model.
         train: Training frames; of many, a sample.
         seed: Of the sample.
+        prior: eV by atomic number, what references stay near to where the frames do not tell
+            elements apart; None for those the potential has.
     """
     n = min(SAMPLE, len(train))
     chosen = np.random.default_rng(seed).permutation(len(train))[:n].tolist()
@@ -59,8 +66,9 @@ def shifted_references(potential: Potential, train: PairedFrames, seed: int = 0)
     old = potential.head.references
     if not kinds:
         return Shift(old, {}, float("nan"), float("nan"))
-    zero = {z: 0.0 for kind in kinds for z, _ in kind}
-    change = fit_references(kinds, missed, zero)
+    found = {z for kind in kinds for z, _ in kind}
+    near = {z: prior[z] - old.get(z, 0.0) if prior else 0.0 for z in found}
+    change = fit_references(kinds, missed, near)
     left = [e - sum(n * change[z] for z, n in kind) for kind, e in zip(kinds, missed, strict=True)]
     references = old | {z: old.get(z, 0.0) + e for z, e in change.items()}
     by_symbol = {chemical_symbols[z]: energy for z, energy in change.items()}

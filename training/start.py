@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
 from jmp_md.errors import InputError
@@ -106,6 +107,18 @@ def head_to_keep(section: ModelSection, start: Start, elements: Collection[int])
     if direct and heads[name].force_scale is None:
         raise InputError(f"model.keep_head: the head {name!r} has no direct forces")
     return heads[name]
+
+
+def prior_references(section: ModelSection, elements: Collection[int]) -> dict[int, float] | None:
+    """``model.references`` in eV by atomic number; None where the recipe gives none.
+
+    Raises:
+        InputError: Some element has none.
+    """
+    given = {atomic_numbers.get(symbol, 0): e for symbol, e in section.references.items()}
+    if given and (missing := [chemical_symbols[z] for z in sorted(set(elements) - set(given))]):
+        raise InputError(f"model.references: there is none for {', '.join(missing)}")
+    return given or None
 
 
 def same_level(one: str, other: str) -> bool:

@@ -42,6 +42,8 @@ class Task:
         start: Head of the base whose weights it starts from; None draws them anew.
         shift: When its references take up what the network misses of its energies: ``before`` the
             first step and at the ``end``, at the ``end`` alone, or ``never``.
+        prior: eV by atomic number, what references stay near to at a shift before the first step.
+        weights: Name of the number that weighs a frame in the loss, if any.
         seen: What its training frames hold, see :func:`jmp_md.domain.seen`.
         about: Further entries of the header's ``training``.
     """
@@ -55,6 +57,8 @@ class Task:
     force_weight: float = 1.0
     start: str | None = None
     shift: str = "end"
+    prior: Mapping[int, float] | None = None
+    weights: str | None = None
     seen: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from jmp_md.errors import InputError
 from jmp_md.structure_files import decode, read_structures, xyz_frames
 from jmp_md.training.data.frame import (
     ENERGY_UNITS,
+    FORCE_UNITS,
+    KCAL_PER_MOL,
+    LENGTH_UNITS,
     Dataset,
     Frame,
     FrameList,
@@ -44,29 +47,45 @@ def open_ase(
     forces_key: str = "forces",
     stress_key: str | None = None,
     targets: Sequence[str] = (),
+    force_unit: str | None = None,
+    length_unit: str = "Å",
 ) -> Dataset:
     """Open a file in any format of ASE; xyz, `.traj` and databases frame by frame, others whole.
 
     Args:
         path: The file. A number or word `system` in `atoms.info` (or an ASE database's key-value
             pairs) becomes `Frame.system`.
-        energy_unit: `"eV"` (the default, as in ASE), `"kcal/mol"` or `"Ha"`; forces are in this
-            unit per Å, stress per Å³.
+        energy_unit: `"eV"` (the default, as in ASE), `"kcal/mol"` or `"Ha"`; stress is in this
+            unit per length unit cubed.
         energy_key, forces_key: What the file calls them, e.g. `REF_energy`.
         stress_key: Likewise; a name with `virial` in it is minus the stress times the volume. By
             default the usual names are looked for, see :class:`.labels.Keys`. Frames that are not
             periodic in three directions have no stress.
         targets: Names of further numbers in `atoms.info` to read, without conversion.
+        force_unit: One of `FORCE_UNITS`, with a minus before it where the file holds gradients; by
+            default the unit of energies per Å.
+        length_unit: `"Å"`, `"bohr"` or `"nm"`, of positions and cells.
 
     Raises:
         InputError: The file cannot be read, its unit is unknown, or it looks like MD22 and no
             unit is given.
     """
     path = Path(path)
-    if energy_unit is not None and energy_unit not in ENERGY_UNITS:
-        raise InputError(f"energy unit {energy_unit!r}: choose {', '.join(ENERGY_UNITS)}")
-    factor = ENERGY_UNITS[energy_unit or "eV"]
-    keys = Keys(energy_key, forces_key, stress_key, tuple(targets), factor)
+    energy_factor = _factor("energy", energy_unit or "eV", ENERGY_UNITS)
+    force_factor = energy_factor
+    if force_unit is not None:
+        force_factor = _factor("force", force_unit.removeprefix("-"), FORCE_UNITS)
+        force_factor *= -1 if force_unit.startswith("-") else 1
+    length_factor = _factor("length", length_unit, LENGTH_UNITS)
+    keys = Keys(
+        energy_key,
+        forces_key,
+        stress_key,
+        tuple(targets),
+        energy_factor,
+        force_factor,
+        length_factor,
+    )
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     if path.suffix in (".xyz", ".extxyz"):
@@ -82,6 +101,12 @@ def open_ase(
         return DatabaseFile(path, keys)
     images = read_structures(path)
     return FrameList([_frame(path, k, atoms, keys) for k, atoms in enumerate(images)])
+
+
+def _factor(kind: str, unit: str, units: Mapping[str, float]) -> float:
+    if unit not in units:
+        raise InputError(f"{kind} unit {unit!r}: choose {', '.join(units)}")
+    return units[unit]
 
 
 def is_database(path: Path) -> bool:
@@ -111,7 +136,9 @@ def open_md22(path: str | Path) -> Dataset:
             f"{path}: not an MD22 file; its comment lines read 'Energy=... Properties=species:S:1:"
             "pos:R:3:forces:R:3'"
         )
-    return XyzFile(path, Keys(energy="Energy", factor=ENERGY_UNITS["kcal/mol"]))
+    return XyzFile(
+        path, Keys(energy="Energy", energy_factor=KCAL_PER_MOL, force_factor=KCAL_PER_MOL)
+    )
 
 
 def is_md22(path: Path) -> bool:
@@ -264,21 +291,27 @@ def _frame(path: Path, record: int, atoms: Atoms, keys: Keys) -> Frame:
     stress = None
     if atoms.pbc.all():
         stress = find_stress(f"{path}, record {record}", values, keys, atoms.cell.volume)
-    read = {keys.energy, keys.forces, "energies", "free_energy", *(stress or ())[:1]}
+    read = {keys.energy, keys.forces, "energies", *(stress or ())[:1]}
+    if energy is not None:
+        read.add("free_energy")
     with _told(path, record):
         targets = {key: float(atoms.info[key]) for key in keys.targets}
         energy, forces, tension = (
-            None if value is None else np.multiply(value, keys.factor)
-            for value in (energy, forces, None if stress is None else stress[1])
+            None if value is None else np.multiply(value, factor)
+            for value, factor in (
+                (energy, keys.energy_factor),
+                (forces, keys.force_factor),
+                (None if stress is None else stress[1], keys.energy_factor / keys.length_factor**3),
+            )
         )
     return make_frame(
         path,
         record,
         numbers=atoms.numbers,
-        positions=atoms.positions,
+        positions=atoms.positions * keys.length_factor,
         energy=energy,
         forces=forces,
-        cell=atoms.cell.array,
+        cell=atoms.cell.array * keys.length_factor,
         pbc=atoms.pbc,
         tags=atoms.get_tags() if atoms.has("tags") else None,
         fixed=_fixed_atoms(atoms),

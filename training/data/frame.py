@@ -28,6 +28,15 @@ ENERGY_UNITS: dict[str, float] = {
     "Hartree": HARTREE,
 }
 
+FORCE_UNITS: dict[str, float] = {
+    "eV/Å": 1.0,
+    "kcal/mol/Å": KCAL_PER_MOL,
+    "Ha/Å": HARTREE,
+    "Ha/bohr": HARTREE / BOHR,
+    "eV/bohr": 1.0 / BOHR,
+}
+LENGTH_UNITS: dict[str, float] = {"Å": 1.0, "bohr": BOHR, "nm": 10.0}
+
 MAX_ATOMIC_NUMBER = 118
 
 

@@ -23,7 +23,7 @@ AGREEMENT = 1e-3  # of the largest component, within which stress and virial mus
 
 @dataclass(frozen=True)
 class Keys:
-    """What a file calls its labels, and their unit.
+    """What a file calls its labels, and its units.
 
     Attributes:
         energy, forces: Names of the results, of `atoms.info` or of `atoms.arrays`.
@@ -31,14 +31,16 @@ class Keys:
             `stress`, `virial` and `virials`, with the prefix of `energy` first, then with none,
             `REF_` and `dft_` unless energies have that prefix, too.
         targets: Further numbers in `atoms.info` to keep as they are, as `Frame.targets`.
-        factor: From the file's energy unit to eV.
+        energy_factor, force_factor, length_factor: From the file's units to eV, eV/Å and Å.
     """
 
     energy: str = "energy"
     forces: str = "forces"
     stress: str | None = None
     targets: tuple[str, ...] = ()
-    factor: float = 1.0
+    energy_factor: float = 1.0
+    force_factor: float = 1.0
+    length_factor: float = 1.0
 
 
 def find_stress(

@@ -13,6 +13,7 @@ Composition = tuple[tuple[int, int], ...]
 
 # Directions of composition space that the data hardly span, as a share of the one they span best.
 _UNDETERMINED = 1e-2
+ALONE = 6.0  # Å to its own image, from where an atom counts as isolated
 
 
 def composition(frame: Frame) -> Composition:
@@ -24,6 +25,16 @@ def composition_of(numbers: np.ndarray) -> Composition:
     """(atomic number, number of atoms) of each element, in order."""
     elements, counts = np.unique(numbers, return_counts=True)
     return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
+
+
+def is_lone_atom(frame: Frame) -> bool:
+    """Whether a frame is one atom that is far from its own images."""
+    if len(frame) != 1:
+        return False
+    periodic = np.array(frame.pbc)
+    if frame.cell is None or not periodic.any():
+        return True
+    return bool((np.linalg.norm(frame.cell[periodic], axis=1) > ALONE).all())
 
 
 def linear_references(dataset: Dataset) -> dict[int, float]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from jmp_md.files import atomic_write
 from jmp_md.training.data.frame import Dataset, Frame, frames
 
 PARTS = ("train", "val", "test")
+RUNS = 5  # of consecutive frames, at least, in each part of a split by stretches
 FORMAT = "jmp-md split 1"
 
 # Sizes of the training sets of sGDML (arXiv 2209.14865), of which JMP validates on 5 %.
@@ -142,12 +144,17 @@ def split_by_system(
     Raises:
         InputError: There are fewer systems than parts, or a share is negative.
     """
+    return _dealt([system_of(frame) for frame in frames(dataset)], fractions, seed)
+
+
+def _dealt(names: Sequence[str], fractions: Sequence[float], seed: int) -> Split:
+    """Deal frames to three parts, those of one name together."""
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or (shares < 0).any() or shares.sum() == 0:
         raise InputError(f"fractions {tuple(fractions)}: give three shares, none negative")
     systems: dict[str, list[int]] = {}
-    for index, frame in enumerate(frames(dataset)):
-        systems.setdefault(system_of(frame), []).append(index)
+    for index, name in enumerate(names):
+        systems.setdefault(name, []).append(index)
     shares = np.append(shares, max(1.0 - float(shares.sum()), 0.0))  # what is left out
     shares[shares < 1e-9] = 0.0
     wanted = np.flatnonzero(shares)
@@ -165,6 +172,32 @@ def split_by_system(
     return Split(
         sum(map(len, members)), *(np.array(sorted(part), dtype=np.int64) for part in parts[:3])
     )
+
+
+def split_by_stretch(
+    dataset: Dataset, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 42
+) -> Split:
+    """Split by runs of consecutive frames, which keeps neighbours of a trajectory together.
+
+    Runs are a fifth of the smallest part, so that each part has frames from several times, and
+    never cross from one composition to another.
+
+    Args:
+        dataset: All of it is read once.
+        fractions: As of :func:`split_by_system`.
+        seed: Of numpy's `RandomState`.
+
+    Raises:
+        InputError: A share is negative, or there are too few frames.
+    """
+    smallest = min((share for share in fractions if share > 0), default=1.0)
+    length = max(int(smallest * len(dataset)) // RUNS, 1)
+    runs = [
+        f"{number} {k // length}"
+        for number, (_, run) in enumerate(groupby(frames(dataset), system_of))
+        for k, _ in enumerate(run)
+    ]
+    return _dealt(runs, fractions, seed)
 
 
 def system_of(frame: Frame) -> str:
