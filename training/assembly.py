@@ -11,9 +11,11 @@ from typing import Any
 
 from torch_geometric.data import Batch
 
+from jmp_md.errors import InputError
 from jmp_md.potential import Potential
 from jmp_md.training.batches import CACHE, PairedFrames, TaskFrames, to_structures
 from jmp_md.training.checks import LABELS, monitored
+from jmp_md.training.data.frame import Dataset
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import potential_task
 from jmp_md.training.heads import Heads
@@ -22,13 +24,15 @@ from jmp_md.training.pretrain import mixed_task
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_task import property_task
 from jmp_md.training.recipe import AnyRecipe, PretrainRecipe, PropertyRecipe, Recipe
-from jmp_md.training.sampling import EpochSampler, MixSampler, Sampler
+from jmp_md.training.replay import replay_task
+from jmp_md.training.sampling import EpochSampler, MixSampler, ReplaySampler, Sampler
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.shift import shifted_references
 from jmp_md.training.start import Start, build, start_from
 from jmp_md.training.task import Task, TaskData, training_about
 from jmp_md.training.trainer import Trainer
 
+REPLAYED_ENERGY = 0.1  # weight of the energies of a replayed head, where new ones have none
 SCALED = 64  # frames that scale factors are fitted to
 SCALED_OF_EACH = 16  # where there are several tasks
 
@@ -39,6 +43,7 @@ def assemble(
     output: Path,
     ranks: Ranks,
     cache: int = CACHE,
+    replay: Dataset | None = None,
     **options: Any,
 ) -> Trainer:
     """A trainer for what a recipe asks for.
@@ -50,6 +55,7 @@ def assemble(
         ranks: This process among those of the run.
         cache: Bytes for pairs of training frames, and again for those of validation frames; those
             of a mix, which hardly come twice, are searched each time.
+        replay: Frames for the section ``replay`` of the recipe, where it names a file.
         **options: Of :class:`Trainer`.
 
     Raises:
@@ -57,6 +63,9 @@ def assemble(
     """
     start = start_from(recipe.model)
     tasks = make_tasks(recipe, start, data)
+    if isinstance(recipe, Recipe) and recipe.replay is not None:
+        structures = tasks[0].train if replay is None else replay
+        tasks.append(replay_task(recipe, start, structures, replay is not None, ranks))
     model = make_model(recipe, start, tasks, ranks)
     policies = {task.name: task.head.graph for task in tasks}
     target = recipe.target.name if isinstance(recipe, PropertyRecipe) else None
@@ -78,7 +87,7 @@ def assemble(
                     model.potential(task.name), train[task.name], prior=task.prior
                 )
                 model.take_references(task.name, shift.references)
-    return Trainer(
+    trainer = Trainer(
         make_objective(recipe, model, tasks, validation),
         recipe,
         TaskFrames(train),
@@ -88,6 +97,8 @@ def assemble(
         zero_shot=isinstance(recipe, Recipe) and tasks[0].start is not None,
         **options,
     )
+    trainer.notes = _notes(start, tasks)
+    return trainer
 
 
 def make_tasks(recipe: AnyRecipe, start: Start, data: Mapping[str, TaskData]) -> list[Task]:
@@ -147,6 +158,8 @@ def make_objective(
         )
     assert isinstance(recipe, Recipe)
     weights = {name: getattr(recipe.loss, name) for name in LABELS}
+    if recipe.replay is not None and not recipe.loss.energy:
+        weights["energy"] = REPLAYED_ENERGY
     return PotentialObjective(model, tasks, validation, weights, monitored(recipe.loss))
 
 
@@ -156,8 +169,40 @@ def make_sampler(recipe: AnyRecipe, tasks: list[Task]) -> Sampler:
     if isinstance(recipe, PretrainRecipe):
         sizes = {task.name: len(task.train) for task in tasks}
         return MixSampler(sizes, recipe.mix.temperature, size, seed)
-    [task] = tasks
-    return EpochSampler(task.name, len(task.train), size, seed)
+    if len(tasks) == 1:
+        return EpochSampler(tasks[0].name, len(tasks[0].train), size, seed)
+    assert isinstance(recipe, Recipe)
+    assert recipe.replay is not None
+    replayed = round(recipe.replay.share * size)
+    if not 0 < replayed < size:
+        raise InputError(
+            f"optimiser.batch_size = {size}: replay.share = {recipe.replay.share} of it leaves a "
+            "head without structures; raise optimiser.batch_size"
+        )
+    new, old = (
+        EpochSampler(task.name, len(task.train), part, seed)
+        for task, part in zip(tasks, (size - replayed, replayed), strict=True)
+    )
+    return ReplaySampler(new, old)
+
+
+def _notes(start: Start, tasks: list[Task]) -> list[str]:
+    """What a user should know of a run before its first step."""
+    notes = []
+    lost = [name for name in start.heads if name not in {task.start for task in tasks}]
+    if lost:
+        notes.append(
+            f"heads of the base that the model will not have, as the network changes under them: "
+            f"{', '.join(lost)}; section replay keeps one"
+        )
+    for task in tasks:
+        if replay := task.about.get("replay"):
+            source = "labelled by the base" if replay["labels"] == "base" else "with their labels"
+            left = f", {replay['left_out']} left out" if replay["left_out"] else ""
+            notes.append(
+                f"head {task.name!r} is replayed on {replay['frames']} frames {source}{left}"
+            )
+    return notes
 
 
 def _fit_scales(model: Potential | PropertyModel, tasks: list[Task], seed: int) -> None:

@@ -58,7 +58,9 @@ def potential_task(recipe: Recipe, start: Start, data: TaskData) -> Task:
     )
     about: dict[str, Any] = {}
     if recipe.data.single_molecule:
-        about["domain"] = summary.only_molecule()
+        molecule = summary.only_molecule()
+        if recipe.replay is None:  # else the file is of more than this molecule
+            about["domain"] = molecule
     shift = "end"
     prior = prior_references(section, summary.elements)
     if kept is not None:

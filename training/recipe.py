@@ -22,6 +22,7 @@ from jmp_md.training.sections import (
     MixSection,
     ModelSection,
     OptimiserSection,
+    ReplaySection,
     TargetSection,
     TaskSection,
 )
@@ -42,6 +43,7 @@ class Recipe(AnyRecipe):
     task: Literal["potential"] = "potential"
     data: DataSection
     loss: LossSection = Field(default_factory=LossSection)
+    replay: ReplaySection | None = None
 
 
 class PropertyRecipe(AnyRecipe):

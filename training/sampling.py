@@ -70,6 +70,22 @@ def expanded_sizes(sizes: Sequence[int], temperature: float) -> list[int]:
     return [math.ceil(x - 1e-9 * x) for x in n * repeats]
 
 
+class ReplaySampler:
+    """Frames of a new head and of one that is replayed, in fixed shares of each step.
+
+    Args:
+        new, replayed: Sampler of each; epochs are those of the new one.
+    """
+
+    def __init__(self, new: EpochSampler, replayed: EpochSampler) -> None:
+        self.new, self.replayed = new, replayed
+        self.steps_per_epoch = new.steps_per_epoch
+
+    def batch(self, step: int) -> list[Key]:
+        """Task and index of each frame of a step."""
+        return self.new.batch(step) + self.replayed.batch(step)
+
+
 class MixSampler:
     """Frames of several data sets in proportions by temperature, shuffled without any list.
 

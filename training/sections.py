@@ -210,6 +210,31 @@ class LossSection(Section):
         return self
 
 
+class ReplaySection(Section):
+    """A head of the base that goes on learning beside the new one, so that it is not forgotten.
+
+    It keeps its references, and its energies are trained even where ``loss.energy`` is 0: they
+    would drift. The model then has both heads, that of ``model.head`` as default, and is not taken
+    to be of one molecule only.
+
+    Attributes:
+        data: File of frames of the base's own kind; null for structures of ``data.train``. Frames
+            without energies and forces, and those of ``data.train``, are labelled by the base
+            itself before the first step.
+        format, options: As for ``data``.
+        head: Head of the base; null for its default or only one.
+        share: Of each batch.
+        n: Frames to draw with the recipe's seed, at most; a tenth of them validates.
+    """
+
+    data: str | None = None
+    format: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    head: str | None = None
+    share: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    n: Annotated[int, Field(ge=2)] = 1000
+
+
 class TargetSection(Section):
     """A property of whole structures.
 

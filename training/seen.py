@@ -42,9 +42,12 @@ def record(path: Path, data: Path) -> ModelHeader:
     if isinstance(recipe, PretrainRecipe):
         training["seen"] = {"heads": {name: part.seen() for name, part in summaries.items()}}
     else:
-        [summary] = summaries.values()
+        [(name, summary)] = summaries.items()
         training["seen"] = summary.seen()
-        if recipe.data.single_molecule:
+        if len(header.heads) > 1:
+            others = header.training.get("seen", {}).get("heads", {})
+            training["seen"] = {"heads": {**others, name: summary.seen()}}
+        elif recipe.data.single_molecule:
             training["domain"] = summary.only_molecule()
     header = dataclasses.replace(header, training=training)
     write_native(path, header, state)

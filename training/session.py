@@ -132,6 +132,8 @@ def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
         assert isinstance(recipe, Recipe | PropertyRecipe)
         sections = [recipe.data]
         named = [recipe.data.train, recipe.data.validation, recipe.data.test]
+        if isinstance(recipe, Recipe) and recipe.replay is not None:
+            named.append(recipe.replay.data)
     files = [file for name in named for file in file_names(name)]
     files += [section.options.get(key) for section in sections for key in PATH_OPTIONS]
     return {file: hash_of_data(_existing(data, file)) for file in files if file is not None}
@@ -152,6 +154,8 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
                 f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {monitor} {row[monitor]:.4g}"
             )
 
+        for note in [] if hidden else trainer.notes:
+            bar.write(note)
         if trainer.finished:
             bar.write("the run is finished: with --resume, --epochs N extends it")
         trainer.run(max_minutes, report, bar.update)
@@ -182,6 +186,9 @@ def _prepare(
         if not len(part):
             raise InputError(f"the split leaves no {name} frames: see recipe section data")
     head = recipe.model.head if isinstance(recipe, Recipe) else recipe.target.name
+    section = recipe.replay if isinstance(recipe, Recipe) else None
+    if section is not None and section.data is not None:
+        options["replay"] = _open(data, section.data, section.format, section.options)
     trainer = assemble(recipe, {head: TaskData(*parts)}, output, ranks, **options)
     if isinstance(recipe, Recipe):
         some = np.random.default_rng(recipe.seed).permutation(len(test))[:LOOKED_AT]

@@ -41,6 +41,7 @@ class Start:
         licence: Licence of what is trained.
         data: What it was or will be trained on, in words.
         heads: Of the base, by name.
+        base: Header of the base, where there is one.
     """
 
     architecture: BackboneConfig
@@ -48,6 +49,7 @@ class Start:
     licence: str
     data: str
     heads: dict[str, HeadInfo] = dataclasses.field(default_factory=dict)
+    base: ModelHeader | None = None
 
     def header(self, section: ModelSection, **fields: Any) -> ModelHeader:
         """Header of the model to be trained."""
@@ -153,7 +155,7 @@ def start_from(section: ModelSection) -> Start:
     licence = header.licence if non_commercial(header.licence) else section.licence
     data = f"{header.data}; then {section.data}"
     sizes = dataclasses.replace(header.architecture, direct_forces=direct)
-    return Start(sizes, state, licence, data, {head.name: head for head in header.heads})
+    return Start(sizes, state, licence, data, {head.name: head for head in header.heads}, header)
 
 
 def graph_policy(

@@ -53,6 +53,7 @@ class Trainer:
         zero_shot: Measure, and record as step 0, what the model does before any step.
 
     Attributes:
+        notes: What a user should know before the first step.
         data: Hashes of the data files by name, for the header, and to resume with no others.
     """
 
@@ -76,6 +77,7 @@ class Trainer:
         self.output, self.ranks, self.workers = output, ranks, workers
         self.progress = Progress()
         self.data: dict[str, Hash] = {}
+        self.notes: list[str] = []
         if recipe.optimiser.batch_size < ranks.size:
             raise InputError(
                 f"optimiser.batch_size = {recipe.optimiser.batch_size} for {ranks.size} processes: "
