@@ -13,6 +13,7 @@ from torch_geometric.data import Batch
 
 from jmp_md.errors import InputError
 from jmp_md.potential import Potential
+from jmp_md.training.adaptation import adapt
 from jmp_md.training.batches import CACHE, PairedFrames, TaskFrames, to_structures
 from jmp_md.training.checks import LABELS, monitored
 from jmp_md.training.data.frame import Dataset
@@ -138,6 +139,7 @@ def make_model(
         _fit_scales(parts[names[0]], tasks, recipe.seed)
     for part in parts.values():
         part.graph.edge_dropout = recipe.optimiser.edge_dropout
+    adapt(model, recipe.model, recipe.seed)
     return model
 
 

@@ -16,6 +16,7 @@ from torch_geometric.data import Batch
 
 from jmp_md.checkpoints.native import write_native
 from jmp_md.header import ModelHeader
+from jmp_md.training.adaptation import merged
 from jmp_md.training.batches import PairedFrames, to_structures
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.heads import Heads
@@ -118,7 +119,7 @@ class Objective(nn.Module, ABC):
             },
             weights=weights,
         )
-        write_native(path, header, trained.native_state())
+        write_native(path, header, merged(trained.native_state()))
 
 
 class PotentialObjective(Objective):

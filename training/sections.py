@@ -44,6 +44,10 @@ class ModelSection(Section):
         references: eV by symbol, such as energies of isolated atoms: what the energies of elements
             stay near to where the compositions of the frames do not tell them apart. Empty for
             those of the head that is kept, or the proportions of atoms in the Thomas-Fermi model.
+        freeze: First interaction blocks of the base that are not trained, with what feeds them:
+            embedding of the elements, bases, output blocks. All blocks leave the heads.
+        lora: Rank of updates of the dense layers of the blocks, which are trained in place of
+            embedding and backbone (LoRA); they become part of the weights that are written.
         repulsion: Where the repulsion of nuclei ends, as a share of the sum of covalent radii; null
             for none, as the paper has it. Not with direct forces.
         molecule: Put for ``{molecule}`` wherever the recipe says so; ``{base}`` stands for the
@@ -62,6 +66,8 @@ class ModelSection(Section):
     head: str = "energy"
     keep_head: bool | str | None = None
     references: dict[str, Number] = Field(default_factory=dict)
+    freeze: CountOrNone = 0
+    lora: Count | None = None
     repulsion: float | None = 0.9
     molecule: str | None = None
     level_of_theory: str = "unknown"

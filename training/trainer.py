@@ -291,6 +291,7 @@ class Trainer:
         return {
             "recipe": to_yaml(self.recipe),
             "epochs": self.progress.epoch,
+            "trained_parameters": sum(p.numel() for p in self.update.parameters),
             "hours": round(self.progress.seconds / 3600, 3),
             "machine": f"{self.ranks.size} x {self.ranks.device.type}, "
             f"{torch.get_num_threads()} threads, {platform.machine()}",

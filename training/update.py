@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
 
 from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
-from jmp_md.nn.layers import Scaled
+from jmp_md.nn.layers import Derived, Scaled
 from jmp_md.potential import Potential
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.gradients import LossScale, clip_gradients, reconciled, scale_shared_gradients
@@ -58,6 +59,8 @@ class Update:
         if self.sharded:
             if objective.apart:
                 raise InputError("mix.pcgrad needs whole gradients: leave out --shard")
+            if any(parametrize.is_parametrized(module) for module in objective.modules()):
+                raise InputError("model.lora needs whole weights: leave out --shard")
             self._whole = copy.deepcopy(self.average.module) if ranks.rank == 0 else None
             self.parallel = Sharded(objective, ranks.device)
             Sharded(self.average.module, ranks.device)
@@ -71,6 +74,9 @@ class Update:
                for p in getattr(objective.model, part).parameters()}  # fmt: skip
         self.shared = [id(p) in own for p in self.parameters]
         self.optimiser = make_optimiser(groups, section)
+        frozen = any(not p.requires_grad for p in objective.model.parameters())
+        modules = objective.model.modules() if frozen else ()
+        self.derived = [module for module in modules if isinstance(module, Derived)]
         self.scale = LossScale(section.precision == "fp16")
 
     @property
@@ -122,6 +128,8 @@ class Update:
         if not finite:
             return None
         self.optimiser.step()
+        for part in self.derived:  # buffers of the average are made those of the model
+            part.forget()
         self.average.update_parameters(self.objective.model)
         return float(total)
 
