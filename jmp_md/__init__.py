@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jmp_md.evaluation import evaluate
     from jmp_md.load import load_model
     from jmp_md.potential import Potential
+    from jmp_md.training.tuning.run import finetune
 
 __all__ = [
     "CheckpointError",
@@ -26,6 +27,7 @@ __all__ = [
     "Potential",
     "__version__",
     "evaluate",
+    "finetune",
     "load_model",
 ]
 
@@ -33,6 +35,7 @@ _LAZY = {
     "JMPCalculator": "jmp_md.calculators.ase",
     "Potential": "jmp_md.potential",
     "evaluate": "jmp_md.evaluation",
+    "finetune": "jmp_md.training.tuning.run",
     "load_model": "jmp_md.load",
 }
 

@@ -173,7 +173,7 @@ def _prepare(
     assert isinstance(recipe, Recipe | PropertyRecipe)
     section = recipe.data
     dataset = chosen_frames(section, data, section.train)
-    split = _split(recipe, dataset)
+    split = split_of(recipe, dataset)
     validation: Dataset = Subset(dataset, split.val)
     test: Dataset = Subset(dataset, split.test)
     if section.validation is not None:
@@ -205,7 +205,7 @@ def training_frames(recipe: Recipe | PretrainRecipe, data: Path) -> dict[str, Da
     if isinstance(recipe, PretrainRecipe):
         return {name: _trained_on(recipe, data, task) for name, task in recipe.tasks.items()}
     dataset = chosen_frames(recipe.data, data, recipe.data.train)
-    return {recipe.model.head: Subset(dataset, _split(recipe, dataset).train)}
+    return {recipe.model.head: Subset(dataset, split_of(recipe, dataset).train)}
 
 
 def chosen_frames(section: DataSection, data: Path, names: Files) -> Dataset:
@@ -229,7 +229,8 @@ def chosen_frames(section: DataSection, data: Path, names: Files) -> Dataset:
     return dataset
 
 
-def _split(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
+def split_of(recipe: Recipe | PropertyRecipe, dataset: Dataset) -> Split:
+    """Which frames train, validate and test."""
     s = recipe.data
     if s.split == "frames":
         return random_split(len(dataset), (s.n_train, s.n_validation, s.n_test), s.split_seed)

@@ -10,11 +10,13 @@ from signal import SIGTERM
 
 NAME = "train"
 HELP = "train or pre-train a model by a recipe"
+_RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("recipe", help="recipe file, or the name of one in the package")
+    parser.add_argument("recipe", nargs="?", help="recipe file, or the name of one in the package")
+    parser.add_argument("--list", action="store_true", help="list the recipes in the package")
     parser.add_argument("--data", default=".", help="folder of the data files (default: here)")
     parser.add_argument("--output", help="folder of the run (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
@@ -57,11 +59,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, then measure the best model on the test frames."""
+    from jmp_md.errors import InputError
     from jmp_md.training.distributed import launch
     from jmp_md.training.interruption import InterruptedRunError
     from jmp_md.training.recipe import load_recipe, to_yaml
     from jmp_md.training.session import train
 
+    if args.list:
+        _list()
+        return 0
+    if args.recipe is None:
+        raise InputError("name a recipe or its file; 'jmp-md train --list' names those there are")
     if args.epochs is not None:
         args.set.append(f"optimiser.epochs={args.epochs}")
     recipe = load_recipe(find_recipe(args.recipe), args.set, args.scratch)
@@ -111,7 +119,15 @@ def _arguments(args: argparse.Namespace, output: Path) -> list[str]:
     return words
 
 
+def _list() -> None:
+    """Names of the recipes, each with the first sentence of its comment."""
+    for path in sorted(_RECIPES.glob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        about = " ".join(line[1:].strip() for line in lines if line.startswith("#"))
+        print(f"{path.stem:20}{about.split('. ')[0].split(': ')[0].rstrip('.')}")
+
+
 def find_recipe(recipe: str) -> Path:
     """File of a recipe: the one given, or one in the package where there is no such file."""
-    packaged = Path(__file__).parents[1] / "training" / "recipes" / f"{recipe}.yaml"
+    packaged = _RECIPES / f"{recipe}.yaml"
     return packaged if packaged.is_file() and not Path(recipe).is_file() else Path(recipe)

@@ -136,13 +136,13 @@ def add_model(name: str, file: str | Path, *, force: bool = False) -> Path:
         CheckpointError: The file cannot be used or copied.
     """
     file = user_path(file)
-    _require_free(name, force)
+    require_free(name, force)
     if not is_file(file):
         raise InputError(f"there is no model file {file}: check the path")
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file} is not a model file: its name must end in {', '.join(SUFFIXES)}")
     _require_usable(file)
-    target = _models_dir() / f"{name}{file.suffix}"
+    target = models_dir() / f"{name}{file.suffix}"
     stale = [old for old in _cached_files(name) if old != target]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _find(name: str) -> Path:
         raise ModelNotFoundError(_unknown(name))
     if not known.url:
         raise ModelNotFoundError(f"model {name!r} is known but not at hand: {how_to_get(known)}")
-    path = _models_dir() / Path(known.url).name
+    path = models_dir() / Path(known.url).name
     download(known.url, path, sha256=known.sha256, by_hand=how_to_get(known))
     return path
 
@@ -210,7 +210,19 @@ def _unknown(name: str) -> str:
     return f"unknown model {shown(name)}: {hint} 'jmp-md models' lists the names"
 
 
-def _require_free(name: str, force: bool) -> None:
+def require_free(
+    name: str, force: bool = False, remedy: str = "replace it with --force (force=True)"
+) -> None:
+    """Refuse a name that no model can have, or that is taken.
+
+    Args:
+        name: What a model is to be called.
+        force: Whether a cached model of that name may be replaced.
+        remedy: What to do where there is one.
+
+    Raises:
+        InputError: It is malformed, that of a shipped model, or taken.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name) or Path(name).suffix in SUFFIXES:
         raise InputError(
             f"{name!r} cannot be a model name: use lower-case letters, digits, '-', '_', '+' and "
@@ -221,8 +233,7 @@ def _require_free(name: str, force: bool) -> None:
     taken = _cached_files(name)
     if taken and not force:
         raise InputError(
-            f"model {name!r} is there already ({taken[0]}): choose another name, or replace it "
-            "with --force (force=True)"
+            f"model {name!r} is there already ({taken[0]}): choose another name, or {remedy}"
         )
 
 
@@ -252,11 +263,12 @@ def _shipped_dir() -> Path:
     return Path(str(resources.files("jmp_md.models")))
 
 
-def _models_dir() -> Path:
+def models_dir() -> Path:
+    """Folder of cached models."""
     return cache_dir() / "models"
 
 
 def _cached_files(name: str = "") -> list[Path]:
     """Model files in the cache, native ones first: those of a name, else all."""
-    files = [path for suffix in SUFFIXES for path in sorted(_models_dir().glob(f"*{suffix}"))]
+    files = [path for suffix in SUFFIXES for path in sorted(models_dir().glob(f"*{suffix}"))]
     return [path for path in files if name in ("", path.stem)]

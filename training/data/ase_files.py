@@ -284,7 +284,8 @@ def _frame(path: Path, record: int, atoms: Atoms, keys: Keys) -> Frame:
         (keys.forces, forces, Keys.forces),
         *((key, atoms.info.get(key), "") for key in keys.targets),
     ):
-        if value is None and key != usual:
+        needed = len(atoms) > 1 or key != keys.forces  # a lone atom has no forces
+        if value is None and key != usual and needed:
             names = sorted({*results, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
             raise InputError(f"{path}, record {record}, field {key}: missing; it has {names}")
     values = {**atoms.info, **results}

@@ -62,7 +62,7 @@ def open_dataset(path: str | Path, format: str | None = None, **options: Any) ->
         raise InputError(f"{path}: there is no such file or folder")
     if format is None:
         with reading(str(path)):
-            format = _recognise(path)
+            format = format_of(path)
     if format not in FORMATS:
         raise InputError(f"data format {format!r}: choose one of\n{_listing()}")
     opener = FORMATS[format].opener
@@ -77,7 +77,12 @@ def open_dataset(path: str | Path, format: str | None = None, **options: Any) ->
         return opener(path, **options)
 
 
-def _recognise(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """Name of the format of a file or folder, recognised by name and content.
+
+    Raises:
+        InputError: It is none of `FORMATS`.
+    """
     for name, format in FORMATS.items():
         if format.recognises(path):
             return name
