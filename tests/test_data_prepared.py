@@ -130,7 +130,13 @@ def test_commands_prepare_in_several_processes_and_report(
     for k in range(5):
         assert_same(dataset[k], open_dataset(source)[k], 1e-6)
     assert main(["data", "inspect", str(output)]) == 0
-    assert "frames:           5" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "frames:           5" in told
+    assert f"next:             jmp-md train RECIPE --data {tmp_path}" in told
+    assert main(["data", "inspect", str(source), "--format", "npz", "--sample", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "frames:           2" in told
+    assert f"next:             jmp-md data prepare {source} --format npz --output FOLDER" in told
     assert main(["data", "reference", str(source), "--json", str(tmp_path / "r.json")]) == 0
     carbon = linear_references(open_dataset(source))[6]
     assert f"C  {carbon:18.6f} eV" in capsys.readouterr().out

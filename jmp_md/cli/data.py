@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,21 @@ def _inspect(args: argparse.Namespace) -> int:
     _save(args.json, found)
     for name, value in found.items():
         print(f"{name + ':':18}{_words(value)}")
+    print(f"{'next:':18}{_next_command(args)}")
     return 0
+
+
+def _next_command(args: argparse.Namespace) -> str:
+    """What is usually done with data that were looked at."""
+    from jmp_md.training.data.prepared import INDEX_FILE
+
+    words = [shlex.quote(file) for file in args.files]
+    if len(words) == 1 and (Path(args.files[0]) / INDEX_FILE).is_file():
+        folder = shlex.quote(str(Path(args.files[0]).resolve().parent))
+        return f"jmp-md train RECIPE --data {folder}"
+    words += [word for option in args.option for word in ("--option", shlex.quote(option))]
+    words += ["--format", args.format] if args.format else []
+    return f"jmp-md data prepare {' '.join(words)} --output FOLDER"
 
 
 def _prepare(args: argparse.Namespace) -> int:
