@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +22,9 @@ from torch.multiprocessing import start_processes
 from training_cases import PRETRAIN, RECIPE, well, write_npz
 
 from jmp_md.checkpoints.native import read_native
+from jmp_md.potential import Potential, Prediction
+from jmp_md.structures import Structures
+from jmp_md.training.data.open import open_dataset
 from jmp_md.training.distributed import share, take_part
 from jmp_md.training.recipe import AnyRecipe, from_yaml
 from jmp_md.training.session import train
@@ -27,20 +34,43 @@ LIMIT = 600.0  # seconds, for what takes some ten on an idle machine
 POTENTIAL = ("data.n_train=7", "data.n_validation=3", "optimiser.epochs=2")
 # Without edge dropout, for which every process draws its own numbers.
 MIX = ("optimiser.edge_dropout=0", "optimiser.validate_every=2")
+LONG = 100_000  # epochs of a run that is stopped
 
 
 def recipes() -> dict[str, AnyRecipe]:
     return {
         "potential": from_yaml(RECIPE, "test", list(POTENTIAL)),
+        "half": from_yaml(RECIPE, "test", [*POTENTIAL[:2], "optimiser.epochs=1"]),
+        "extended": from_yaml(RECIPE, "test", [*POTENTIAL, "optimiser.cosine_epochs=1"]),
         "mix": from_yaml(PRETRAIN, "test", list(MIX)),
         "pcgrad": from_yaml(PRETRAIN, "test", [*MIX, "mix.pcgrad=true"]),
     }
 
 
 def write_data(folder: Path) -> None:
-    write_npz(folder / "train.npz", well(5) + well(5, "CH3OH", seed=1))
+    write_npz(folder / "train.npz", well(6) + well(6, "CH3OH", seed=1))
     write_npz(folder / "water.npz", well(16))
     write_npz(folder / "methanol.npz", well(12, "CH3OH", seed=1))
+
+
+@contextmanager
+def measured(path: Path) -> Iterator[None]:
+    """Write down which structures are evaluated while the block lasts, by their coordinates."""
+    found: list[float] = []
+    predict = Potential.predict
+
+    def recorded(self: Potential, structures: Structures, **options: bool) -> Prediction:
+        first = structures.positions[:, 0].double()
+        by_structure = first.new_zeros(len(structures.cells))
+        found.extend(by_structure.index_add(0, structures.structure, first).tolist())
+        return predict(self, structures, **options)
+
+    Potential.predict = recorded  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        Potential.predict = predict  # type: ignore[method-assign]
+    path.write_text(json.dumps([round(value, 5) for value in found]))
 
 
 def two_processes(rank: int, folder: Path) -> None:
@@ -51,8 +81,12 @@ def two_processes(rank: int, folder: Path) -> None:
         take_part(rank, 2, str(folder / f"store-{next(runs)}"))  # a store serves one run
         train(made[name], folder, folder / output, **options)  # type: ignore[arg-type]
 
-    for name in made:
+    with measured(folder / f"measured-by-{rank}.json"):
+        run("potential", "potential-two")
+    for name in ("mix", "pcgrad"):
         run(name, f"{name}-two")
+    run("half", "potential-extended")
+    run("potential", "potential-extended", resume=True)
     run("potential", "potential-split", shard=True)
     run("mix", "mix-split", shard=True, max_minutes=0)
     if rank == 0:
@@ -66,8 +100,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_data(folder)
     context = start_processes(two_processes, (folder,), 2, join=False, start_method="spawn")
-    for name, recipe in recipes().items():
-        train(recipe, folder, folder / name)
+    with measured(folder / "measured.json"):
+        train(recipes()["potential"], folder, folder / "potential")
+    for name in ("extended", "mix", "pcgrad"):
+        train(recipes()[name], folder, folder / name)
     end = time.monotonic() + LIMIT
     while not context.join(timeout=5):
         if time.monotonic() > end:
@@ -96,6 +132,27 @@ def test_losses_of_a_potential_are_those_of_one_process(folder: Path, how: str) 
     _, other = read_native(two / "model.safetensors")
     assert state.keys() == other.keys()
     assert all(torch.allclose(state[name], other[name], atol=1e-4) for name in state)
+
+
+def test_a_run_of_two_processes_is_extended_as_one_of_one_is(folder: Path) -> None:
+    assert_same_curve(folder / "extended", folder / "potential-extended", "force_mae_meV_per_A")
+
+
+def test_validation_and_test_are_shared(folder: Path) -> None:
+    """Together they evaluate what one process does, as often, and each frame falls to one."""
+    alone, *shared = (
+        Counter(json.loads((folder / f"measured{end}.json").read_text()))
+        for end in ("", "-by-0", "-by-1")
+    )
+    assert shared[0] + shared[1] == alone
+    assert not shared[0].keys() & shared[1].keys()
+    split = json.loads((folder / "potential" / "split.json").read_text())
+    frames = open_dataset(folder / "train.npz")
+    for part, one_less in (("val", 1), ("test", 0)):
+        keys = {round(float(frames[k].positions[:, 0].sum()), 5) for k in split[part]}
+        assert all(alone[key] > 0 for key in keys)
+        found = [len(keys & counts.keys()) for counts in shared]
+        assert found[0] - found[1] == one_less
 
 
 @pytest.mark.parametrize("name", ["mix", "pcgrad"])
@@ -140,25 +197,67 @@ def test_the_command_starts_processes(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_signal_stops_all_processes_and_the_run_goes_on(tmp_path: Path) -> None:
-    """It is sent to the process that started the others, as a batch system does."""
-    write_data(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    command = ["train", str(tmp_path / "tiny.yaml"), "--data", str(tmp_path), "--devices", "2"]
-    command += ["--output", str(tmp_path / "run"), "--set", "optimiser.epochs=100000"]
-    command += ["--set", "data.n_train=7", "--set", "data.n_validation=3"]
+def start_a_long_run(folder: Path) -> tuple[subprocess.Popen[str], list[str]]:
+    """A run of two processes that has validated at least twice, and its command."""
+    write_data(folder)
+    (folder / "tiny.yaml").write_text(RECIPE)
+    command = ["train", str(folder / "tiny.yaml"), "--data", str(folder), "--devices", "2"]
+    command += ["--output", str(folder / "run")]
+    for change in (*POTENTIAL[:2], f"optimiser.epochs={LONG}"):
+        command += ["--set", change]
     process = subprocess.Popen(
         [sys.executable, "-m", "jmp_md.cli.main", *command], stderr=subprocess.PIPE, text=True
     )
     end = time.monotonic() + LIMIT
-    while not (tmp_path / "run" / "log.csv").exists():
+    while epochs_of(folder / "run") < 2:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
-        time.sleep(0.2)
+        time.sleep(0.1)
+    return process, command
+
+
+def epochs_of(run: Path) -> int:
+    log = run / "log.csv"
+    return log.read_text().count("\n") - 1 if log.exists() else 0
+
+
+def assert_it_goes_on(folder: Path, command: list[str]) -> None:
+    """Resumed for two more epochs, it has the losses of a run that nothing stopped."""
+    epochs = epochs_of(folder / "run") + 2
+    done = run_in_time([*command, "--resume", "--epochs", str(epochs)])
+    assert done.returncode == 0, done.stderr
+    changes = [f"optimiser.epochs={epochs}", f"optimiser.cosine_epochs={LONG}"]
+    train(from_yaml(RECIPE, "test", [*POTENTIAL[:2], *changes]), folder, folder / "whole")
+    assert epochs_of(folder / "whole") == epochs
+    assert_same_curve(folder / "whole", folder / "run", "force_mae_meV_per_A")
+
+
+def test_a_signal_stops_all_processes_and_the_run_goes_on(tmp_path: Path) -> None:
+    """It is sent to the process that started the others, as a batch system does."""
+    process, command = start_a_long_run(tmp_path)
     process.terminate()
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "--resume goes on" in errors
-    done = run_in_time([*command, "--resume", "--epochs", "2"])
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert_it_goes_on(tmp_path, command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_of_which_a_process_is_killed_ends_and_goes_on(tmp_path: Path, rank: int) -> None:
+    process, command = start_a_long_run(tmp_path)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs /proc to find the processes of a run")
+    workers = [int(pid) for pid in children.read_text().split() if is_rank(int(pid))]
+    os.kill(workers[rank], signal.SIGKILL)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + signal.SIGKILL, errors
+    assert f"process {rank} of 2 was killed" in errors
+    assert_it_goes_on(tmp_path, command)
+
+
+def is_rank(pid: int) -> bool:
+    """Whether a child is a process of the run, not one that watches over shared memory."""
+    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -137,6 +137,12 @@ def launch(arguments: Sequence[str], devices: int) -> int:
                     pass
         except ProcessExitedException as error:
             code = error.exit_code
+            if code == -signal.SIGKILL:
+                print(
+                    f"process {error.error_index} of {devices} was killed, as systems do that run "
+                    "out of memory: --resume goes on from the last validation",
+                    file=sys.stderr,
+                )
             return code if code >= 0 else 128 - code
     return 0
 
