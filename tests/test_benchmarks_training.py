@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pretraining
 import pytest
 import torch
+import training_memory
 import training_speed
 from ase.build import molecule
 from training_cases import tiny_trainer, well, write_npz
@@ -85,3 +87,16 @@ def test_tables_are_read_from_finished_runs_only(
     pretraining.compare(args)
     assert "ethanol" not in capsys.readouterr().out
     assert pretraining.finished(tmp_path / "none") is None
+
+
+def test_structures_that_memory_is_measured_with_have_the_sizes_of_the_data_sets() -> None:
+    for case, n_atoms, volume in (("qmof", 114, 2500.0), ("matbench", 30, 500.0)):
+        for atoms in training_memory.structures(case, 2):
+            assert len(atoms) == n_atoms
+            assert atoms.get_volume() == pytest.approx(volume)
+            distances = atoms.get_all_distances(mic=True) + 9 * np.eye(n_atoms)
+            assert distances.min() > 0.8  # Å
+    assert len(training_memory.structures("md22", 1)[0]) == 364
+    (slab,) = training_memory.structures("oc20", 1)
+    assert len(slab) == 82
+    assert slab.pbc.all()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from ase.build import molecule
 from factories import random_potential
 from torch import Tensor, nn
+from training_cases import tiny_trainer
 
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn.layers import Scaled, ScaleFactor
 from jmp_md.structures import concatenate, single_structure
+from jmp_md.training import assembly
 from jmp_md.training.scale_factors import fit_scale_factors
 
 
@@ -106,3 +110,18 @@ def test_an_interaction_that_never_occurs_keeps_a_factor_of_one() -> None:
     )
     assert factors["int_blocks.0.trip_interaction.scale_cbf_sum"] == 1.0
     assert all(0 < factor < 1e6 for factor in factors.values())
+
+
+def test_of_large_structures_fewer_are_fitted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight molecules half are taken where memory has room for no more."""
+    found = []
+    fit = assembly.fit_scale_factors
+    monkeypatch.setattr(
+        assembly, "fit_scale_factors", lambda model, s: found.append(len(s.cells)) or fit(model, s)
+    )
+    tiny_trainer(tmp_path)
+    monkeypatch.setattr(assembly, "edges_in", lambda *_: 12)
+    tiny_trainer(tmp_path)
+    assert found == [8, 4]

@@ -12,6 +12,7 @@ from typing import Any
 from torch_geometric.data import Batch
 
 from jmp_md.errors import InputError
+from jmp_md.memory import edges_in
 from jmp_md.potential import Potential
 from jmp_md.training.adaptation import adapt
 from jmp_md.training.batches import CACHE, PairedFrames, TaskFrames, to_structures
@@ -21,6 +22,7 @@ from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import potential_task
 from jmp_md.training.heads import Heads
 from jmp_md.training.objective import Objective, PotentialObjective, PropertyObjective
+from jmp_md.training.packing import packed
 from jmp_md.training.pretrain import mixed_task
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_task import property_task
@@ -36,6 +38,8 @@ from jmp_md.training.trainer import Trainer
 REPLAYED_ENERGY = 0.1  # weight of the energies of a replayed head, where new ones have none
 SCALED = 64  # frames that scale factors are fitted to
 SCALED_OF_EACH = 16  # where there are several tasks
+SCALED_BYTES = 2**33  # and fewer than would take these with gradients, a third without: those of
+# large structures, for which the number must not depend on the machine
 
 
 def assemble(
@@ -210,9 +214,11 @@ def _notes(start: Start, tasks: list[Task]) -> list[str]:
 def _fit_scales(model: Potential | PropertyModel, tasks: list[Task], seed: int) -> None:
     """Fit the scale factors of a new network to frames of all tasks, on the graphs of ``model``."""
     n = SCALED if len(tasks) == 1 else SCALED_OF_EACH
-    items = [
-        item
-        for task in tasks
-        for item in PairedFrames(task.train, model.head.graph.cutoff, cache=0).sample(n, seed)
-    ]
+    frames = [PairedFrames(task.train, model.head.graph.cutoff, cache=0) for task in tasks]
+    items = [item for part in frames for item in part.sample(n, seed)]
+    limit = edges_in(SCALED_BYTES, model.header.architecture, model.embedding.weight)
+    first = next(packed(model, items, limit))
+    if len(first) < len(items):  # draw less, rather than those that come first in their files
+        n = max(n * len(first) // len(items), 1)
+        items = [item for part in frames for item in part.sample(n, seed)]
     fit_scale_factors(model, to_structures(Batch.from_data_list(items)))

@@ -19,10 +19,16 @@ BYTES = 2**30  # of a batch on a processor, which gains nothing from larger ones
 Model = Potential | PropertyModel
 
 
-def packed(model: Model, items: Iterable[Data]) -> Iterator[list[Data]]:
-    """Consecutive structures, as many as fit in memory together; at least one."""
+def packed(model: Model, items: Iterable[Data], limit: int | None = None) -> Iterator[list[Data]]:
+    """Consecutive structures, as many as fit in memory together; at least one.
+
+    Args:
+        model: What will evaluate them.
+        items: The structures.
+        limit: Edge slots of the main graph; by default what memory has room for.
+    """
     policy = model.policy if isinstance(model, Potential) else model.head.graph
-    limit = _edges(model)
+    limit = limit or _edges(model)
     part: list[Data] = []
     n_atoms = degree = 0
     for item in items:
