@@ -62,10 +62,10 @@ class Case:
 
 NANOTUBE = "model.molecule=double-walled-nanotube"
 CASES = {
-    "qmof": Case("qmof", (), 4, 16, 8),
+    "qmof": Case("qmof", (), 4, 16, 24),
     "matbench": Case("matbench", ("target.name=e_form", "target.pooling=mean"), 16, 48, 32),
-    "md22": Case("md22", (NANOTUBE, "model.forces=direct"), 4, 4, 4),
-    "oc20": Case("pretrain", (), 8, 16, 16),
+    "md22": Case("md22", (NANOTUBE, "model.forces=direct"), 4, 4, 12),
+    "oc20": Case("pretrain", (), 8, 16, 32),
 }
 
 

@@ -122,6 +122,6 @@ def test_of_large_structures_fewer_are_fitted_to(
         assembly, "fit_scale_factors", lambda model, s: found.append(len(s.cells)) or fit(model, s)
     )
     tiny_trainer(tmp_path)
-    monkeypatch.setattr(assembly, "edges_in", lambda *_: 12)
+    monkeypatch.setattr(assembly, "edges_in", lambda *_: 24)
     tiny_trainer(tmp_path)
     assert found == [8, 4]

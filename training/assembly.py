@@ -219,6 +219,6 @@ def _fit_scales(model: Potential | PropertyModel, tasks: list[Task], seed: int) 
     limit = edges_in(SCALED_BYTES, model.header.architecture, model.embedding.weight)
     first = next(packed(model, items, limit))
     if len(first) < len(items):  # draw less, rather than those that come first in their files
-        n = max(n * len(first) // len(items), 1)
+        n = max(min(n, max(map(len, frames))) * len(first) // len(items), 1)
         items = [item for part in frames for item in part.sample(n, seed)]
     fit_scale_factors(model, to_structures(Batch.from_data_list(items)))
