@@ -15,6 +15,7 @@ from jmp_md.graph.pairs import Pairs, pair_distances
 from jmp_md.header import HeadInfo, ModelHeader
 
 CLOSEST = 0.01  # Å; atoms nearer than this share a place by mistake
+DENSEST = 0.2  # Å³ per atom, a fifth of hydrogen's at 500 GPa
 CHARGES = ("charge", "total_charge")  # names in atoms.info
 SPINS = ("spin", "multiplicity", "spin_multiplicity", "total_spin", "magmom")
 _OC_TAGS = (0, 1, 2)
@@ -64,6 +65,12 @@ def check_geometry(
             "the file, or the time step of the simulation that led here"
         )
     check_cell(np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))
+    volume = abs(np.linalg.det(cell)) / len(numbers)
+    if np.all(pbc) and volume < DENSEST:  # before the neighbours fill the memory
+        raise InputError(
+            f"{len(numbers)} atoms in a cell of {volume * len(numbers):.3g} Å³: no matter is as "
+            "dense; check the unit of the cell, or what made it collapse"
+        )
 
 
 def check_distances(

@@ -311,6 +311,7 @@ def flat(pbc: Any) -> Atoms:
         ),
         (flat(True), r"no volume in its periodic directions .*atoms.cell, or atoms.pbc = False"),
         (Atoms("He", pbc=[True, False, False]), r"no volume in its periodic directions"),
+        (Atoms("He", cell=[0.5, 0.5, 0.5], pbc=True), r"1 atoms in a cell of 0.125 Å³: no matter"),
         (Atoms(numbers=[1, 0], positions=np.eye(3)[:2]), r"atom 1 \(X\).*never saw this element"),
     ],
 )

@@ -373,6 +373,41 @@ def test_momenta_of_the_structure_win_with_a_warning_or_are_drawn_anew(tmp_path:
     assert abs(drawn.atoms.get_momenta() - atoms.get_momenta()).min() > 1e-3
 
 
+def test_momenta_that_are_only_drift_or_of_fixed_atoms_are_drawn_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    drifting = wells()
+    drifting.set_velocities(np.tile([0.01, 0.02, 0.0], (12, 1)))
+    held = wells()
+    held.set_constraint(FixAtoms([0]))
+    held.set_momenta([[3.0, 0, 0], *[[0, 0, 0]] * 11], apply_constraint=False)
+    for name, atoms in {"drift": drifting, "held": held}.items():
+        with pytest.warns(UserWarning, match="others are drawn at 300 K"):
+            md(atoms, tmp_path / name, ensemble="nve", steps=1, interval=1)
+        assert read_log(tmp_path / name / "log.csv")["temperature_K"][0] > 50
+    part = wells()
+    part.set_velocities(np.tile([0.01, 0.0, 0.0], (12, 1)) + 0.01 * np.eye(12)[:, :3])
+    momenta = part.get_momenta()
+    masses = part.get_masses()[:, None]
+    left = momenta - masses * momenta.sum(axis=0) / masses.sum()
+    kelvin = (left**2 / masses).sum() / (33 * units.kB)
+    with pytest.warns(UserWarning, match=f"momenta, of {kelvin:.4g} K.* is taken out"):
+        md(part, tmp_path / "part", ensemble="nve", steps=1)
+
+
+def test_a_cell_that_explodes_ends_its_own_run_only(tmp_path: Path) -> None:
+    calm, hot = (bulk("Cu", cubic=True) * 2 for _ in range(2))
+    hot.set_momenta(np.random.default_rng(0).normal(0, 60, (32, 3)))
+    options = {"timestep": 4.0, "pressure": -8.0, "pdamp": 100.0, "interval": 10, "report": False}
+    runs = md_many([calm, hot], EMT(), tmp_path, ensemble="npt", steps=60, **options)
+    assert runs[0].error is None
+    assert runs[1].error is not None
+    calm.calc = EMT()
+    options["pressure"] = -30.0
+    with pytest.raises(InputError, match="the run stopped after step"):
+        md(calm, tmp_path / "torn", ensemble="npt", steps=300, **options)
+
+
 @pytest.mark.parametrize("name", ["velocities", "vel", "velo"])
 def test_columns_of_velocities_are_not_read_in_silence(name: str, tmp_path: Path) -> None:
     atoms = water()

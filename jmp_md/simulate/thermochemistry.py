@@ -35,7 +35,8 @@ class Thermochemistry:
         gibbs_energy: eV.
         geometry: ``"monatomic"``, ``"linear"`` or ``"nonlinear"``.
         symmetry_number: Given, or found.
-        spin: Given, or the lowest that goes with the number of electrons.
+        spin: Given, or of the initial magnetic moments, or the lowest that the number of electrons
+            allows.
     """
 
     temperature: float
@@ -66,12 +67,13 @@ def thermochemistry(
         pressure: bar.
         symmetry_number: Number of rotations that leave the molecule as it is, e.g. 2 for water;
             None finds it from the geometry, isotopes told apart.
-        spin: Total electronic spin, e.g. 1 for O2; None takes the lowest, 0 or, for an odd number
-            of electrons, 0.5.
+        spin: Total electronic spin, e.g. 1 for O2; None takes half the sum of the initial magnetic
+            moments where the number of electrons allows it, else the lowest, 0 or 0.5.
 
     Raises:
         InputError: A periodic or constrained structure, one that is not at a minimum or neither
-            clearly linear or symmetric nor clearly not, or values that cannot be meant.
+            clearly linear or symmetric nor clearly not, a temperature at which its rotations are
+            not classical or its entropy not positive, or values that cannot be meant.
     """
     from ase.thermochemistry import IdealGasThermo
     from ase.units import invcm
@@ -83,7 +85,8 @@ def thermochemistry(
     _check_minimum(vibrations)
     geometry = _GEOMETRIES[n_rigid_motions(atoms)]
     sigma = symmetry_number or _found_symmetry_number(atoms)
-    total_spin = (_n_electrons(atoms) % 2) / 2 if spin is None else spin
+    total_spin = _likely_spin(atoms) if spin is None else spin
+    _check_classical(atoms, temperature)
     gas = IdealGasThermo(
         vibrations.frequencies * invcm,
         geometry,
@@ -94,6 +97,11 @@ def thermochemistry(
         vib_selection="exact",
     )
     pascal = pressure * _PASCAL_PER_BAR
+    if gas.get_entropy(temperature, pascal, verbose=False) < 0:
+        raise InputError(
+            f"temperature {temperature!r} K: the entropy of a classical gas is negative there, "
+            "which no gas has; give a higher one"
+        )
     return Thermochemistry(
         temperature,
         pressure,
@@ -175,6 +183,28 @@ def _found_symmetry_number(atoms: Atoms) -> int:
             "(--symmetry-number)"
         )
     return found
+
+
+def _likely_spin(atoms: Atoms) -> float:
+    odd = _n_electrons(atoms) % 2
+    lone = round(abs(float(atoms.get_initial_magnetic_moments().sum())))
+    return lone / 2 if lone % 2 == odd else odd / 2
+
+
+def _check_classical(atoms: Atoms, temperature: float) -> None:
+    """Refuse temperatures at which steps between rotational levels are not small."""
+    from ase.units import _amu, _hbar, _k
+
+    moments = atoms.get_moments_of_inertia() * _amu * 1e-20  # kg m2
+    moments = moments[moments > 1e-3 * moments.max()] if moments.max() > 0 else moments[:0]
+    if not len(moments):
+        return
+    limit = float(_hbar**2 / (2 * moments.min() * _k))
+    if temperature < limit:
+        raise InputError(
+            f"temperature {temperature!r} K: below {limit:.3g} K the rotations of this molecule "
+            "are not those of a classical rotor; give a higher temperature"
+        )
 
 
 def _n_electrons(atoms: Atoms) -> int:

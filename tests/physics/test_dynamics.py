@@ -25,6 +25,7 @@ from ase.constraints import (
 )
 
 from jmp_md.simulate.md import start
+from jmp_md.simulate.md.constraints import Constraints
 from jmp_md.simulate.md.integrators import Integrator
 from jmp_md.simulate.md.options import Options
 
@@ -106,6 +107,16 @@ def require_held(case: str, moved: np.ndarray, atoms: Atoms) -> None:
         assert abs(fractions[:, [0, 2]]).max() < 1e-12
     elif case == "drift removed":
         assert abs(moved.mean(axis=1)).max() < 1e-12
+
+
+def test_bonds_that_follow_from_others_take_no_freedom() -> None:
+    methane = molecule("CH4")
+    every = [(i, j) for i in range(5) for j in range(i)]  # ten lengths hold a body of 15 - 9
+    for pairs, freedom in (([(0, 1), (1, 0)], 14), (every, 6), (every[:9], 6)):
+        methane.set_constraint(FixBondLengths(pairs))
+        assert Constraints([methane], remove_drift=False).freedom.tolist() == [freedom]
+    methane.set_constraint([FixBondLengths([(0, 1)]), FixBondLengths([(0, 1), (0, 2)])])
+    assert Constraints([methane], remove_drift=False).freedom.tolist() == [13]
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt-langevin", "nvt-bussi", "nvt-nose-hoover"])

@@ -103,6 +103,29 @@ def test_what_a_wrong_symmetry_number_or_spin_would_cost_is_not_given_away() -> 
         thermochemistry(modes, spin=0.0)
 
 
+def test_magnetic_moments_tell_the_spin_where_electrons_allow_it() -> None:
+    oxygen, wavenumbers = GASES["O2"][:2]
+    oxygen = oxygen.copy()
+    oxygen.set_initial_magnetic_moments([1.0, 1.0])
+    result = thermochemistry(vibrations(oxygen, with_frequencies(oxygen, wavenumbers)))
+    assert result.spin == 1.0
+    assert result.entropy * JOULE_PER_MOL == pytest.approx(205.152, abs=0.25)
+    oxygen.set_initial_magnetic_moments([1.0, 0.0])  # no state of 16 electrons
+    assert thermochemistry(vibrations(oxygen, with_frequencies(oxygen, wavenumbers))).spin == 0.0
+
+
+def test_temperatures_of_no_classical_gas_are_refused() -> None:
+    hydrogen = line("H2", 0, 0.7414)
+    modes = vibrations(hydrogen, with_frequencies(hydrogen, [4161]))
+    # Published: the constant of rotation of H2 is 60.85 cm-1, 87.5 K.
+    with pytest.raises(InputError, match=r"below 87\.\d K the rotations"):
+        thermochemistry(modes, temperature=80.0)
+    assert thermochemistry(modes, temperature=298.15).entropy > 0
+    argon = Atoms("Ar")
+    with pytest.raises(InputError, match="the entropy of a classical gas is negative"):
+        thermochemistry(vibrations(argon, with_frequencies(argon, [])), temperature=1e-3)
+
+
 def test_ions_have_the_spin_of_their_electrons() -> None:
     atoms = line("N2", 0, 1.116)
     atoms.info["charge"] = 1

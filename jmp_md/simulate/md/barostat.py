@@ -12,6 +12,7 @@ from ase import units
 from jmp_md.simulate.md.state import State
 from jmp_md.simulate.md.thermostats import NoseHoover, chain_energy, chain_masses, move_chain
 
+_LARGEST = 1e100  # of a rate that can be squared
 _STRAIN, _CHAIN, _CHAIN_VELOCITY = "strain_rate", "cell_chain", "cell_chain_velocity"
 
 
@@ -62,7 +63,7 @@ class Barostat:
         """Accelerate atoms for a time: dp/dt = F - (v + tr(v) / N_f) p, solved exactly."""
         rate = state.extended[_STRAIN]
         share = np.trace(rate, axis1=1, axis2=2) / state.constraints.freedom
-        values, vectors = np.linalg.eigh(rate)
+        values, vectors = _principal(rate)
         values = state.segments.spread(values + share[:, None]) * time
         momenta = _to(state, vectors, state.momenta) * np.exp(-values)
         momenta += _to(state, vectors, state.driving) * time * _expm1_ratio(-values)
@@ -70,7 +71,7 @@ class Barostat:
 
     def drift(self, state: State, time: float) -> None:
         """Move atoms and cells for a time: dx/dt = p/m + v x, dh/dt = v h, solved exactly."""
-        values, vectors = np.linalg.eigh(state.extended[_STRAIN])
+        values, vectors = _principal(state.extended[_STRAIN])
         values = np.clip(values * time, -1.0, 1.0)  # one that has exploded is found by its energy
         own = state.segments.spread(values)
         positions = _to(state, vectors, state.positions) * np.exp(own)
@@ -126,6 +127,15 @@ def pressure(state: State, temperature: np.ndarray) -> np.ndarray:
     """
     ideal = state.segments.counts * units.kB * temperature / state.volumes()
     return ideal - np.trace(state.computed.stress, axis1=1, axis2=2) / 3.0
+
+
+def _principal(rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and axes of (n_structures, 3, 3); zero for those that have exploded.
+
+    Their energies say so, and end one run without the others.
+    """
+    finite = np.isfinite(rate).all(axis=(1, 2)) & (np.abs(rate).max(axis=(1, 2)) < _LARGEST)
+    return np.linalg.eigh(np.where(finite[:, None, None], rate, 0.0))
 
 
 def _to(state: State, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:

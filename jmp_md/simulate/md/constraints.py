@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Of one atom each and linear, so that a projection of its momentum is all they need.
 LINEAR = ("FixAtoms", "FixCartesian", "FixScaled", "FixedPlane", "FixedLine")
+_NO_PAIRS = np.empty((0, 2), dtype=int)
 SUPPORTED = (*LINEAR, "FixBondLengths", "FixCom", "Hookean")
 
 
@@ -77,7 +79,7 @@ class Constraints:
             free = self._segments.sum(np.trace(self._projectors, axis1=1, axis2=2))
         self.freedom = np.rint(free).astype(int) - 3 * self.centred
         for index, template in self._templates.items():
-            self.freedom[index] -= sum(len(c.pairs) for c in _bonds(template))
+            self.freedom[index] -= _independent(template)
 
     def project(self, momenta: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """The part of momenta, or of forces, (n_atoms, 3) that the constraints leave."""
@@ -91,8 +93,9 @@ class Constraints:
             momenta = momenta.copy()
         for _, atoms, own in self._solved():
             atoms.positions = positions[own]
-            for constraint in _bonds(atoms):
-                constraint.adjust_momenta(atoms, momenta[own])
+            with _solvable():
+                for constraint in _bonds(atoms):
+                    constraint.adjust_momenta(atoms, momenta[own])
         return momenta
 
     def drift(
@@ -106,12 +109,13 @@ class Constraints:
             if not _bonds(atoms):
                 continue
             atoms.positions = positions[own]
-            for constraint in _bonds(atoms):
-                constraint.adjust_positions(atoms, moved[own])
-            momenta[own] = (moved[own] - positions[own]) * self._masses[own] / time
-            atoms.positions = moved[own]
-            for constraint in _bonds(atoms):
-                constraint.adjust_momenta(atoms, momenta[own])
+            with _solvable():
+                for constraint in _bonds(atoms):
+                    constraint.adjust_positions(atoms, moved[own])
+                momenta[own] = (moved[own] - positions[own]) * self._masses[own] / time
+                atoms.positions = moved[own]
+                for constraint in _bonds(atoms):
+                    constraint.adjust_momenta(atoms, momenta[own])
         return moved, momenta
 
     def springs(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +159,33 @@ def _template(atoms: Atoms) -> Atoms:
         if constraint.bondlengths is None:
             constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
     return copy
+
+
+def _independent(atoms: Atoms) -> int:
+    """How many of the bonds of fixed length take a degree of freedom; others follow from them."""
+    pairs = np.concatenate([np.reshape(c.pairs, (-1, 2)) for c in _bonds(atoms)] or [_NO_PAIRS])
+    gradients = np.zeros((len(pairs), len(atoms), 3))
+    for row, (i, j) in zip(gradients, pairs, strict=True):
+        direction = atoms.get_distance(int(i), int(j), mic=bool(atoms.pbc.any()), vector=True)
+        row[i], row[j] = -direction, direction
+    return int(np.linalg.matrix_rank(gradients.reshape(len(pairs), -1), tol=1e-6))
+
+
+@contextmanager
+def _solvable() -> Iterator[None]:
+    """Say which constraints it is that ASE cannot solve.
+
+    Raises:
+        InputError: It gave up.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            "the bonds of fixed length cannot be kept (FixBondLengths: the iteration did not "
+            "converge): leave out bonds whose length follows from that of others, or take a "
+            "shorter time step"
+        ) from error
 
 
 def _bonds(atoms: Atoms) -> list[Any]:

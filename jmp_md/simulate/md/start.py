@@ -15,6 +15,7 @@ from jmp_md.simulate.md.state import State
 
 # Columns of files that hold velocities for other programs, in units that differ between them.
 VELOCITIES = ("velocities", "velocity", "vel", "velo")
+_AT_REST = 1e-6  # K; what rounding leaves of a drift that was taken out
 # What frames get from the run; entries of a file's comment with these names would contradict it.
 _RESULTS = (
     *("energy", "free_energy", "forces", "stress", "virial", "energies", "stresses"),
@@ -55,7 +56,7 @@ def say_what_is_kept(structures: Sequence[Atoms], options: Options) -> None:
 
 def begin(state: State, options: Options) -> None:
     """Draw momenta where structures have none, or where that is asked for."""
-    given = state.segments.sum(np.abs(state.momenta).sum(axis=1)) > 0
+    given = state.kinetic() > _AT_REST * state.segments.counts * units.kB
     state.draw_momenta(options.temperature, ~given | options.redraw_velocities)
 
 
@@ -80,10 +81,23 @@ def refuse_same_runs(structures: Sequence[Atoms], replicas: int, options: Option
 
 
 def _kept(atoms: Atoms, options: Options) -> str:
-    freedom = int(Constraints([atoms], options.remove_drift).freedom[0])
-    own = 2 * atoms.get_kinetic_energy() / (freedom * units.kB)
+    constraints = Constraints([atoms], options.remove_drift)
+    momenta = constraints.project(atoms.get_momenta(), atoms.positions)
+    masses = atoms.get_masses()[:, None]
+    left, given = ((p**2 / masses).sum() / 2 for p in (momenta, atoms.get_momenta()))
+    if left <= _AT_REST * len(atoms) * units.kB:
+        return (
+            "the momenta of the structure are only its drift, or of atoms that are fixed: they are "
+            f"taken out, and others are drawn at {options.temperature:g} K; to keep a drift, use "
+            "remove_drift=False (--no-remove-drift)"
+        )
+    own = 2 * left / (int(constraints.freedom[0]) * units.kB)
+    lost = ""
+    if left < (1 - 1e-6) * given:
+        share = 1 - left / given
+        lost = f", after {share:.2g} of their kinetic energy, drift or of fixed atoms, is taken out"
     return (
-        f"the structure has momenta, of {own:.4g} K, and the run starts with them; the temperature "
-        f"of {options.temperature:g} K is the thermostat's only: to draw new ones, use "
+        f"the structure has momenta, of {own:.4g} K, and the run starts with them{lost}; the "
+        f"temperature of {options.temperature:g} K is the thermostat's only: to draw new ones, use "
         "redraw_velocities (--redraw-velocities)"
     )
