@@ -31,6 +31,7 @@ _COMMANDS = (
     "train",
     "evaluate",
     "check",
+    "benchmark",
     "relax",
     "singlepoint",
     "screen",

@@ -1,0 +1,106 @@
+"""What a careful user asks of a potential before trusting it, in minutes and without downloads."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jmp_md._version import __version__
+from jmp_md.benchmark import crystals, dynamics, energies, molecules
+from jmp_md.benchmark.results import Benchmark, Case, Part
+from jmp_md.benchmark.subject import Subject
+from jmp_md.errors import InputError
+from jmp_md.simulate.summary import describe
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+__all__ = ["PARTS", "Benchmark", "Case", "Part", "benchmark"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A part that can be run.
+
+    Attributes:
+        run: Gives the cases.
+        name: In tables.
+        unit: Of its values.
+        source: Of its references.
+    """
+
+    run: Callable[[Subject], list[Case]]
+    name: str
+    unit: str
+    source: str
+
+
+G2 = "MP2/6-31G(d) geometries of the G2 set"
+PARTS: dict[str, Kind] = {
+    "diatomics": Kind(
+        molecules.diatomic_lengths, "bond lengths of diatomics", "Å", "experiment, r_e"
+    ),
+    "curves": Kind(
+        molecules.diatomic_curves, "faults of curves of diatomics", "", "one minimum, repulsion"
+    ),
+    "bonds": Kind(molecules.bond_lengths, "worst bond of molecules", "Å", G2),
+    "frequencies": Kind(
+        molecules.frequencies, "harmonic frequencies", "1/cm", "experiment, harmonic"
+    ),
+    "barriers": Kind(
+        molecules.rotation_barriers, "barriers of methyl rotors", "meV", "experiment, V3"
+    ),
+    "reactions": Kind(
+        energies.reactions, "reaction energies", "meV", "DFT of the model's level, or wB97M-D3"
+    ),
+    "dimers": Kind(energies.dimers, "interactions of S22", "meV", "CCSD(T), complete basis set"),
+    "separation": Kind(energies.separation, "two molecules far apart", "meV", "additivity"),
+    "drift": Kind(dynamics.drift, "drift of the energy", "meV/atom/ps", "conservation"),
+    "stability": Kind(
+        dynamics.stability, "share of frames with other bonds", "", "molecules stay whole"
+    ),
+    "speed": Kind(dynamics.speed, "time of a step", "ms", ""),
+    "lattices": Kind(crystals.lattice_constants, "lattice constants", "Å", "PBE, all-electron"),
+    "moduli": Kind(crystals.bulk_moduli, "bulk moduli", "GPa", "experiment"),
+    "phonon": Kind(crystals.silicon_phonon, "highest phonon of silicon", "THz", "experiment"),
+}
+
+
+def benchmark(
+    calculator: Calculator,
+    name: str,
+    *,
+    parts: Sequence[str] = tuple(PARTS),
+    progress: Callable[[Part], None] | None = None,
+) -> Benchmark:
+    """Test a calculator on published numbers.
+
+    Structures that a JMP model was not made for, and those on which another calculator fails, are
+    left out and named. Energies are compared at one level of theory where there is a choice:
+    see :func:`jmp_md.benchmark.energies.reference_level`.
+
+    Args:
+        calculator: Any of ASE's; a ``JMPCalculator`` best in float64.
+        name: Of it, in tables.
+        parts: Of :data:`PARTS`.
+        progress: Called with each part that is done.
+
+    Raises:
+        InputError: A part that does not exist.
+    """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"part {unknown[0]!r}: choose among {', '.join(PARTS)}")
+    found = []
+    for kind in (PARTS[part] for part in parts):
+        began = time.perf_counter()
+        subject = Subject(calculator)
+        cases = tuple(kind.run(subject))
+        part = Part(kind.name, kind.unit, kind.source, cases, subject.left_out)
+        found.append(replace(part, seconds=time.perf_counter() - began))
+        if progress is not None:
+            progress(found[-1])
+    about = describe(calculator) | {"jmp_md": __version__, "machine": platform.machine()}
+    return Benchmark(name, about, tuple(found))

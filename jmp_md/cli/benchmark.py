@@ -1,0 +1,77 @@
+"""``jmp-md benchmark``: a model against published numbers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jmp_md.benchmark import Part
+
+NAME = "benchmark"
+HELP = "test a model on published geometries, energies, frequencies and crystals"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("model", help="name or file of a model")
+    parser.add_argument("--head", help="task of a model with several, e.g. wb97x")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float64",
+        help="precision (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="load an exported file, which runs code that it holds"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", help="(default: all; a wrong name lists them)"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="JSON",
+        help="benchmark.json of other models, for columns beside this one's",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of the results (default: MODEL-benchmark)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Execute the command."""
+    from jmp_md.benchmark import PARTS, benchmark
+    from jmp_md.benchmark.tables import read_benchmark, write_benchmark
+    from jmp_md.calculators.ase import JMPCalculator
+
+    others = [read_benchmark(path) for path in args.compare]
+    calculator = JMPCalculator(
+        args.model, head=args.head, dtype=args.dtype, device=args.device, trust=args.trust
+    )
+    head = calculator.potential.head.name
+    name = Path(args.model).stem if Path(args.model).is_file() else args.model
+    output = args.output or Path(f"{name}-benchmark")
+    print(f"model {name}, head {head}, {args.dtype}")
+    print(f"{'':34} {'cases':>5}  mean error, and the worst")
+    found = benchmark(
+        calculator, f"{name} ({head})", parts=args.parts or tuple(PARTS), progress=_print
+    )
+    write_benchmark(output, [found, *others])
+    print(f"wrote {output}: benchmark.json, benchmark.md and report.html")
+    return 0
+
+
+def _print(part: Part) -> None:
+    line = f"{part.name:34} {len(part.cases):5}"
+    if part.worst is not None:
+        line += f"  {part.mean_error:.3g} {part.unit}; {part.worst.name} {part.worst.error:+.3g}"
+    elif part.cases:
+        line += f"  {', '.join(f'{case.name} {case.value:.3g} {part.unit}' for case in part.cases)}"
+    if part.left_out:
+        line += f"  ({len(part.left_out)} left out)"
+    print(line, flush=True)

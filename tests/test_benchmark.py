@@ -1,0 +1,212 @@
+"""`jmp-md benchmark` finds errors of the size that a calculator has, and says what it left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.calculator import Calculator
+from ase.calculators.emt import EMT
+
+from jmp_md.benchmark import PARTS, Benchmark, Case, Part, benchmark
+from jmp_md.benchmark.energies import REACTIONS, reference_energies
+from jmp_md.benchmark.molecules import DIATOMICS
+from jmp_md.benchmark.tables import JSON, markdown, read_benchmark, write_benchmark
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.cli.main import main
+from jmp_md.errors import InputError
+
+
+class Morse(Calculator):
+    """Every diatomic at its published length and frequency, of which one may be altered."""
+
+    implemented_properties: ClassVar = ["energy", "forces"]
+
+    def __init__(self, longer: float = 0.0, stiffer: float = 1.0, waves: float = 0.0) -> None:
+        super().__init__()
+        self.longer, self.stiffer, self.waves = longer, stiffer, waves
+
+    def calculate(self, atoms: Atoms, *args: Any, **options: Any) -> None:
+        super().calculate(atoms, *args, **options)
+        name = atoms.get_chemical_formula()
+        if name not in DIATOMICS:
+            raise NotImplementedError(f"no curve for {name}")
+        length, omega = DIATOMICS[name]
+        mass = 1 / (1 / atoms.get_masses()).sum()
+        # omega in 1/s of ASE's time, from the wave number
+        rate = 2 * np.pi * units._c * 100 * omega / units.second
+        depth = 8.0
+        a = rate * np.sqrt(mass / (2 * depth)) * self.stiffer
+        way = atoms.get_distance(0, 1, vector=True)
+        r = np.linalg.norm(way)
+        x = np.exp(-a * (r - length - self.longer))
+        ripple = 2 * np.pi / 0.3
+        energy = depth * (1 - x) ** 2 + self.waves * np.sin(ripple * r)
+        slope = 2 * depth * a * x * (1 - x) + self.waves * ripple * np.cos(ripple * r)
+        self.results = {"energy": energy, "forces": np.array([way, -way]) / r * slope}
+
+
+class Table(Calculator):
+    """Energies by formula, wherever the atoms are."""
+
+    implemented_properties: ClassVar = ["energy"]
+
+    def __init__(self, energy: Callable[[Atoms], float]) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def calculate(self, atoms: Atoms, *args: Any, **options: Any) -> None:
+        super().calculate(atoms, *args, **options)
+        self.results = {"energy": self.energy(atoms)}
+
+
+def only(calculator: Calculator, part: str) -> Part:
+    [found] = benchmark(calculator, "test", parts=[part]).parts
+    return found
+
+
+def test_published_constants_come_back_from_the_curve_that_has_them() -> None:
+    lengths, frequencies = only(Morse(), "diatomics"), only(Morse(), "frequencies")
+    assert [case.name for case in lengths.cases] == list(DIATOMICS)
+    assert lengths.mean_error < 1e-3
+    assert [case.name for case in frequencies.cases] == [f"{name} 1" for name in DIATOMICS]
+    assert all(abs(case.error) < 2e-3 * case.reference for case in frequencies.cases)
+    assert set(frequencies.left_out) == {"H2O", "CO2", "HCN", "NH3", "CH4"}
+    assert frequencies.left_out["CH4"] == "NotImplementedError: no curve for CH4"
+
+
+def test_errors_of_known_size_are_found() -> None:
+    lengths = only(Morse(longer=0.05), "diatomics")
+    assert lengths.mean_error == pytest.approx(0.05, abs=1e-3)
+    frequencies = only(Morse(stiffer=1.1), "frequencies")
+    ratios = [case.value / case.reference for case in frequencies.cases]
+    assert ratios == pytest.approx([1.1] * len(DIATOMICS), rel=3e-3)
+
+
+def test_waves_in_a_curve_are_counted() -> None:
+    assert only(Morse(), "curves").mean_error == 0
+    assert only(Morse(waves=0.3), "curves").mean_error > 3
+
+
+def test_reactions_have_the_error_of_their_molecules() -> None:
+    by_places = {_key(molecule(name)): name for parts in REACTIONS.values() for name in parts}
+    table = reference_energies()["wb97m"]
+    right = only(Table(lambda atoms: table[by_places[_key(atoms)]]), "reactions")
+    assert len(right.cases) == len(REACTIONS)
+    assert right.mean_error == pytest.approx(0, abs=1e-6)
+    # Published energies of atomisation without zero-point motion, kcal/mol: CH4 420.1, H2O 232.6,
+    # CO 259.3, H2 109.5 (Feller and Peterson, J. Chem. Phys. 110, 8384 (1999)).
+    published = -(420.1 + 232.6 - 259.3 - 3 * 109.5) * 1000 * units.kcal / units.mol
+    [methanation] = [case for case in right.cases if case.name.startswith("CO + 3 H2")]
+    assert methanation.reference == pytest.approx(published, rel=0.03)
+
+    def shifted(atoms: Atoms) -> float:  # 0.1 eV for each H2
+        name = by_places[_key(atoms)]
+        return table[name] + 0.1 * (name == "H2")
+
+    wrong = only(Table(shifted), "reactions")
+    assert {c.name: c.error for c in wrong.cases}["N2 + 3 H2 -> 2 NH3"] == pytest.approx(-300)
+
+
+def _key(atoms: Atoms) -> str:
+    """Isomers apart."""
+    return f"{atoms.get_chemical_formula()} {np.sort(atoms.get_all_distances(), None).round(4)}"
+
+
+def test_what_does_not_attract_misses_s22_by_its_energies() -> None:
+    dimers = only(Table(lambda atoms: float(len(atoms))), "dimers")
+    assert len(dimers.cases) == 22
+    assert {case.value for case in dimers.cases} == {0.0}
+    assert dimers.worst is not None
+    assert dimers.worst.error == pytest.approx(-dimers.worst.reference)
+    assert {case.name: case.reference for case in dimers.cases}["Water_dimer"] == pytest.approx(
+        -217.7
+    )
+
+
+def test_energies_that_are_not_additive_are_found() -> None:
+    assert only(Table(lambda atoms: 2.0 * len(atoms)), "separation").mean_error == 0
+    shifted = only(Table(lambda atoms: 2.0 * len(atoms) - 0.186), "separation")
+    assert shifted.mean_error == pytest.approx(186)
+
+
+def test_lattice_constants_are_those_of_a_scan() -> None:
+    lattices = only(EMT(), "lattices")
+    copper = {case.name: case for case in lattices.cases}["Cu"]
+    assert copper.reference == 3.632
+    assert copper.value == pytest.approx(_scanned_copper(), abs=2e-3)
+    assert "Si" in lattices.left_out
+
+
+def _scanned_copper() -> float:
+    from ase.build import bulk
+
+    constants = np.linspace(3.5, 3.7, 201)
+    energies = []
+    for constant in constants:
+        atoms = bulk("Cu", a=constant)
+        atoms.calc = EMT()
+        energies.append(atoms.get_potential_energy())
+    return float(constants[int(np.argmin(energies))])
+
+
+def test_molecules_that_a_model_was_not_made_for_are_left_out() -> None:
+    calculator = JMPCalculator("jmp-xs-rmd17-ethanol", dtype="float64", device="cpu")
+    bonds = only(calculator, "bonds")
+    assert [case.name.split()[0] for case in bonds.cases] == ["CH3CH2OH"]
+    assert "another molecule" in bonds.left_out["H2O"]
+    assert bonds.mean_error < 0.05
+
+
+def test_a_file_comes_back_and_stands_beside_another(tmp_path: Path) -> None:
+    def made(model: str, values: Sequence[float]) -> Benchmark:
+        cases = tuple(Case(n, v, 1.0) for n, v in zip("ab", values, strict=True))
+        return Benchmark(model, {}, (Part("lengths", "Å", "experiment", cases, {"c": "why"}),))
+
+    one, other = made("one", [1.5, float("nan")]), made("other", [1.0, 1.25])
+    write_benchmark(tmp_path / "other", [other])
+    back = read_benchmark(tmp_path / "other" / JSON)
+    assert back == other
+    write_benchmark(tmp_path / "one", [one, back])
+    text = (tmp_path / "one" / "benchmark.md").read_text()
+    assert text == markdown([one, back])
+    assert "| case | one, Å | other, Å | reference, Å |" in text
+    assert "| a | 1.5 | 1 | 1 |" in text
+    assert "| b |  | 1.25 | 1 |" in text
+    assert "Left out: c, why" in text
+    assert np.isnan(read_benchmark(tmp_path / "one" / JSON).parts[0].cases[1].value)
+    (tmp_path / "no.json").write_text("[]")
+    with pytest.raises(InputError, match=r"no\.json: not a benchmark"):
+        read_benchmark(tmp_path / "no.json")
+
+
+def test_the_command_writes_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = "jmp-xs-organic"
+    words = ["benchmark", model, "--device", "cpu", "--parts", "reactions", "separation"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "model jmp-xs-organic, head wb97m, float64" in out
+    assert "reaction energies                     13" in out
+    page = Path("jmp-xs-organic-benchmark/report.html").read_text()
+    assert "two molecules far apart" in page
+    compared = ["--head", "wb97x", "--output", "b", "--compare", f"{model}-benchmark/{JSON}"]
+    assert main([*words, *compared]) == 0
+    text = Path("b/benchmark.md").read_text()
+    assert "Benchmark of jmp-xs-organic (wb97x), jmp-xs-organic (wb97m)" in text
+    assert main(["benchmark", model, "--parts", "taste"]) == 1
+    assert f"part 'taste': choose among {', '.join(PARTS)}" in capsys.readouterr().err
+
+
+def test_a_model_of_molecules_has_no_numbers_for_crystals() -> None:
+    calculator = JMPCalculator("jmp-xs-rmd17-ethanol", dtype="float64", device="cpu")
+    lattices = only(calculator, "lattices")
+    assert len(lattices.left_out) == 17
+    assert np.isnan(lattices.mean_error)
