@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -148,10 +149,12 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
 
         def report(row: dict[str, float]) -> None:
             if row["step"] == 0:
-                bar.write(f"before any step, the base alone: {monitor} {row[monitor]:.4g}")
+                bar.write(f"before any step, the base alone: {_errors(row, monitor)}")
                 return
+            first = trainer.progress.history[0]
+            base = f" (base {first[monitor]:.4g})" if first["step"] == 0 else ""
             bar.set_postfix_str(
-                f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {monitor} {row[monitor]:.4g}"
+                f"epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, {_errors(row, monitor)}{base}"
             )
 
         for note in [] if hidden else trainer.notes:
@@ -159,6 +162,19 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
         if trainer.finished:
             bar.write("the run is finished: with --resume, --epochs N extends it")
         trainer.run(max_minutes, report, bar.update)
+
+
+def _errors(row: Mapping[str, float], monitor: str) -> str:
+    """The error that chooses the best model, and that of energies.
+
+    Energies count up to a constant, which references take up at the end.
+    """
+    words = f"{monitor} {row[monitor]:.4g}"
+    rmse = row.get("energy_rmse_meV")
+    if rmse is None or monitor.startswith("energy"):
+        return words
+    spread = np.sqrt(max(rmse**2 - (1000 * row.get("energy_shift_eV", 0.0)) ** 2, 0.0))
+    return f"energy_std_meV {spread:.4g}, {words}"
 
 
 def _prepare(

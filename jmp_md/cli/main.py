@@ -29,6 +29,7 @@ _COMMANDS = (
     "convert",
     "data",
     "train",
+    "finetune",
     "evaluate",
     "check",
     "benchmark",

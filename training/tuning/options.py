@@ -80,6 +80,19 @@ class Options:
     head: str | None = _option(
         None, "model", "NAME", "head of the base to keep (default: the one that errs least)"
     )
+    freeze: int = _option(
+        0, "model", "N", "keep embeddings and the first N blocks of the base as they are"
+    )
+    lora: int | None = _option(
+        None, "model", "R", "train updates of rank R of the base's layers, e.g. 8, not all weights"
+    )
+    replay: str | None = _option(
+        None,
+        "model",
+        "FILE|auto",
+        "keep the base's head, too, and go on training it on frames of its kind in FILE, or on "
+        "your structures labelled by the base (auto), so that it does not forget",
+    )
     level: str | None = _option(
         None, "model", "TEXT", "level of theory of the labels, e.g. PBE-D3/def2-SVP"
     )

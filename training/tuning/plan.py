@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,15 +50,18 @@ def make_recipe(
     kept = keeps_head(found, contents, options)
     data = _data(files, contents, options)
     n_train = round(len(contents.frames) * (1 - data["n_validation"] - data["n_test"]))
+    own = "own" if found.head.name == "energy" else "energy"  # heads of one file differ in name
     model = {
         "name": name,
         "base": base,
-        "head": found.head.name if kept else "energy",
+        "head": found.head.name if kept and options.replay is None else own,
         "keep_head": found.head.name if kept else False,
         "references": references(base, found.head, contents, options.e0),
         "level_of_theory": options.level or "unknown",
         "data": ", ".join(files.train),
         "licence": options.licence or "unknown",
+        "freeze": options.freeze,
+        "lora": options.lora,
     }
     if not kept:  # graphs of the head that errs least, as those of several may differ
         model["graph"] = graph_of(found.head)
@@ -72,9 +74,16 @@ def make_recipe(
             "data": data,
             "optimiser": _optimiser(n_train, contents, found, options),
             "loss": {"energy": 0.1 if many else 0.02, "forces": 1.0, "stress": stress},
+            "replay": _replay(files, found, options),
             "seed": options.seed,
         },
     )
+
+
+def _replay(files: Files, found: Untouched, options: Options) -> dict[str, Any] | None:
+    if options.replay is None:
+        return None
+    return {"data": files.replay, "head": found.head.name}
 
 
 def keeps_head(found: Untouched, contents: Contents, options: Options) -> bool:
@@ -217,11 +226,6 @@ def seconds_per_pass(contents: Contents, found: Untouched) -> float:
     """Processor time of a frame in training, by what it takes to evaluate one."""
     atoms = float(np.mean([len(frame) for frame in contents.frames]))
     return TRAINING_COST * found.seconds * atoms
-
-
-def as_json(value: Any) -> str:
-    """A value as one word of a command line."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

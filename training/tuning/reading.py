@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ class Files:
 
     Attributes:
         folder: What the names are relative to.
-        train, validation, test: Names.
+        train, validation, test, replay: Names.
         reading: Options of their format.
-        keys: What they call ``energy`` and ``forces``, where that is not the usual.
         frames: Of ``train``.
     """
 
@@ -40,13 +39,9 @@ class Files:
     train: tuple[str, ...]
     validation: str | None
     test: str | None
+    replay: str | None
     reading: dict[str, Any]
     frames: list[Frame]
-    keys: dict[str, str] = field(default_factory=dict)
-
-    def open(self, name: str) -> list[Frame]:
-        """Frames of a further file, read in the same way."""
-        return list(frames(open_dataset(self.folder / name, **self.reading)))
 
 
 def find_files(files: Sequence[str | Path], options: Options) -> tuple[Path, list[Path]]:
@@ -57,13 +52,23 @@ def find_files(files: Sequence[str | Path], options: Options) -> tuple[Path, lis
     """
     if not files:
         raise InputError("give one file of labelled frames at least")
-    others = [text for text in (options.valid, options.test) if text and share(text) is None]
-    paths = [user_path(file) for file in (*files, *others)]
+    paths = [user_path(file) for file in (*files, *_others(options).values())]
     for path in paths:
         if not exists(path):
             raise InputError(f"{path}: there is no such file or folder")
     paths = [path.resolve() for path in paths]
     return Path(os.path.commonpath([path.parent for path in paths])), paths
+
+
+def _others(options: Options) -> dict[str, str]:
+    """Files besides those to train on, by the option that names them."""
+    found = {
+        key: text
+        for key in ("valid", "test")
+        if (text := getattr(options, key)) and share(text) is None
+    }
+    replay = options.replay
+    return found | ({"replay": replay} if replay is not None and replay != "auto" else {})
 
 
 def share(text: str) -> float | None:
@@ -90,9 +95,7 @@ def read_files(files: Sequence[str | Path], options: Options) -> Files:
     folder, paths = find_files(files, options)
     names = [path.relative_to(folder).as_posix() for path in paths]
     n = len(files)
-    rest = dict(zip((key for key in ("valid", "test")
-                     if (text := getattr(options, key)) and share(text) is None),
-                    names[n:], strict=True))  # fmt: skip
+    rest = dict(zip(_others(options), names[n:], strict=True))
     reading = _asked(options)
     every: list[Frame] = []
     keys: dict[str, str] = {}
@@ -109,8 +112,8 @@ def read_files(files: Sequence[str | Path], options: Options) -> Files:
                 found = list(frames(open_dataset(path, **reading, **own)))
             keys = own
         every += found
-    validation, test = rest.get("valid"), rest.get("test")
-    return Files(folder, tuple(names[:n]), validation, test, reading | keys, every, keys)
+    others = (rest.get("valid"), rest.get("test"), rest.get("replay"))
+    return Files(folder, tuple(names[:n]), *others, reading | keys, every)
 
 
 def _asked(options: Options) -> dict[str, Any]:

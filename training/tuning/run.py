@@ -115,6 +115,10 @@ def look(base: str, files: Files, options: Options) -> tuple[Contents, Untouched
     along = along_forces(contents.frames)
     check_forces(found.forces, along, options.force_unit)
     check_energies(contents.frames, found.energies, along, options.energy_unit)
+    if options.freeze > header.architecture.num_blocks:
+        raise InputError(
+            f"--freeze {options.freeze}: {base} has {header.architecture.num_blocks} blocks"
+        )
     if options.stress_key and not contents.stress:
         raise InputError(
             f"--stress-key {options.stress_key}: no frame is periodic in three directions, and "

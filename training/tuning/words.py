@@ -144,7 +144,9 @@ def chosen(
     lines.append(row("head", f"{head}; level of theory: {model.level_of_theory}"))
     near = "those given" if model.references else "the base's" if model.keep_head else "Z^(7/3)"
     lines.append(row("elements", f"their energies fitted, near {near} where frames do not tell"))
-    passes = optimiser.epochs * train
+    for word, text in _ways(recipe):
+        lines.append(row(word, text))
+    passes = optimiser.epochs * train * (2 if recipe.replay else 1)
     minutes = passes * seconds_per_pass(contents, found) / 60
     lines.append(
         row(
@@ -154,6 +156,20 @@ def chosen(
         )
     )
     return lines
+
+
+def _ways(recipe: Recipe) -> list[tuple[str, str]]:
+    """What is trained beside or in place of all weights."""
+    model, replay = recipe.model, recipe.replay
+    ways = []
+    if replay is not None:
+        on = replay.data or "your structures, labelled by the base"
+        ways.append(("replay", f"the base's head {replay.head} stays and goes on with {on}"))
+    if model.freeze:
+        ways.append(("frozen", f"embeddings and the first {model.freeze} blocks of the base"))
+    if model.lora:
+        ways.append(("lora", f"updates of rank {model.lora} in place of all weights"))
+    return ways
 
 
 def result(
