@@ -43,7 +43,7 @@ class Finding:
     Attributes:
         kind: ``"elements"``, ``"composition"`` or ``"bonds"`` of a molecule, ``"crystal"``,
             ``"images"``, ``"periodicity"``, ``"molecules"``, ``"closest C-H"``, ``"contact N-F"``,
-            ``"coordination C"`` or ``"forces"``.
+            ``"coordination C"``, ``"atom"``, ``"electrons"`` or ``"forces"``.
         text: What to say.
         measure: How far outside, among findings of one kind.
     """
@@ -72,11 +72,13 @@ def seen(
         ``max_force_eV_per_A``; by element, the least and the most bonded neighbours as
         ``coordination``; by pair of elements up to 3 Å apart, the least distance as
         ``closest_A``; ``periodic``, which is none, some or all; ``molecules``, the most separate
-        ones in a structure; ``structures``, how many were looked at, and ``of`` how many.
+        ones in a structure; ``smallest``, the fewest atoms; ``odd_electrons``, whether one had an
+        odd number of electrons; ``structures``, how many were looked at, and ``of`` how many.
     """
     coordination: dict[str, list[int]] = {}
     closest: dict[str, float] = {}
     periodic, molecules, count = set(), 0, 0
+    smallest, odd = None, False
     for atoms in structures:
         contacts = Contacts(atoms)
         counts = contacts.coordination()
@@ -87,6 +89,8 @@ def seen(
         for name, distance in _closest(contacts).items():
             closest[name] = min(distance, closest.get(name, np.inf))
         periodic.add(bool(atoms.pbc.any()))
+        smallest = min(len(atoms), smallest or len(atoms))
+        odd |= bool(atoms.numbers.sum() % 2)
         molecules = max(molecules, int(contacts.molecules(POSSIBLE).max()) + 1)
         count += 1
     return {
@@ -95,6 +99,8 @@ def seen(
         "closest_A": {name: round(closest[name], 4) for name in sorted(closest)},
         "periodic": "some" if len(periodic) > 1 else "all" if periodic == {True} else "none",
         "molecules": molecules,
+        "smallest": smallest,
+        "odd_electrons": odd,
         "structures": count,
         "of": count if total is None else total,
     }
@@ -160,6 +166,7 @@ def findings(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> list[Finding]
     return [
         *found,
         *_periodicity(atoms, contacts, known, head),
+        *_lone(atoms, known),
         *_too_close(contacts, known),
         *_coordination(contacts, known.get("coordination") or {}),
         *_forces(atoms, known.get("max_force_eV_per_A")),
@@ -266,6 +273,20 @@ def _periodicity(
             "on isolated molecules, it is not for crystals of them"
         )
         found.append(Finding("images", text))
+    return found
+
+
+def _lone(atoms: Atoms, known: Mapping[str, Any]) -> list[Finding]:
+    """Free atoms and radicals, whose electrons are not those of molecules."""
+    if known.get("periodic") != "none":
+        return []
+    found = []
+    if len(atoms) == 1 and (known.get("smallest") or 2) > 1:
+        text = "a single atom: the model was trained on molecules, it knows no free atoms"
+        found.append(Finding("atom", text))
+    elif atoms.numbers.sum() % 2 and known.get("odd_electrons") is False:
+        text = "an odd number of electrons: the model was trained on closed shells, not on radicals"
+        found.append(Finding("electrons", text))
     return found
 
 

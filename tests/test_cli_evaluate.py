@@ -99,13 +99,16 @@ def test_a_constant_is_told_apart_from_the_energy_error(
     assert "once -2000.0000 eV are added to each" in capsys.readouterr().out
 
 
-def test_missing_labels_and_fixed_atoms_are_left_out(model: Path, tmp_path: Path) -> None:
+def test_missing_labels_and_fixed_atoms_are_left_out(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fixed, bare = labelled(model, 0.0, [molecule("H2O")])[0], molecule("H2O")
     fixed.set_constraint(FixAtoms([0]))  # the oxygen
     write(tmp_path / "set.extxyz", [bare, fixed])
     _, report = run(model, tmp_path / "set.extxyz")
     assert report["n_frames"] == 2
     assert list(report["force_mae_meV_per_A_by_element"]) == ["H"]
+    assert "without those on 1 atoms held by constraints" in capsys.readouterr().out
     assert report["energy_mae_meV"] == pytest.approx(3.0, abs=1e-3)
 
 

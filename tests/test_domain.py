@@ -375,6 +375,23 @@ def test_benzene_gets_no_energy_of_the_ethanol_model(
     assert "--force-model needs the model" in capsys.readouterr().err
 
 
+def test_free_atoms_and_radicals_are_told_of(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Atoms("H").write("h.xyz")
+    assert main(["singlepoint", "h.xyz", "--model", "jmp-xs-organic"]) == 0
+    assert "a single atom: the model was trained on molecules" in capsys.readouterr().err
+    known = seen([molecule("CH4"), molecule("H2O")], 1.0)
+    assert (known["smallest"], known["odd_electrons"]) == (3, False)
+    potential = random_potential(header={"training": {"seen": known}})
+    texts = [f.text for f in findings(molecule("CH3"), potential.header, potential.head)]
+    assert any(text.startswith("an odd number of electrons") for text in texts)
+    radicals = seen([molecule("CH4"), molecule("CH3"), Atoms("H")], 1.0)
+    assert (radicals["smallest"], radicals["odd_electrons"]) == (1, True)
+    potential = random_potential(header={"training": {"seen": radicals}})
+    assert not findings(Atoms("H"), potential.header, potential.head)
+
+
 def test_a_collapsed_molecule_is_told_of(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hydrogen(0.4).write("h2.xyz")
     words = ["singlepoint", "h2.xyz", "--model", "jmp-xs-organic", "--output", "out.json"]

@@ -92,6 +92,7 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
     """Errors of energies and forces."""
     from tqdm import tqdm
 
+    from jmp_md.training.data.frame import frames
     from jmp_md.training.metrics import dataset_errors, to_atoms
 
     ((name, calculator),) = calculators_for([to_atoms(dataset[0])], args)
@@ -110,6 +111,7 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
         "head": calculator.potential.head.name,
         "data": str(args.data),
         "n_skipped": len(dataset) - sums.n_frames,
+        "n_fixed_atoms": sum(int(f.fixed.sum()) for f in frames(dataset) if f.fixed is not None),
         **sums.summary(),
         "size_inconsistency_eV": _size_inconsistency(dataset, calculator.potential),
         "after_shift": sums.shifted_energy(),
@@ -223,6 +225,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             _row("forces", report["force_mae_meV_per_A"], report["force_rmse_meV_per_A"], "meV/Å")
         )
+        if report["n_fixed_atoms"]:
+            lines.append(f"  without those on {report['n_fixed_atoms']} atoms held by constraints")
         rmse = report["force_rmse_meV_per_A_by_element"]
         for symbol, mae in report["force_mae_meV_per_A_by_element"].items():
             lines.append(_row(f"  {symbol}", mae, rmse[symbol], "meV/Å"))
