@@ -270,3 +270,42 @@ def test_replay_freeze_and_low_rank_are_handed_to_the_recipe(base: str, tmp_path
     assert recipe.model.head != "first"
     with pytest.raises(InputError, match=r"--freeze 9: .* has 1 blocks"):
         recipe_of(base, data, freeze=9)
+
+
+def test_runs_go_on_are_replaced_only_when_asked_and_weights_reach_the_loss(
+    base: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "mine.xyz", well(12), extra={"config_weight": 2.0})
+    options: dict[str, Any] = {"say": lambda line: None, "name": "mine", "device": "cpu"}
+    jmp_md.finetune(base, data, epochs=1, weights="config_weight", **options)
+    model = jmp_md.finetune(base, data, epochs=2, resume=True, **options)
+    assert model is not None
+    assert "weights: config_weight" in read_header(model).training["recipe"]
+    assert len((tmp_path / "runs/mine/log.csv").read_text().splitlines()) >= 3
+    other = {**options, "name": "other", "output": "runs/mine"}
+    with pytest.raises(InputError, match=r"holds a run: .*--resume.*--overwrite"):
+        jmp_md.finetune(base, data, **other)
+    with pytest.raises(InputError, match="the run in runs/mine is of 'mine', not of 'other'"):
+        jmp_md.finetune(base, data, resume=True, **other)
+    jmp_md.finetune(base, data, epochs=1, overwrite=True, **options)
+    assert "weights: null" in read_header(model).training["recipe"]
+    assert (
+        "weights: null" in read_header(tmp_path / "home/models/mine.safetensors").training["recipe"]
+    )
+
+
+def test_a_registry_that_cannot_be_written_is_told_before_any_work(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "mine.xyz", well(12))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JMP_MD_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="is a file"):
+        jmp_md.finetune(base, data, name="mine", say=lambda line: None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_negative_weights_are_refused(base: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "mine.xyz", well(12), extra={"config_weight": -1.0})
+    with pytest.raises(InputError, match="--weights config_weight: they are -1"):
+        recipe_of(base, data, weights="config_weight")

@@ -128,7 +128,9 @@ def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
     """Hashes of the files that a recipe names."""
     if isinstance(recipe, PretrainRecipe):
         sections: list[DataSection | TaskSection] = list(recipe.tasks.values())
-        named = [name for task in recipe.tasks.values() for name in (task.train, task.validation)]
+        named: list[Files | None] = [
+            name for task in recipe.tasks.values() for name in (task.train, task.validation)
+        ]
     else:
         assert isinstance(recipe, Recipe | PropertyRecipe)
         sections = [recipe.data]

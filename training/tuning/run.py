@@ -115,6 +115,13 @@ def look(base: str, files: Files, options: Options) -> tuple[Contents, Untouched
     along = along_forces(contents.frames)
     check_forces(found.forces, along, options.force_unit)
     check_energies(contents.frames, found.energies, along, options.energy_unit)
+    if options.weights:
+        weights = [frame.targets[options.weights] for frame in contents.frames]
+        if min(weights) < 0 or not any(weights):
+            raise InputError(
+                f"--weights {options.weights}: they are {min(weights):g} to {max(weights):g}; give "
+                "numbers from 0 on, not all of them 0"
+            )
     if options.freeze > header.architecture.num_blocks:
         raise InputError(
             f"--freeze {options.freeze}: {base} has {header.architecture.num_blocks} blocks"
@@ -147,6 +154,12 @@ def _begun(output: Path, paths: Sequence[str | Path], options: Options) -> tuple
     recipe = load_recipe(output / RECIPE_FILE, changes)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{output} holds a run of another kind: resume it with 'jmp-md train'")
+    name = options.name or _name_after(paths)
+    if recipe.model.name != name:  # whose model in the registry would be replaced
+        raise InputError(
+            f"the run in {output} is of {recipe.model.name!r}, not of {name!r}: resume it with "
+            f"--name {recipe.model.name}"
+        )
     return find_files(paths, options)[0], recipe
 
 
