@@ -34,7 +34,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
             "optimiser.learnin_rate: did you mean optimiser.learning_rate",
         ),
         ("optimizer.epochs=1", "unknown recipe key optimizer: did you mean optimiser?"),
-        ("model.colour=red", "unknown recipe key model.colour: known: name, preset"),
+        ("model.paint=red", "unknown recipe key model.paint: known: name, preset"),
         ("model.sizes.emb_size_atm=8", "model.sizes.emb_size_atm: did you mean model.sizes.emb"),
         ("model.graph.mian=5", "model.graph.mian: did you mean model.graph.main?"),
         ("optimiser.epochs=many", "optimiser.epochs = 'many': expected int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -31,7 +32,7 @@ from jmp_md.training.batches import PairedFrames, TaskFrames, to_data, to_struct
 from jmp_md.training.data.frame import Dataset, Frame, FrameList, make_frame, sampled
 from jmp_md.training.interruption import InterruptedRunError
 from jmp_md.training.logs import identity
-from jmp_md.training.metrics import ErrorSums, Values
+from jmp_md.training.metrics import ErrorSums, Values, dataset_errors
 from jmp_md.training.packing import packed
 from jmp_md.training.recipe import extended
 from jmp_md.training.session import train
@@ -318,3 +319,22 @@ def test_validation_measures_the_stress_of_the_frames_that_have_one() -> None:
     assert predicted is not None
     error = 1000 * np.abs(predicted[0].numpy() - stress - stress.T).mean()
     assert measured["stress_mae_meV_per_A3"] == pytest.approx(error)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_validation_and_the_command_measure_the_same(direct: bool) -> None:
+    """Of frames with and without stress, with atoms held in place, and with labels missing."""
+    potential = random_potential(direct=direct, head={"references": {1: -3.0, 8: -70.0, 12: -20.0}})
+    frames = [crystal(2), *well(3)]
+    frames[0] = dataclasses.replace(
+        frames[0], energy=-5.0, forces=np.ones((8, 3)), stress=0.01 * np.eye(3)
+    )
+    frames[1] = dataclasses.replace(frames[1], fixed=np.array([True, False, False]))
+    frames[2] = dataclasses.replace(frames[2], forces=None)
+    frames[3] = dataclasses.replace(frames[3], energy=None)
+    paired = PairedFrames(FrameList(frames), potential.policy.cutoff)
+    one = potential_errors(potential, paired, ALONE)
+    other = dataset_errors(potential, FrameList(frames), direct=direct)
+    assert one.summary() == pytest.approx(other.summary(), rel=1e-9)
+    assert ("stress_mae_meV_per_A3" in one.summary()) == (not direct)
+    assert one.force_errors_by_element().keys() == {"H", "O", "Mg"}

@@ -1,6 +1,20 @@
 """From a recipe and its frames to a trainer, for every kind of run.
 
-How a frame becomes a loss: see "From file to loss" in docs/training.md.
+How a frame becomes a loss, in five sentences:
+
+1. A reader in ``training/data`` turns each record of a file into a :class:`.Frame`: a structure
+   with its labels, in Å, eV, eV/Å and eV/Å³.
+2. A :class:`.Task` pairs a head with its training and validation frames, and with the references
+   and scales that one pass over them gave (``summary.py``); a fine-tune and a property have one
+   task, replay two, pre-training one for each data set.
+3. In each step the sampler names frames as (task, index), each is searched for its pairs of
+   atoms, and those of a task are joined to one batch (``batches.py``, where the keys of a batch
+   are listed).
+4. :func:`.residuals` runs the potential of the task on its batch and gives the errors of
+   energies, forces and stress over the scales of the task, NaN where there is no label.
+5. The objective joins them over the tasks to a sum and a number for each term of the loss;
+   :class:`.Update` divides the sums of all processes by their numbers, weighs the terms, and
+   takes one gradient.
 """
 
 from __future__ import annotations

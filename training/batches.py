@@ -23,10 +23,31 @@ CACHE = 2**30  # bytes for pairs, where nothing else is said
 
 
 class StructureData(Data):
-    """A frame with its candidate pairs; torch-geometric shifts the indices when it batches.
+    """A structure with its pairs and labels; torch-geometric shifts the indices when it batches.
 
-    Pairs are most of the memory and so kept in few bytes, 15 each: ``source``, ``target`` and
-    ``reverse`` as int32, ``offset`` as int8. :func:`to_structures` widens them.
+    What an item holds, and in the same form a batch of n_structures of them, float64 where nothing
+    else is said:
+
+    ==========  ======================  ======================================================
+    key         shape                   meaning
+    ==========  ======================  ======================================================
+    positions   (n_atoms, 3)            Å
+    numbers     (n_atoms,) int64        atomic numbers
+    tags        (n_atoms,) int64        of OC20; 2 for anything else
+    cells       (n_structures, 3, 3)    Å, rows are lattice vectors, zero without
+    source      (n_pairs,) int32        atom the pair comes from, counted over the batch
+    target      (n_pairs,) int32        atom it goes to
+    offset      (n_pairs, 3) int8       cells between the two
+    reverse     (n_pairs,) int32        the same pair the other way round
+    energy      (n_structures,)         eV; NaN without label, as in all labels
+    forces      (n_atoms, 3)            eV/Å; NaN on atoms that were held in place
+    stress      (n_structures, 3, 3)    eV/Å³, positive under tension
+    weight      (n_structures,)         of the structure in the loss
+    property    (n_structures,)         in its own unit, where the task has one
+    batch       (n_atoms,) int64        structure of each atom; of batches alone
+    ==========  ======================  ======================================================
+
+    Pairs are most of the memory, so kept in 15 bytes each; :func:`to_structures` widens them.
     """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
