@@ -144,11 +144,11 @@ def make_model(
     parts: dict[str, Potential | PropertyModel]
     if isinstance(recipe, PropertyRecipe):
         target = recipe.target
-        model = build(lambda: PropertyModel(header, target), recipe.seed, ranks.device)
-        parts = {names[0]: model}
+        single = build(lambda: PropertyModel(header, target), recipe.seed, ranks.device)
+        model, parts = single, {names[0]: single}
     else:
-        model = build(lambda: Heads(header), recipe.seed, ranks.device)
-        parts = {name: model.potential(name) for name in names}
+        several = build(lambda: Heads(header), recipe.seed, ranks.device)
+        model, parts = several, {name: several.potential(name) for name in names}
     start.load_into(parts[names[0]])
     for task in tasks:
         if task.start is not None:

@@ -68,11 +68,12 @@ def replay_task(recipe: Recipe, start: Start, given: Dataset, labelled: bool, ra
         ranks.first(lambda: _require_level(known, potential))
     split = random_split(len(known), SHARES, recipe.seed)
     held_out = split.val if len(split.val) else split.train[:1]
-    parts = [Subset(FrameList(known), part) for part in (split.train, held_out)]
-    rms = summarised(parts[0]).force_rms
+    train, validation = (Subset(FrameList(known), part) for part in (split.train, held_out))
+    rms = summarised(train).force_rms
     return Task(
         head,
-        *parts,
+        train,
+        validation,
         scales=Scales(rms, rms),
         terms=("energy", "forces", "stress") if recipe.loss.stress else ("energy", "forces"),
         start=head.name,

@@ -126,6 +126,7 @@ def _train(
 
 def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
     """Hashes of the files that a recipe names."""
+    named: list[Files | None]
     if isinstance(recipe, PretrainRecipe):
         sections: list[DataSection | TaskSection] = list(recipe.tasks.values())
         named: list[Files | None] = [
@@ -137,7 +138,7 @@ def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
         named = [recipe.data.train, recipe.data.validation, recipe.data.test]
         if isinstance(recipe, Recipe) and recipe.replay is not None:
             named.append(recipe.replay.data)
-    files = [file for name in named for file in file_names(name)]
+    files: list[str | None] = [file for name in named for file in file_names(name)]
     files += [section.options.get(key) for section in sections for key in PATH_OPTIONS]
     return {file: hash_of_data(_existing(data, file)) for file in files if file is not None}
 
@@ -204,9 +205,9 @@ def _prepare(
         if not len(part):
             raise InputError(f"the split leaves no {name} frames: see recipe section data")
     head = recipe.model.head if isinstance(recipe, Recipe) else recipe.target.name
-    section = recipe.replay if isinstance(recipe, Recipe) else None
-    if section is not None and section.data is not None:
-        options["replay"] = _open(data, section.data, section.format, section.options)
+    replay = recipe.replay if isinstance(recipe, Recipe) else None
+    if replay is not None and replay.data is not None:
+        options["replay"] = _open(data, replay.data, replay.format, replay.options)
     trainer = assemble(recipe, {head: TaskData(*parts)}, output, ranks, **options)
     if isinstance(recipe, Recipe):
         some = np.random.default_rng(recipe.seed).permutation(len(test))[:LOOKED_AT]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -21,6 +21,7 @@ from jmp_md.potential import own_names
 from jmp_md.training.config import check_keys
 from jmp_md.training.sections import ModelSection
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
 _SHARED = ("embedding.", "backbone.")
 _DIRECT_PARTS = (
     ".seq_forces.",
@@ -195,7 +196,7 @@ def graph_policy(
         raise InputError(f"recipe section model.graph: {error}") from error
 
 
-def build(make: Any, seed: int, device: torch.device) -> Any:
+def build(make: Callable[[], ModelT], seed: int, device: torch.device) -> ModelT:
     """A module with weights drawn from ``seed``, in float32 on the device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
