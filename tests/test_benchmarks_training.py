@@ -82,7 +82,7 @@ def test_tables_are_read_from_finished_runs_only(
 ) -> None:
     args = argparse.Namespace(
         output=tmp_path, molecules=["ethanol"], frames=50, epochs=1, base="jmp-xs", table=True,
-        learning_rate=1e-3, data=tmp_path,
+        learning_rate=1e-3, data=tmp_path, seeds=[0, 1],
     )  # fmt: skip
     pretraining.compare(args)
     assert "ethanol" not in capsys.readouterr().out
