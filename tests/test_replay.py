@@ -134,6 +134,9 @@ def test_energies_of_the_old_head_are_trained_where_new_ones_are_not(
     batch = trainer.frames.collate([trainer.frames[key] for key in keys])
     _, counts = trainer.objective(batch)
     assert counts.tolist() == [2, 9]  # energies of the old head, forces of all atoms
+    sums, counts = trainer.objective({"new": batch["new"]})  # what one of two processes may have
+    assert counts.tolist() == [0, 3]
+    assert sums[0] == 0
 
 
 def test_what_cannot_be_replayed_is_told_before_the_first_step(

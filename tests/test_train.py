@@ -407,6 +407,12 @@ def test_labels_that_are_missing_are_told_before_the_first_step(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["wB97x.def2", "keys"])
+def test_names_that_tensors_cannot_go_by_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="a head cannot have this name"):
+        tiny_trainer(tmp_path, f"model.head={name}")
+
+
 def test_crystals_with_stress_train_beside_molecules_without(tmp_path: Path) -> None:
     frames = [crystals(11)[k] for k in range(11)]
     frames[3] = make_frame("O2", 0, numbers=[8, 8], positions=[[0, 0, 0], [0, 0, 1.2]], energy=-60)

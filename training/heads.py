@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from jmp_md.errors import InputError
 from jmp_md.header import ModelHeader
 from jmp_md.potential import Potential
 
@@ -16,14 +17,22 @@ class Heads(nn.Module):
 
     Args:
         header: One head or several.
+
+    Raises:
+        InputError: A name that a head cannot have.
     """
 
     def __init__(self, header: ModelHeader) -> None:
         super().__init__()
         self.header = header
-        self.tasks = nn.ModuleDict(
-            {head.name: Potential(header, head.name) for head in header.heads}
-        )
+        potentials = {head.name: Potential(header, head.name) for head in header.heads}
+        try:
+            self.tasks = nn.ModuleDict(potentials)
+        except KeyError as error:  # a point, or what torch calls something of its own
+            raise InputError(
+                f"a head cannot have this name ({error.args[0]}): choose another as model.head, or "
+                "as the name of the task"
+            ) from error
         self.first = header.heads[0].name
         self.embedding = self.potential(self.first).embedding
         self.backbone = self.potential(self.first).backbone

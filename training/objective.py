@@ -162,7 +162,9 @@ class PotentialObjective(Objective):
 
     def forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
         """See :class:`Objective`: a term for each weight that is not zero."""
-        errors: dict[str, list[Tensor]] = {name: [] for name in self.terms}
+        # A process may have no structure of the task that alone has a term.
+        nothing = self.model.embedding.weight.new_zeros(0)
+        errors: dict[str, list[Tensor]] = {name: [nothing] for name in self.terms}
         for name, part in batch.items():
             task = self.tasks[name]
             found = residuals(
