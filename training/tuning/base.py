@@ -74,11 +74,11 @@ def fitting_heads(header: ModelHeader, elements: Sequence[int], head: str | None
 
 
 def best_untouched(base: str, heads: Sequence[HeadInfo], frames: Sequence[Frame]) -> Untouched:
-    """The head whose forces err least on some frames, measured on more."""
+    """The head whose forces correlate best with some frames', in any unit, measured on more."""
     few = _some(frames, FEW)
     if len(heads) > 1:
         heads = [min((_measured(base, head, few) for head in heads),
-                     key=lambda found: found.force_mae).head]  # fmt: skip
+                     key=lambda found: -abs(found.forces.correlation)).head]  # fmt: skip
     return _measured(base, heads[0], _some(frames, MANY))
 
 

@@ -78,7 +78,7 @@ class Options:
         "go on from the base's head, or draw a new one (default: keep it where it is a good start)",
     )
     head: str | None = _option(
-        None, "model", "NAME", "head of the base to keep (default: the one that errs least)"
+        None, "model", "NAME", "head of the base to keep (default: the one that fits best)"
     )
     freeze: int = _option(
         0, "model", "N", "keep embeddings and the first N blocks of the base as they are"

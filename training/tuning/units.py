@@ -35,13 +35,14 @@ class Slope:
 
 
 def slope_of(label: np.ndarray, expected: np.ndarray) -> Slope:
-    """Least squares through the origin, robust against a few outliers."""
+    """Ratio of the norms, which noise of the expected values does not flatten as least squares."""
     label, expected = np.ravel(label), np.ravel(expected)
     norms = float(np.linalg.norm(label) * np.linalg.norm(expected))
     if not norms:
         return Slope(1.0, 0.0, 0)
     product = float(label @ expected)
-    return Slope(product / float(expected @ expected), product / norms, len(label))
+    ratio = float(np.linalg.norm(label) / np.linalg.norm(expected))
+    return Slope(np.copysign(ratio, product), product / norms, len(label))
 
 
 def check_lengths(frames: Sequence[Frame], given: str | None) -> None:
@@ -87,7 +88,8 @@ def check_forces(against_base: Slope, along: Slope, given: str | None) -> None:
     if given is not None:
         return
     if against_base.sure:
-        unit = _nearest(1.0 / abs(against_base.slope), FORCE_UNITS)
+        usual = {unit: factor for unit, factor in FORCE_UNITS.items() if unit != "eV/bohr"}
+        unit = _nearest(1.0 / abs(against_base.slope), usual)  # bases err by as much as eV/bohr
         minus = "-" if against_base.correlation < 0 else ""
         if unit != "eV/Å" or minus:
             what = "gradients, the negative of forces, in " if minus else ""
