@@ -127,11 +127,10 @@ def _train(
 def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
     """Hashes of the files that a recipe names."""
     named: list[Files | None]
+    named: list[Files | None]
     if isinstance(recipe, PretrainRecipe):
         sections: list[DataSection | TaskSection] = list(recipe.tasks.values())
-        named: list[Files | None] = [
-            name for task in recipe.tasks.values() for name in (task.train, task.validation)
-        ]
+        named = [name for task in recipe.tasks.values() for name in (task.train, task.validation)]
     else:
         assert isinstance(recipe, Recipe | PropertyRecipe)
         sections = [recipe.data]
