@@ -127,7 +127,6 @@ def _train(
 def _hashes(recipe: AnyRecipe, data: Path) -> dict[str, Hash]:
     """Hashes of the files that a recipe names."""
     named: list[Files | None]
-    named: list[Files | None]
     if isinstance(recipe, PretrainRecipe):
         sections: list[DataSection | TaskSection] = list(recipe.tasks.values())
         named = [name for task in recipe.tasks.values() for name in (task.train, task.validation)]
