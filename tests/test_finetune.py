@@ -276,9 +276,12 @@ def test_runs_go_on_are_replaced_only_when_asked_and_weights_reach_the_loss(
     base: str, tmp_path: Path
 ) -> None:
     data = write(tmp_path / "mine.xyz", well(12), extra={"config_weight": 2.0})
-    options: dict[str, Any] = {"say": lambda line: None, "name": "mine", "device": "cpu"}
+    said: list[str] = []
+    options: dict[str, Any] = {"say": said.append, "name": "mine", "device": "cpu"}
     jmp_md.finetune(base, data, epochs=1, weights="config_weight", **options)
+    said.clear()
     model = jmp_md.finetune(base, data, epochs=2, resume=True, **options)
+    assert said[0].startswith("goes on as runs/mine/recipe.yaml says; of the options only --epochs")
     assert model is not None
     assert "weights: config_weight" in read_header(model).training["recipe"]
     assert len((tmp_path / "runs/mine/log.csv").read_text().splitlines()) >= 3

@@ -67,6 +67,8 @@ def finetune(
     found: Untouched | None = None
     if wishes.resume:
         folder, recipe = _begun(output, paths, wishes)
+        say(f"goes on as {output / RECIPE_FILE} says; of the options only --epochs, --max-minutes "
+            "and --device count")  # fmt: skip
     else:
         own = read_files(paths, wishes)
         contents, found = look(source, own, wishes)
