@@ -54,7 +54,7 @@ def fuzz(
             journal = Path(folder) / f"{k}.jsonl"
             options = ["--minutes", str(left / 60), "--seed", str(seed), "--journal", str(journal)]
             only_options = ["--only", *only] if only else []
-            command = [sys.executable, "-X", "faulthandler", "-m", str(__package__)]
+            command = [sys.executable, "-B", "-X", "faulthandler", "-m", str(__package__)]
             # The package is `fuzz` where pytest imports it and `tests.fuzz` by command.
             root = Path(__file__).resolve().parents[str(__package__).count(".") + 1]
             paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
