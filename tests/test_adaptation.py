@@ -93,6 +93,7 @@ def test_updates_are_all_that_is_trained_beside_heads(tmp_path: Path) -> None:
     assert fewer.about()["trained_parameters"] < expected
 
 
+@pytest.mark.slow
 def test_a_run_with_updates_resumes(tmp_path: Path) -> None:
     options = ("model.lora=2", "optimiser.epochs=2")
     straight = on_base(tmp_path, "straight", *options)

@@ -135,6 +135,7 @@ def test_energies_that_are_not_additive_are_found() -> None:
     assert shifted.mean_error == pytest.approx(186)
 
 
+@pytest.mark.slow
 def test_lattice_constants_are_those_of_a_scan() -> None:
     lattices = only(EMT(), "lattices")
     copper = {case.name: case for case in lattices.cases}["Cu"]

@@ -69,6 +69,7 @@ def write_transition1x(path: Path) -> None:
             file[f"{split}/{name}/rxn0000"] = file[f"data/{name}/rxn0000"]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_recipe_lead_from_the_published_files_to_pre_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def forgotten(path: Path, base: Path) -> float:
     return errors["force_mae_meV_per_A"]
 
 
+@pytest.mark.slow
 def test_a_replayed_head_forgets_less(folder: Path, tmp_path: Path) -> None:
     base, errors = folder / "base.safetensors", {}
     for name, replay in (("none", "null"), ("data", "{data: old.npz}")):
