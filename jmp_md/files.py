@@ -73,6 +73,8 @@ def require_writable(path: str | Path) -> None:
         InputError: The system does not let this process write there.
     """
     path = Path(path)
+    if path.anchor and path == Path(path.anchor):
+        raise InputError(f"{path} is the root of all folders: choose another output")
     if path.is_file():
         if not os.access(path, os.W_OK):
             raise InputError(f"{path} cannot be written: allow it, or choose another output")

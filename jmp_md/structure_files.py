@@ -256,7 +256,8 @@ def _check_order(atoms: Atoms, where: str) -> None:
             f"{', ...' if len(partial) > 5 else ''}): give an ordered structure, e.g. a supercell "
             "in which each site has one atom or none"
         )
-    if "spacegroup_kinds" in atoms.arrays or column is not None:
+    finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()
+    if finite and ("spacegroup_kinds" in atoms.arrays or column is not None):
         pairs = get_duplicate_atoms(atoms, cutoff=_SPLIT)
         if pairs is not None and len(pairs):
             first, second = sorted(int(k) for k in pairs[0])

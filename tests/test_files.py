@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from jmp_md.errors import InputError
-from jmp_md.files import locked
+from jmp_md.files import locked, require_writable
 
 
 def test_a_folder_has_one_writer_and_a_killed_one_leaves_it_free(tmp_path: Path) -> None:
     code = (
-        "import sys; from jmp_md.files import locked\n"
+        "import sys; from jmp_md.files import locked, require_writable\n"
         f"with locked({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -30,3 +30,8 @@ def test_a_folder_has_one_writer_and_a_killed_one_leaves_it_free(tmp_path: Path)
         process.communicate()
     with locked(tmp_path):
         pass
+
+
+def test_nothing_is_written_to_the_root() -> None:
+    with pytest.raises(InputError, match="choose another output"):
+        require_writable("/")

@@ -252,3 +252,11 @@ def test_an_empty_structure_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "empty.traj", [molecule("H2O"), Atoms()])
     with pytest.raises(InputError, match=r"empty\.traj, structure 1: has no atoms"):
         read_structures(tmp_path / "empty.traj")
+
+
+def test_a_pdb_without_numbers_for_places_is_no_traceback(tmp_path: Path) -> None:
+    cell = "CRYST1      nan    9.000    9.000  90.00  90.00  90.00 P 1           1\n"
+    line = "ATOM      1  O   HOH A   1         nan     nan     nan  1.00  0.00           O\n"
+    (tmp_path / "a.pdb").write_text(cell + line + line.replace("1  O ", "2  H ") + "END\n")
+    [atoms] = read_structures(tmp_path / "a.pdb")
+    assert np.isnan(atoms.positions).all()  # which every verb refuses by the atom

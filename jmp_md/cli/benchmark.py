@@ -48,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.benchmark import PARTS, benchmark
     from jmp_md.benchmark.tables import read_benchmark, write_benchmark
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.errors import InputError
 
+    if not args.model:
+        raise InputError("there is no model to test: give a name of 'jmp-md models', or a file")
     others = [read_benchmark(path) for path in args.compare]
     calculator = JMPCalculator(
         args.model, head=args.head, dtype=args.dtype, device=args.device, trust=args.trust
