@@ -9,11 +9,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
 from ase.io import read
 
 from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject
+from jmp_md.benchmark.subject import Subject, molecules
 from jmp_md.connectivity import Contacts, same_molecule
 from jmp_md.domain import forms
 from jmp_md.simulate.md import md
@@ -39,7 +38,7 @@ def drift(subject: Subject) -> list[Case]:
                        temperature=2 * TEMPERATURE, report=False)  # fmt: skip
         return Case(name, found.drift, 0.0)
 
-    return subject.attempt(_molecules(MOLECULES[:4]), measure)
+    return subject.attempt(molecules(MOLECULES[:4]), measure)
 
 
 def stability(subject: Subject) -> list[Case]:
@@ -54,7 +53,7 @@ def stability(subject: Subject) -> list[Case]:
         broken = [not same_molecule(Contacts(frame), own) for frame in frames]
         return Case(name, float(np.mean(broken)), 0.0)
 
-    return subject.attempt(_molecules(MOLECULES), measure)
+    return subject.attempt(molecules(MOLECULES), measure)
 
 
 def speed(subject: Subject) -> list[Case]:
@@ -74,14 +73,8 @@ def speed(subject: Subject) -> list[Case]:
     return subject.attempt(_apart(), measure)
 
 
-def _molecules(names: tuple[str, ...]) -> Iterator[tuple[str, Atoms]]:
-    for name in names:
-        atoms = molecule(name)
-        yield name, Atoms(atoms.numbers, atoms.positions)
-
-
 def _apart() -> Iterator[tuple[str, Atoms]]:
-    for (name, one), copies in zip(_molecules(tuple(TIMED)), TIMED.values(), strict=True):
+    for (name, one), copies in zip(molecules(tuple(TIMED)), TIMED.values(), strict=True):
         atoms = Atoms()
         for k in range(copies):
             copy = one.copy()

@@ -9,7 +9,6 @@ from importlib.resources import files
 
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
 from ase.data.s22 import (
     create_s22_system,
     get_interaction_energy_cc,
@@ -18,7 +17,7 @@ from ase.data.s22 import (
 )
 
 from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject
+from jmp_md.benchmark.subject import Subject, molecules
 
 FAR = 50.0  # Å
 # Coefficients of products are positive, those of educts negative.
@@ -43,7 +42,7 @@ PAIRS = (("H2O", "H2O"), ("CH4", "NH3"), ("C2H6", "CH3OH"), ("C6H6", "C6H6"))
 def reactions(subject: Subject) -> list[Case]:
     """Energies of reactions between molecules at their G2 geometries, against DFT."""
     names = sorted({name for parts in REACTIONS.values() for name in parts})
-    energies = dict(subject.attempt(_molecules(names), _energy))
+    energies = dict(subject.attempt(molecules(names), _energy))
     reference = reference_energies()[reference_level(subject)]
     cases = []
     for name, parts in REACTIONS.items():
@@ -105,15 +104,9 @@ def _with(subject: Subject, atoms: Atoms) -> Atoms:
     return atoms
 
 
-def _molecules(names: list[str]) -> Iterator[tuple[str, Atoms]]:
-    for name in names:
-        atoms = molecule(name)
-        yield name, Atoms(atoms.numbers, atoms.positions)
-
-
 def _far_pairs() -> Iterator[tuple[str, Atoms]]:
     for first, second in PAIRS:
-        (_, left), (_, right) = _molecules([first, second])
+        (_, left), (_, right) = molecules([first, second])
         right.positions += np.array([FAR, 0, 0])
         left.set_tags(0)
         right.set_tags(1)

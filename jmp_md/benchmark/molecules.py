@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject
+from jmp_md.benchmark.subject import Subject, molecules
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.vibrations import vibrations
 
@@ -58,7 +55,7 @@ def diatomic_lengths(subject: Subject) -> list[Case]:
         found = relax(atoms, fmax=FMAX)
         return Case(name, found.atoms.get_distance(0, 1), DIATOMICS[name][0])
 
-    return subject.attempt(_molecules(DIATOMICS), measure)
+    return subject.attempt(molecules(DIATOMICS), measure)
 
 
 def diatomic_curves(subject: Subject) -> list[Case]:
@@ -76,7 +73,7 @@ def diatomic_curves(subject: Subject) -> list[Case]:
         minima = int(((slopes[:-1] < 0) & (slopes[1:] > 0)).sum())
         return Case(name, abs(minima - 1) + int((slopes[inner[1:]] > 0).sum()), 0.0)
 
-    return subject.attempt(_molecules(DIATOMICS), measure)
+    return subject.attempt(molecules(DIATOMICS), measure)
 
 
 def bond_lengths(subject: Subject) -> list[Case]:
@@ -90,7 +87,7 @@ def bond_lengths(subject: Subject) -> list[Case]:
         bond = "-".join(sorted(atoms.symbols[pairs[:, k]]))
         return Case(f"{name} {bond}", float(after[k]), float(before[k]))
 
-    return subject.attempt(_molecules(GEOMETRIES), measure)
+    return subject.attempt(molecules(GEOMETRIES), measure)
 
 
 def frequencies(subject: Subject) -> list[Case]:
@@ -106,7 +103,7 @@ def frequencies(subject: Subject) -> list[Case]:
             for k, (value, reference) in enumerate(zip(found, expected[name], strict=True), 1)
         ]
 
-    return [case for cases in subject.attempt(_molecules(expected), measure) for case in cases]
+    return [case for cases in subject.attempt(molecules(expected), measure) for case in cases]
 
 
 def rotation_barriers(subject: Subject) -> list[Case]:
@@ -126,16 +123,9 @@ def rotation_barriers(subject: Subject) -> list[Case]:
         high = relax(turned, fmax=FMAX)
         return Case(name, 1000 * (high.energy - low.energy), reference * PER_CM)
 
-    return subject.attempt(_molecules(BARRIERS), measure)
+    return subject.attempt(molecules(BARRIERS), measure)
 
 
 def _stretched(atoms: Atoms, length: float) -> float:
     atoms.set_distance(0, 1, length)
     return float(atoms.get_potential_energy())
-
-
-def _molecules(names: Iterable[str]) -> Iterator[tuple[str, Atoms]]:
-    """Molecules of the G2 set, without the magnetic moments that it gives."""
-    for name in names:
-        atoms = molecule(name)
-        yield name, Atoms(atoms.numbers, atoms.positions)

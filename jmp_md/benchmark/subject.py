@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
+from ase.build import molecule
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import UNSUITED, findings
@@ -61,3 +62,10 @@ class Subject:
         strange = [f.text for f in findings(atoms, potential.header, potential.head)
                    if f.kind in UNSUITED]  # fmt: skip
         return "; ".join(strange)
+
+
+def molecules(names: Iterable[str]) -> Iterator[tuple[str, Atoms]]:
+    """Molecules of the G2 set, without the magnetic moments that it gives."""
+    for name in names:
+        atoms = molecule(name)
+        yield name, Atoms(atoms.numbers, atoms.positions)

@@ -11,6 +11,7 @@ from typing import Any
 from jmp_md.benchmark.results import Benchmark, Case, Part
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
+from jmp_md.simulate.summary import finite
 
 JSON, MARKDOWN, PAGE = "benchmark.json", "benchmark.md", "report.html"
 
@@ -21,7 +22,7 @@ def write_benchmark(folder: Path, results: Sequence[Benchmark]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / JSON) as path:
-        path.write_text(json.dumps(_finite(results[0].to_dict()), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(finite(results[0].to_dict()), indent=1), encoding="utf-8")
     with atomic_write(folder / MARKDOWN) as path:
         path.write_text(markdown(results), encoding="utf-8")
     report = Report(f"Benchmark of {results[0].model}", _names(results))
@@ -114,17 +115,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _numbers(content: Any) -> Any:
-    """Undo :func:`_finite` for values of cases, which are numbers."""
+    """Undo :func:`~jmp_md.simulate.summary.finite` for values of cases, which are numbers."""
     for part in content["parts"]:
         for case in part["cases"]:
             if case["value"] is None:

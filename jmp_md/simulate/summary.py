@@ -85,16 +85,16 @@ def write_summary(
         "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
     }
     with atomic_write(folder / name) as temporary:
-        text = json.dumps(_finite(summary), indent=2, default=str, allow_nan=False)
+        text = json.dumps(finite(summary), indent=2, default=str, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """``value`` with None for NaN and infinities, which JSON does not know."""
     if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
