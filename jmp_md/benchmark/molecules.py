@@ -7,8 +7,7 @@ from ase import Atoms
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject, molecules
-from jmp_md.simulate.relax import relax
+from jmp_md.benchmark.subject import Subject, minimum, molecules
 from jmp_md.simulate.vibrations import vibrations
 
 FMAX = 0.005  # eV/Å
@@ -52,7 +51,7 @@ def diatomic_lengths(subject: Subject) -> list[Case]:
 
     def measure(name: str, atoms: Atoms) -> Case:
         atoms.set_distance(0, 1, 1.08 * DIATOMICS[name][0])
-        found = relax(atoms, fmax=FMAX)
+        found = minimum(atoms, fmax=FMAX)
         return Case(name, found.atoms.get_distance(0, 1), DIATOMICS[name][0])
 
     return subject.attempt(molecules(DIATOMICS), measure)
@@ -82,7 +81,7 @@ def bond_lengths(subject: Subject) -> list[Case]:
     def measure(name: str, atoms: Atoms) -> Case:
         pairs = np.array(neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.2)))
         before = atoms.get_all_distances()[tuple(pairs)]
-        after = relax(atoms, fmax=FMAX).atoms.get_all_distances()[tuple(pairs)]
+        after = minimum(atoms, fmax=FMAX).atoms.get_all_distances()[tuple(pairs)]
         k = int(np.abs(after - before).argmax())
         bond = "-".join(sorted(atoms.symbols[pairs[:, k]]))
         return Case(f"{name} {bond}", float(after[k]), float(before[k]))
@@ -96,8 +95,8 @@ def frequencies(subject: Subject) -> list[Case]:
     expected |= HARMONIC
 
     def measure(name: str, atoms: Atoms) -> list[Case]:
-        minimum = relax(atoms, fmax=0.001).atoms
-        found = np.sort(vibrations(minimum, subject.calculator).frequencies)
+        relaxed = minimum(atoms, fmax=0.001).atoms
+        found = np.sort(vibrations(relaxed, subject.calculator).frequencies)
         return [
             Case(f"{name} {k}", float(value), reference)
             for k, (value, reference) in enumerate(zip(found, expected[name], strict=True), 1)
@@ -111,7 +110,7 @@ def rotation_barriers(subject: Subject) -> list[Case]:
 
     def measure(name: str, atoms: Atoms) -> Case:
         reference, carbon, other = BARRIERS[name]
-        low = relax(atoms, fmax=FMAX)
+        low = minimum(atoms, fmax=FMAX)
         turned = low.atoms.copy()
         bonded = turned.get_distances(carbon, range(len(turned))) < 1.3
         hydrogens = np.flatnonzero(bonded & (turned.numbers == 1))
@@ -120,7 +119,7 @@ def rotation_barriers(subject: Subject) -> list[Case]:
         top.rotate(60, axis, center=turned.positions[carbon])
         turned.positions[hydrogens] = top.positions
         turned.calc = subject.calculator
-        high = relax(turned, fmax=FMAX)
+        high = minimum(turned, fmax=FMAX)
         return Case(name, 1000 * (high.energy - low.energy), reference * PER_CM)
 
     return subject.attempt(molecules(BARRIERS), measure)

@@ -11,6 +11,7 @@ from ase.build import molecule
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import UNSUITED, findings
 from jmp_md.errors import InputError
+from jmp_md.simulate.relax import RelaxResult, relax
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -69,3 +70,15 @@ def molecules(names: Iterable[str]) -> Iterator[tuple[str, Atoms]]:
     for name in names:
         atoms = molecule(name)
         yield name, Atoms(atoms.numbers, atoms.positions)
+
+
+def minimum(atoms: Atoms, fmax: float) -> RelaxResult:
+    """A relaxed structure.
+
+    Raises:
+        InputError: It did not converge, so that its numbers would mean nothing.
+    """
+    found = relax(atoms, fmax=fmax)
+    if not found.converged:
+        raise InputError(f"not relaxed after {found.steps} steps: {found.fmax:.3f} eV/Å are left")
+    return found
