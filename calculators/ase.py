@@ -21,14 +21,10 @@ from jmp_md.errors import DomainWarning, InputError
 from jmp_md.fingerprint import fingerprint
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.load import load_model
+from jmp_md.moving import MovingStructure
 from jmp_md.potential import Potential, Prediction
-from jmp_md.structures import has_stress, periodic_stress, single_structure
-from jmp_md.validate import (
-    check_distances,
-    check_structure,
-    check_tags,
-    ignored_electrons,
-)
+from jmp_md.structures import has_stress, periodic_stress
+from jmp_md.validate import check_structure, check_tags, ignored_electrons
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,7 +46,8 @@ class JMPCalculator(Calculator):
         max_neighbors: Base count of neighbours, likewise.
         tags: None gives every atom OC20's tag 2, right for molecules and bulk; ``"oc"`` reads
             OC20's tags from the structures: 0 sub-surface, 1 surface, 2 adsorbate.
-        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        skin: Å by which neighbours are searched beyond the cutoff, to search less often; None
+            takes what is fast on the device.
         references: Energy in eV of each element, e.g. ``{"H": -13.6}``, added per atom.
         precision: ``"bf16"`` for dense layers in bfloat16; ``jmp-md check`` measures what it costs.
         memory: ``"lean"`` computes parts of the network twice to need less memory, ``"fast"``
@@ -61,7 +58,6 @@ class JMPCalculator(Calculator):
 
     Attributes:
         potential: The model.
-        neighbours: The neighbour list; ``neighbours.rebuilds`` counts searches.
         direct: Whether forces come from the direct force head.
         oc_tags: Whether the tags of structures are OC20's.
         told_of_domain: Whether the user was told that a structure is not the only molecule of the
@@ -88,7 +84,7 @@ class JMPCalculator(Calculator):
         cutoff: float | None = None,
         max_neighbors: int | None = None,
         tags: str | None = None,
-        skin: float = 1.0,
+        skin: float | None = None,
         references: Mapping[str, float] | None = None,
         precision: str = "full",
         memory: str = "auto",
@@ -128,7 +124,7 @@ class JMPCalculator(Calculator):
         self.oc_tags = tags == "oc"
         self._warned: set[str] = set()
         self.told_of_domain = False
-        self.neighbours = NeighbourCache(self.potential.policy.cutoff, skin)
+        self._structure = MovingStructure(self.potential, skin)
         if not self.potential.head.has_references:
             warnings.warn(
                 f"energies of head {self.potential.head.name!r} are relative to an unknown "
@@ -146,6 +142,15 @@ class JMPCalculator(Calculator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+
+    @property
+    def neighbours(self) -> NeighbourCache:
+        """The neighbour list; ``neighbours.rebuilds`` counts searches."""
+        return self._structure.neighbours
+
+    @neighbours.setter
+    def neighbours(self, neighbours: NeighbourCache) -> None:
+        self._structure.neighbours = neighbours
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -257,10 +262,8 @@ class JMPCalculator(Calculator):
         if self.oc_tags:
             check_tags(tags)
         self._warn_foreign()
-        pairs, positions = self.neighbours.update(atoms.positions, numbers, cell, atoms.pbc)
-        check_distances(positions, numbers, cell, self.neighbours.close)
         return potential.predict(
-            single_structure(positions, numbers, cell, pairs, tags),
+            self._structure.at(atoms.positions, numbers, cell, atoms.pbc, tags),
             forces=forces,
             stress=forces and self._has_stress(),
             direct=self.direct,

@@ -59,7 +59,7 @@ def jmp_force(
     dtype: str = "float32",
     device: str | torch.device | None = None,
     weights: str = "ema",
-    skin: float = 1.0,
+    skin: float | None = None,
     parameter: str | None = None,
     force_group: int = 0,
     trust: bool = False,
@@ -81,8 +81,8 @@ def jmp_force(
         device: Where PythonForce computes, e.g. ``"cuda:1"``; None takes CUDA where there is one.
             TorchForce computes where the platform does.
         weights: ``"ema"`` or ``"raw"``.
-        skin: Å by which PythonForce searches neighbours beyond the cutoff, to search less often;
-            TorchForce searches in each step.
+        skin: Å by which PythonForce searches neighbours beyond the cutoff, None takes
+            what is fast on the device; TorchForce searches in each step.
         parameter: Global parameter, 1 by default, that scales energy and forces.
         force_group: Group of the force.
         trust: Whether ``model`` may be an exported file, which runs code that it holds.

@@ -19,7 +19,7 @@ class Interaction:
         atoms: Their indices in the system; None for all particles, in order.
         periodic: Whether there is a box.
         direct: Take forces from the direct force head.
-        skin: Å by which neighbours are searched beyond the cutoff.
+        skin: Å by which neighbours are searched beyond the cutoff; None for the usual.
         parameter: Global parameter that scales energy and forces, if any.
     """
 
@@ -28,5 +28,5 @@ class Interaction:
     atoms: list[int] | None
     periodic: bool
     direct: bool
-    skin: float
+    skin: float | None
     parameter: str | None

@@ -9,17 +9,15 @@ import openmm
 
 from jmp_md.calculators.openmm_interaction import Interaction
 from jmp_md.errors import InputError
-from jmp_md.graph.neighbours import NeighbourCache
-from jmp_md.structures import single_structure
+from jmp_md.moving import MovingStructure
 from jmp_md.units import EV_IN_KJ_PER_MOL, EV_PER_ANGSTROM_IN_KJ_PER_MOL_PER_NM, NM_IN_ANGSTROM
-from jmp_md.validate import check_distances
 
 
-class _Neighbours(threading.local):
-    """A cache of each thread's own: contexts of one system may run in several threads."""
+class _Structure(threading.local):
+    """One of each thread's own: contexts of one system may run in several threads."""
 
-    def __init__(self, cutoff: float, skin: float) -> None:
-        self.cache = NeighbourCache(cutoff, skin)
+    def __init__(self, interaction: Interaction) -> None:
+        self.moving = MovingStructure(interaction.potential, interaction.skin)
 
 
 class Computation:
@@ -31,7 +29,7 @@ class Computation:
     def __init__(self, interaction: Interaction) -> None:
         self.interaction = interaction
         self.pbc = np.full(3, interaction.periodic)
-        self.neighbours = _Neighbours(interaction.potential.policy.cutoff, interaction.skin)
+        self._structure = _Structure(interaction)
 
     def __reduce__(self) -> tuple[type, tuple[Interaction]]:
         return Computation, (self.interaction,)
@@ -52,10 +50,7 @@ class Computation:
             raise InputError(
                 "positions are not finite: minimise first, or take a shorter time step"
             )
-        neighbours = self.neighbours.cache
-        pairs, placed = neighbours.update(positions, numbers, cell, self.pbc)
-        check_distances(placed, numbers, cell, neighbours.close)
-        structure = single_structure(placed, numbers, cell, pairs)
+        structure = self._structure.moving.at(positions, numbers, cell, self.pbc)
         prediction = potential.predict(structure, direct=self.interaction.direct)
         assert prediction.forces is not None
         energy = float(prediction.energy[0]) * EV_IN_KJ_PER_MOL

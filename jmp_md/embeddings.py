@@ -54,7 +54,7 @@ def embed(potential: Potential, structures: Structures) -> Embeddings:
         if threading.get_ident() == thread:
             blocks.append(output)
 
-    graph = potential.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+    graph = potential.graph_of(s)
     handle = potential.backbone.int_blocks[-1].register_forward_hook(keep)
     try:
         with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):

@@ -101,11 +101,37 @@ class Potential(nn.Module):
         values = element_references(head, self.header.architecture.num_elements)
         self.references = values.to(self.references.device)
 
+    @torch.inference_mode(False)
+    def prepare(self, structures: Structures, margin: float) -> Structures:
+        """Structures in the type and on the device of the weights, with what is known in advance.
+
+        Args:
+            structures: With all pairs within the largest graph cutoff and the margin.
+            margin: Å; what is returned holds for other positions until an atom has moved half
+                of it.
+        """
+        weight = self.embedding.weight
+        s = structures.to(weight.device, weight.dtype)._replace(known=None)
+        if margin > 0:
+            known = self.graph.neighbourhood(
+                s.positions, s.cells, s.structure, s.tags, s.pairs, margin
+            )
+            s = s._replace(known=known)
+        return s
+
+    def graph_of(self, structures: Structures) -> Graph:
+        """The graphs of structures where they are now, differentiable in positions and cells."""
+        s = structures
+        if s.known is not None:
+            return self.graph.measure(s.positions, s.cells, s.known)
+        graph: Graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        return graph
+
     def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
         expect_threads()
         s = structures
-        graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        graph = self.graph_of(s)
         self.backbone.recompute = self._must_save_memory(graph)
         return self.on_graph(s.numbers, graph)
 
@@ -216,7 +242,7 @@ class Potential(nn.Module):
         """Raw outputs, and tensors from which gradients go on with what they are there."""
         gradient = torch.is_grad_enabled()
         if self.compiled is not None and (gradient or direct):
-            graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+            graph = self.graph_of(s)
             if not self._must_save_memory(graph):
                 result = self.compiled(s.numbers, graph, gradient)
                 if result is not None:

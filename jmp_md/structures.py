@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jmp_md.graph.neighbourhood import Neighbourhood
 from jmp_md.graph.pairs import Pairs
 
 
@@ -20,6 +21,7 @@ class Structures(NamedTuple):
         structure: (n_atoms,) index of the structure each atom belongs to, ascending.
         cells: (n_structures, 3, 3) Å, rows are lattice vectors; zero without periodicity.
         pairs: Pairs of atoms at least as far as the largest graph cutoff.
+        known: What of the graphs has been found before; None where they are built from the pairs.
     """
 
     positions: Tensor
@@ -28,6 +30,7 @@ class Structures(NamedTuple):
     structure: Tensor
     cells: Tensor
     pairs: Pairs
+    known: Neighbourhood | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Structures":
         """Move to a device; floating-point tensors also change type.
@@ -41,6 +44,7 @@ class Structures(NamedTuple):
             _usable(self.structure).to(device),
             _usable(self.cells).to(device, dtype),
             Pairs(*(_usable(p).to(device) for p in self.pairs)),
+            self.known,
         )
 
 

@@ -14,6 +14,7 @@ from ase import Atoms
 from jmp_md.batch import BatchPredictor, Item, Result, make_item
 from jmp_md.errors import InputError
 from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.moving import usual_skin
 from jmp_md.potential import Potential
 from jmp_md.structures import single_structure
 from jmp_md.validate import check_distances, check_structure, check_tags, ignored_electrons
@@ -32,12 +33,15 @@ class System:
         InputError: A structure the model cannot be used for.
     """
 
-    def __init__(self, atoms: Atoms, potential: Potential, skin: float, oc_tags: bool) -> None:
+    def __init__(
+        self, atoms: Atoms, potential: Potential, skin: float | None, oc_tags: bool
+    ) -> None:
         self.positions = np.array(atoms.positions, dtype=np.float64)
         self.cell = np.array(atoms.cell.array, dtype=np.float64)
         self.numbers, self.pbc = atoms.numbers.copy(), atoms.pbc.copy()
         self.tags = atoms.get_tags() if oc_tags else np.full(len(self.numbers), 2)
         check_tags(self.tags)
+        skin = usual_skin(potential) if skin is None else skin
         self.neighbours = NeighbourCache(potential.policy.cutoff, skin)
         self._potential = potential
         self._item: Item | None = None
@@ -79,7 +83,8 @@ class BatchedSystems:
         stress: Whether stress is wanted, where a structure has one.
         direct: Take forces from the direct force head.
         oc_tags: Whether tags of structures are OC20's; otherwise every atom gets tag 2.
-        skin: Å by which neighbours are searched beyond the cutoff, to search less often.
+        skin: Å by which neighbours are searched beyond the cutoff, to search less often; None
+            takes what is fast on the device.
         max_edges: Largest number of main-graph edge slots in a batch; None finds it from the
             free memory.
 
@@ -95,7 +100,7 @@ class BatchedSystems:
         stress: bool = False,
         direct: bool = False,
         oc_tags: bool = False,
-        skin: float = 1.0,
+        skin: float | None = None,
         max_edges: int | None = None,
     ) -> None:
         self._predictor = BatchPredictor(

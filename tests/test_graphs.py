@@ -11,7 +11,12 @@ import torch
 from ase import Atoms
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from network_oracle import official_graphs, smooth_graphs, structures_of
+from network_oracle import (
+    official_graphs,
+    sensitive_potential,
+    smooth_graphs,
+    structures_of,
+)
 from oracle_graphs import OracleEdges
 from torch import Tensor
 
@@ -19,6 +24,7 @@ from jmp_md.errors import InputError
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Edges, Graph, from_slots, source_slots, sum_to_target, to_slots
 from jmp_md.graph.policy import GRAPHS, GraphPolicy
+from jmp_md.structures import Structures
 
 # Not shrunk: structures come from seeds, of which none is simpler than another.
 few = settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -229,26 +235,61 @@ def test_official_counts_are_those_of_the_reference(base: int) -> None:
 # --- Steps of a simulation ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", POLICIES)
-def test_a_builder_that_has_seen_other_structures_builds_the_same(kind: str) -> None:
-    """Moves that change no edge, some edges, the atoms, and their number alone."""
-    structures = [random_structure(7)]
-    for step, size in enumerate((1e-5, 0.3, 1e-5)):
-        structures.append(structures[-1].copy())
-        structures[-1].rattle(size, seed=step)
-    structures += [random_structure(8), Atoms("H"), Atoms("H2", [[0, 0, 0], [0, 0, 50]])]
-    structures += [structures[-1][:1], random_structure(7)]
-    used = GraphBuilder(POLICIES[kind])
-    for atoms in structures:
-        s = structures_of(atoms, POLICIES[kind].cutoff)
-        got = used(s.positions, s.cells, s.structure, s.tags, s.pairs)
-        again = used(s.positions, s.cells, s.structure, s.tags, s.pairs)
-        assert again.swap is got.swap
-        expected = build(POLICIES[kind], atoms)
-        for a, b in zip(got[:4], expected[:4], strict=True):
-            assert a.slots == b.slots
-            assert all(map(torch.equal, a[:3] + a[4:], b[:3] + b[4:]))
-        assert all(map(torch.equal, got[4:11], expected[4:11]))
+MARGIN = 0.6
+
+
+def known_and_moved(policy: GraphPolicy, seed: int) -> tuple[Structures, Structures]:
+    """A structure with its neighbourhood there, and where its atoms have moved half the margin."""
+    atoms = random_structure(seed)
+    s = structures_of(atoms, policy.cutoff + MARGIN)
+    find = GraphBuilder(policy).neighbourhood
+    known = find(s.positions, s.cells, s.structure, s.tags, s.pairs, MARGIN)
+    assert known is not None
+    step = np.random.default_rng(seed).normal(size=atoms.positions.shape)
+    step *= 0.5 * MARGIN / np.linalg.norm(step, axis=1, keepdims=True)
+    moved = s._replace(positions=s.positions + torch.from_numpy(step))
+    return moved._replace(known=known), moved
+
+
+@pytest.fixture
+def any_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it costs."""
+    monkeypatch.setattr("jmp_md.graph.builder._MORE_EDGES", np.inf)
+
+
+@pytest.mark.parametrize("kind", ["official", "smooth"])
+@pytest.mark.usefixtures("any_margin")
+def test_a_neighbourhood_holds_all_edges_that_have_a_weight_within_its_margin(kind: str) -> None:
+    policy = POLICIES[kind]
+    dead = 0
+    for seed in range(40):
+        known, moved = known_and_moved(policy, seed)
+        assert known.known is not None
+        builder = GraphBuilder(policy)
+        graph = builder.measure(known.positions, known.cells, known.known)
+        fresh = builder(moved.positions, moved.cells, moved.structure, moved.tags, moved.pairs)
+        for edges, expected in zip(graph[:4], fresh[:4], strict=True):
+            has = edges.weight > 0
+            dead += int((~has).sum())
+            vector = edges.unit * edges.distance[:, None]
+            found = rows(edges.source[has], edges.target[has], vector[has], edges.weight[has])
+            vector = expected.unit * expected.distance[:, None]
+            wanted = rows(expected.source, expected.target, vector, expected.weight)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+    assert dead > 100
+
+
+@pytest.mark.parametrize("kind", ["official", "smooth"])
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.usefixtures("any_margin")
+def test_edges_without_weight_change_neither_energies_nor_forces(kind: str, direct: bool) -> None:
+    policy = POLICIES[kind]
+    potential = sensitive_potential(policy, direct=direct)
+    for seed in range(12):
+        both = known_and_moved(policy, seed)
+        found, expected = (potential.predict(s, direct=direct) for s in both)
+        torch.testing.assert_close(found.energy, expected.energy, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found.forces, expected.forces, rtol=1e-11, atol=1e-12)
 
 
 # --- Layouts --------------------------------------------------------------------------------

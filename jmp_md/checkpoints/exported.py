@@ -110,6 +110,10 @@ class ScriptedPotential(FixedPotential):
         self.force_head = module.force_head if self.head.force_scale is not None else None
         self.register_buffer("references", module.references, persistent=False)
 
+    def prepare(self, structures: Structures, margin: float) -> Structures:
+        """On the device of the weights; the module builds its graphs itself."""
+        return structures.to(self.embedding.weight.device, self.embedding.weight.dtype)
+
     def network(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Raw outputs: energy per atom (n_atoms,) and direct forces (n_atoms, 3) or empty."""
         s = structures

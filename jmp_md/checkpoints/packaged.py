@@ -16,7 +16,6 @@ from jmp_md.checkpoints.exported import DTYPES, EXTRA_FILE, ExportInfo, FixedPot
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.forks import refuse_lost_threads
 from jmp_md.graph.builder import GraphBuilder
-from jmp_md.graph.layout import Graph
 from jmp_md.potential import element_references
 from jmp_md.structures import Structures
 
@@ -72,7 +71,7 @@ class PackagedPotential(FixedPotential):
 
     def _run(self, s: Structures, gradient: bool) -> StepResult:
         refuse_lost_threads(whatever_number=True)
-        graph: Graph = self.graph(s.positions, s.cells, s.structure, s.tags, s.pairs)
+        graph = self.graph_of(s)
         inputs = graph_inputs(s.numbers, graph)
         if not is_general(inputs):
             raise InputError(

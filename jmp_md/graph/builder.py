@@ -4,10 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from jmp_md.graph.layout import Edges, Graph
+from jmp_md.graph.neighbourhood import Neighbourhood
 from jmp_md.graph.pairs import Pairs
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.graph.topology import Recalled, find_topology, rank_in_target, select_pairs
+from jmp_md.graph.topology import Topology, find_topology, rank_in_target, select_pairs
 from jmp_md.nn.angular import smoothstep
+
+_ROUNDING = 1e-4  # Å, more than single precision makes of a distance
+# A processor gains nothing from a neighbourhood with more edges than this, compared with now.
+_MORE_EDGES = 1.1
 
 
 class GraphBuilder(nn.Module):
@@ -33,12 +38,11 @@ class GraphBuilder(nn.Module):
         self.rank_width = policy.rank_width
         self.inline_sin2 = policy.inline_sin2
         self.edge_dropout = 0.0
-        self._near_pairs, self._topology = Recalled(), Recalled()
 
     def forward(
         self, positions: Tensor, cells: Tensor, structure: Tensor, tags: Tensor, pairs: Pairs
     ) -> Graph:
-        """Build the graphs.
+        """Build the graphs of the edges that have a weight now.
 
         Args:
             positions: (n_atoms, 3) Å.
@@ -47,9 +51,12 @@ class GraphBuilder(nn.Module):
             tags: (n_atoms,) OC20 tags; 2 everywhere but in slabs.
             pairs: All pairs within the largest cutoff; pairs beyond it are passed over.
         """
-        pairs, vector, distance = self._near(positions, cells, structure, pairs)
+        with torch.no_grad():
+            square = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
+            pairs = select_pairs(pairs, square <= max(self.cutoffs) ** 2)
+        vector = _pair_vectors(positions, cells, structure, pairs)
+        distance = torch.linalg.norm(vector, dim=-1)
         n_atoms = positions.shape[0]
-        unit = vector / distance.unsqueeze(-1)
         directed, symmetric, kept = distance, distance, 1.0
         if self.training and self.edge_dropout > 0.0:
             kept = 1.0 - self.edge_dropout
@@ -57,29 +64,105 @@ class GraphBuilder(nn.Module):
             directed = distance.masked_fill(torch.rand_like(distance.detach()) >= kept, 1e6)
             symmetric = torch.where(_is_forward(pairs), directed, directed[pairs.reverse])
         if self.smooth:
-            masks, weights = self._smooth(directed, symmetric, pairs, n_atoms)
+            weights = self._smooth(directed, symmetric, pairs, n_atoms)
         else:
-            masks, weights = self._official(directed, pairs, n_atoms)
-        touched = (tags[pairs.source] > 0) | (tags[pairs.target] > 0)
-        masks[2] = masks[2] & touched
+            weights = self._official(directed, pairs, rank_in_target(pairs.target, n_atoms))
+        masks: list[Tensor] = []
+        for weight in weights:
+            masks.append(weight.detach() > 0)
+        masks[2] = masks[2] & _touched(tags, pairs)
+        topology = find_topology(masks, pairs, n_atoms)
+        return self._graph(topology, vector, distance, weights, kept)
 
-        tensors = masks + [pairs.source, pairs.target, pairs.offset, pairs.reverse]
-        if torch.jit.is_scripting():
-            topology = find_topology(tensors, n_atoms)
+    @torch.no_grad()
+    def neighbourhood(
+        self,
+        positions: Tensor,
+        cells: Tensor,
+        structure: Tensor,
+        tags: Tensor,
+        pairs: Pairs,
+        margin: float,
+    ) -> Neighbourhood | None:
+        """All edges that can have a weight before an atom has moved half the margin.
+
+        Args:
+            positions: (n_atoms, 3) Å, as those that follow as for :meth:`forward`.
+            cells: (n_structures, 3, 3) Å.
+            structure: (n_atoms,).
+            tags: (n_atoms,).
+            pairs: All pairs within the largest cutoff and the margin.
+            margin: Å.
+
+        Returns:
+            None where it is cheaper to build the graphs anew at each step.
+        """
+        if self.smooth and max(self.counts) > 0:
+            return None  # only distances decide here, not how many are closer
+        n_atoms = positions.shape[0]
+        distance = torch.linalg.norm(_pair_vectors(positions, cells, structure, pairs), dim=-1)
+        slack = margin + _ROUNDING
+        masks = self._possible(distance, pairs, n_atoms, slack)
+        touched = _touched(tags, pairs)
+        if positions.device.type == "cpu":
+            exact = self._possible(distance, pairs, n_atoms, 0.0)
+            if int(masks[0].sum()) > _MORE_EDGES * int(exact[0].sum()):
+                return None
+        near = masks[0] | masks[1] | masks[2] | masks[3]
+        near = near | near[pairs.reverse]
+        pairs = select_pairs(pairs, near)
+        masks = [mask[near] for mask in masks]
+        masks[2] &= touched[near]
+        shift = pairs.offset.to(positions.dtype)
+        return Neighbourhood(
+            pairs=pairs,
+            place=rank_in_target(pairs.target, n_atoms),
+            shift=shift if bool(pairs.offset.any()) else shift[:0],
+            owner=structure[pairs.target],
+            topology=find_topology(masks, pairs, n_atoms),
+        )
+
+    def measure(self, positions: Tensor, cells: Tensor, known: Neighbourhood) -> Graph:
+        """The graphs of a neighbourhood where atoms are now; nothing waits for the device.
+
+        Args:
+            positions: (n_atoms, 3) Å.
+            cells: (n_structures, 3, 3) Å.
+            known: From :meth:`neighbourhood`, of the same atoms.
+        """
+        vector = known.vectors(positions, cells)
+        distance = torch.linalg.norm(vector, dim=-1)
+        if self.smooth:
+            weights = self._smooth(distance, distance, known.pairs, positions.shape[0])
         else:
-            topology = self._topology(find_topology, tensors, n_atoms)
+            weights = self._official(distance, known.pairs, known.place)
+        return self._graph(known.topology, vector, distance, weights, 1.0)
+
+    def _graph(
+        self,
+        topology: Topology,
+        vector: Tensor,
+        distance: Tensor,
+        weights: list[Tensor],
+        kept: float,
+    ) -> Graph:
+        """A topology with what was measured of each pair; weights (n_pairs,) of each graph."""
+        unit = vector / distance.unsqueeze(-1)
+        sizes = [edges.source.shape[0] for edges in topology.edges]
+        pair = topology.pair.split(sizes)
+        distances = distance.index_select(0, topology.pair).split(sizes)
+        units = unit.index_select(0, topology.pair).split(sizes)
         edges: list[Edges] = []
-        for g in range(4):
-            pair, indices = topology.pairs[g], topology.edges[g]
+        for g, indices in enumerate(topology.edges):
             edges.append(
                 Edges(
                     source=indices.source,
                     target=indices.target,
                     slot=indices.slot,
                     slots=indices.slots,
-                    distance=distance.index_select(0, pair),
-                    unit=unit.index_select(0, pair),
-                    weight=weights[g].index_select(0, pair),
+                    distance=distances[g],
+                    unit=units[g],
+                    weight=weights[g].index_select(0, pair[g]),
                 )
             )
         return Graph(
@@ -99,48 +182,29 @@ class GraphBuilder(nn.Module):
             kept=kept,
         )
 
-    def _near(
-        self, positions: Tensor, cells: Tensor, structure: Tensor, pairs: Pairs
-    ) -> tuple[Pairs, Tensor, Tensor]:
-        """Pairs within the largest cutoff now, with their vectors and distances."""
-        with torch.no_grad():
-            square = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
-            near = square <= max(self.cutoffs) ** 2
-            tensors = [near, pairs.source, pairs.target, pairs.offset, pairs.reverse]
-            if torch.jit.is_scripting():
-                pairs = select_pairs(tensors, positions.shape[0])
-            else:
-                pairs = self._near_pairs(select_pairs, tensors, positions.shape[0])
-        vector = _pair_vectors(positions, cells, structure, pairs)
-        return pairs, vector, torch.linalg.norm(vector, dim=-1)
-
-    def _official(
-        self, distance: Tensor, pairs: Pairs, n_atoms: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Hard cutoff and K nearest; the main graph made symmetric by atom order (section 1)."""
+    def _official(self, distance: Tensor, pairs: Pairs, place: Tensor) -> list[Tensor]:
+        """1 within the hard cutoff for the K nearest; main graph symmetric by atom order."""
         d = distance.detach()
         # Stable sorts leave ties in the order of pairs: by source, then offset.
         order = torch.argsort(d, stable=True)
         order = order[torch.argsort(pairs.target[order], stable=True)]
-        rank = torch.empty_like(order)
-        rank[order] = rank_in_target(pairs.target[order], n_atoms)
-
-        masks: list[Tensor] = []
+        rank = torch.empty_like(order).index_copy_(0, order, place)
+        weights: list[Tensor] = []
         for g in range(4):
-            masks.append((d <= self.cutoffs[g]) & (rank < self.counts[g]))
-        main = masks[0] & _is_forward(pairs)
-        masks[0] = main | main[pairs.reverse]
-        ones = torch.ones_like(d)
-        return masks, [ones, ones, ones, ones]
+            mask = (d <= self.cutoffs[g]) & (rank < self.counts[g])
+            if g == 0:
+                mask = mask & _is_forward(pairs)
+                mask = mask | mask[pairs.reverse]
+            weights.append(mask.to(d.dtype))
+        return weights
 
     def _smooth(
         self, directed: Tensor, symmetric: Tensor, pairs: Pairs, n_atoms: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> list[Tensor]:
         """Weights that vanish at each cutoff and beyond each count (section 8.1).
 
         Distances are those of pairs after edge dropout; the main graph takes the symmetric ones.
         """
-        masks: list[Tensor] = []
         weights: list[Tensor] = []
         for g in range(4):
             distance = symmetric if g == 0 else directed
@@ -150,9 +214,30 @@ class GraphBuilder(nn.Module):
                 rank = _soft_rank(distance, weight, pairs.target, n_atoms)
                 fade = 1.0 - smoothstep((rank - (self.counts[g] - 1)) / self.rank_width)
                 weight = weight * fade * fade[pairs.reverse]
-            masks.append(weight.detach() > 0)
             weights.append(weight)
-        return masks, weights
+        return weights
+
+    def _possible(self, distance: Tensor, pairs: Pairs, n_atoms: int, slack: float) -> list[Tensor]:
+        """Pairs of each graph that could be edges if distances changed by up to ``slack`` Å."""
+        masks = [distance <= cutoff + slack for cutoff in self.cutoffs]
+        if self.smooth:
+            return masks
+        # At least as many are closer as are closer now by what both distances may change.
+        place = rank_in_target(pairs.target, n_atoms)
+        most = int(place.max()) + 1 if place.shape[0] > 0 else 0
+        slot = pairs.target * most + place
+        by_atom = distance.new_full([n_atoms * most], float("inf")).index_copy(0, slot, distance)
+        by_atom = by_atom.view(n_atoms, most)
+        closer = torch.searchsorted(by_atom.sort(dim=1).values, by_atom - 2.0 * slack)
+        rank = closer.flatten()[slot]
+        masks = [mask & (rank < count) for mask, count in zip(masks, self.counts, strict=True)]
+        masks[0] = masks[0] | masks[0][pairs.reverse]
+        return masks
+
+
+def _touched(tags: Tensor, pairs: Pairs) -> Tensor:
+    """(n_pairs,) whether a pair has an atom that is not below a surface."""
+    return (tags[pairs.source] > 0) | (tags[pairs.target] > 0)
 
 
 def _is_forward(pairs: Pairs) -> Tensor:

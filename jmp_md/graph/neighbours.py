@@ -22,6 +22,7 @@ class NeighbourCache:
 
     Attributes:
         rebuilds: Searches so far.
+        placed: (n_atoms, 3) Å, where atoms were at the last search, near the origin.
         close: Those of the pairs that could come to lie on top of each other before the next
             search: few, and all that :func:`~jmp_md.validate.check_distances` needs.
     """
@@ -56,10 +57,10 @@ class NeighbourCache:
             moved = positions - self._given
             moved = moved - self._lattice_vectors(np.rint(moved @ self._inverse))
             if 4.0 * np.square(moved).sum(axis=1).max() <= self.skin**2:
-                return self._pairs, self._placed + moved
+                return self._pairs, self.placed + moved
         self._search(positions, cell, np.asarray(pbc, dtype=bool))
         self._key = key
-        return self._pairs, self._placed
+        return self._pairs, self.placed
 
     def _search(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         complete = complete_cell(cell, pbc)
@@ -67,8 +68,8 @@ class NeighbourCache:
         self._periodic = np.where(pbc[:, None], complete, 0.0)
         self._given = np.array(positions, dtype=np.float64)
         wrapped = self._given - self._lattice_vectors(np.floor(self._given @ self._inverse))
-        self._placed = wrapped - wrapped.mean(axis=0)
-        self._pairs = find_pairs(self._placed, cell, pbc, self.cutoff + self.skin)
+        self.placed = wrapped - wrapped.mean(axis=0)
+        self._pairs = find_pairs(self.placed, cell, pbc, self.cutoff + self.skin)
         self.close = self._within(cell, self.skin + CLOSEST)
         self.rebuilds += 1
 
@@ -78,7 +79,7 @@ class NeighbourCache:
 
     def _within(self, cell: np.ndarray, distance: float) -> Pairs:
         source, target, offset, reverse = self._pairs
-        found = pair_distances(self._placed, cell, source.numpy(), target.numpy(), offset.numpy())
+        found = pair_distances(self.placed, cell, source.numpy(), target.numpy(), offset.numpy())
         near = torch.from_numpy(found <= distance)
         renumbered = near.cumsum(0) - 1
         return Pairs(source[near], target[near], offset[near], renumbered[reverse[near]])

@@ -1,11 +1,9 @@
 """Edges of the four graphs by index, and how the graphs meet: all that has no derivative."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from jmp_md.graph.layout import Edges, source_slots, to_slots
 from jmp_md.graph.pairs import Pairs
@@ -15,11 +13,11 @@ class Topology(NamedTuple):
     """All of a :class:`Graph` that consists of indices, which few steps of a simulation change.
 
     Attributes:
-        pairs: Of each graph, the pairs that are its edges.
+        pair: (n_edges,) the pair that each edge is, of the four graphs one after the other.
         edges: Of each graph, its edges without distances, unit vectors and weights.
     """
 
-    pairs: list[Tensor]
+    pair: Tensor
     edges: list[Edges]
     swap: Tensor
     differ_main: Tensor
@@ -30,52 +28,26 @@ class Topology(NamedTuple):
     is_closing: Tensor
 
 
-class Recalled:
-    """The last result of a function of index tensors, for as long as they stay the same."""
-
-    def __init__(self) -> None:
-        self._last: tuple[list[Tensor], int, Any] | None = None
-
-    def __call__(
-        self, function: Callable[[list[Tensor], int], Any], tensors: list[Tensor], n_atoms: int
-    ) -> Any:
-        """``function(tensors, n_atoms)``."""
-        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-            return function(tensors, n_atoms)
-        if self._last is not None:
-            known, known_n_atoms, result = self._last
-            if n_atoms == known_n_atoms and all(map(_same, tensors, known)):
-                return result
-        result = function(tensors, n_atoms)
-        self._last = (tensors, n_atoms, result)
-        return result
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Recalled":
-        return Recalled()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Recalled, ()
+def select_pairs(pairs: Pairs, chosen: Tensor) -> Pairs:
+    """The pairs of a mask (n_pairs,) bool that holds the reverse of each pair it holds."""
+    renumbered = chosen.cumsum(0) - 1
+    return Pairs(
+        pairs.source[chosen],
+        pairs.target[chosen],
+        pairs.offset[chosen],
+        renumbered[pairs.reverse[chosen]],
+    )
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.device == b.device and torch.equal(a, b))
-
-
-def select_pairs(tensors: list[Tensor], n_atoms: int) -> Pairs:
-    """The pairs of a mask, from the mask and the fields of all pairs."""
-    mask, source, target = tensors[0], tensors[1], tensors[2]
-    offset, reverse = tensors[3], tensors[4]
-    renumbered = mask.cumsum(0) - 1
-    return Pairs(source[mask], target[mask], offset[mask], renumbered[reverse[mask]])
-
-
-def find_topology(tensors: list[Tensor], n_atoms: int) -> Topology:
+def find_topology(masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Topology:
     """Find where edges of different graphs are the same pair of atoms and images.
 
-    From the masks of the four graphs and the fields of the pairs.
+    Args:
+        masks: Of each graph, which pairs are its edges, (n_pairs,) bool; the first holds the
+            reverse of each pair it holds.
+        pairs: Sorted by target.
+        n_atoms: Number of atoms.
     """
-    masks = tensors[:4]
-    pairs = Pairs(tensors[4], tensors[5], tensors[6], tensors[7])
     chosen: list[Tensor] = []
     edges: list[Edges] = []
     for mask in masks:
@@ -97,7 +69,7 @@ def find_topology(tensors: list[Tensor], n_atoms: int) -> Topology:
         main, quad, pairs.offset[chosen[0]], pairs.offset[chosen[2]], open_triplet, n_atoms
     )
     return Topology(
-        pairs=chosen,
+        pair=torch.cat(chosen),
         edges=edges,
         swap=in_main[pairs.reverse[chosen[0]]],
         differ_main=~torch.eye(k, dtype=torch.bool, device=row.device),
