@@ -238,12 +238,12 @@ class JMPCalculator(Calculator):
         results: dict[str, Any] = {
             "energy": energy,
             "free_energy": energy,
-            "energies": prediction.energies.cpu().numpy(),
+            "energies": prediction.energies.numpy(),
         }
         if prediction.forces is not None:
-            results["forces"] = prediction.forces.double().cpu().numpy()
+            results["forces"] = prediction.forces.numpy()
         if prediction.stress is not None:
-            tensor = prediction.stress[0].double().cpu().numpy()
+            tensor = prediction.stress[0].numpy()
             stress = periodic_stress(tensor, self.atoms.cell.array, self.atoms.pbc)
             results["stress"] = full_3x3_to_voigt_6_stress(stress)
         for name, value in results.items():
@@ -267,7 +267,7 @@ class JMPCalculator(Calculator):
             forces=forces,
             stress=forces and self._has_stress(),
             direct=self.direct,
-        )
+        ).on_host()
 
     def _tags(self) -> np.ndarray:
         return self.atoms.get_tags() if self.oc_tags else np.full(len(self.atoms), 2)

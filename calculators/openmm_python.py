@@ -51,10 +51,10 @@ class Computation:
                 "positions are not finite: minimise first, or take a shorter time step"
             )
         structure = self._structure.moving.at(positions, numbers, cell, self.pbc)
-        prediction = potential.predict(structure, direct=self.interaction.direct)
+        prediction = potential.predict(structure, direct=self.interaction.direct).on_host()
         assert prediction.forces is not None
         energy = float(prediction.energy[0]) * EV_IN_KJ_PER_MOL
-        forces = prediction.forces.double().cpu().numpy() * EV_PER_ANGSTROM_IN_KJ_PER_MOL_PER_NM
+        forces = prediction.forces.numpy() * EV_PER_ANGSTROM_IN_KJ_PER_MOL_PER_NM
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise InputError(
                 f"model {potential.header.name!r} gives energies or forces that are not "

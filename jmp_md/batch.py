@@ -150,6 +150,35 @@ class BatchPredictor:
             pending = pending[len(batch) :]
         return [results[i] for i in range(len(items))]
 
+    def packed(self, items: Sequence[Item]) -> list[list[int]]:
+        """Indices of the items that go together."""
+        pending = sorted(range(len(items)), key=lambda i: self._place(items[i]))
+        batches: list[list[int]] = []
+        while pending:
+            batches.append(self._next(items, pending))
+            pending = pending[len(batches[-1]) :]
+        return batches
+
+    def joined(self, structures: Structures, items: Sequence[Item]) -> list[Result]:
+        """Results of one batch.
+
+        Args:
+            structures: The batch.
+            items: What it consists of.
+
+        Returns:
+            The results; none where memory ran out or a value is not finite, for which
+            :meth:`predict` knows a way.
+        """
+        expect_threads()
+        try:
+            prediction = self._prediction(structures, items)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return []
+        return list(_split(prediction, items)) if _is_finite(prediction) else []
+
     def _next(self, items: Sequence[Item], pending: list[int]) -> list[int]:
         """The first of ``pending`` that fit together; at least one."""
         n_atoms = n_edges = 0
@@ -168,12 +197,7 @@ class BatchPredictor:
         return self._stress and item.has_stress, item.degree, item.n_atoms
 
     def _results(self, items: Sequence[Item]) -> list[Result]:
-        prediction = self.potential.predict(
-            concatenate([item.structures for item in items]),
-            forces=self._forces,
-            stress=self._stress and items[0].has_stress,
-            direct=self._direct,
-        )
+        prediction = self._prediction(concatenate([item.structures for item in items]), items)
         if _is_finite(prediction):
             return list(_split(prediction, items))
         if len(items) > 1:  # not finite times the zero of an empty slot spoils the others, too
@@ -183,6 +207,15 @@ class BatchPredictor:
             "is too far from its training data; check for atoms too close"
         )
         return [Result.failed(items[0].n_atoms, error)]
+
+    def _prediction(self, structures: Structures, items: Sequence[Item]) -> Prediction:
+        """On the host."""
+        return self.potential.predict(
+            structures,
+            forces=self._forces,
+            stress=self._stress and items[0].has_stress,
+            direct=self._direct,
+        ).on_host()
 
 
 def _slots(items: Iterable[Item]) -> int:
@@ -194,7 +227,7 @@ def _slots(items: Iterable[Item]) -> int:
 def _split(prediction: Prediction, items: Sequence[Item]) -> Iterator[Result]:
     """A result per structure from those of a batch."""
     energies, forces, stress = (
-        None if t is None else t.double().cpu().numpy()
+        None if t is None else t.double().numpy()
         for t in (prediction.energies, prediction.forces, prediction.stress)
     )
     assert energies is not None

@@ -40,6 +40,13 @@ class Prediction(NamedTuple):
     forces: Tensor | None
     stress: Tensor | None
 
+    def on_host(self) -> Prediction:
+        """The same as float64 on the CPU, copied from the device in one piece."""
+        given = [t for t in self if t is not None]
+        flat = torch.cat([t.double().flatten() for t in given]).cpu()
+        parts = iter(flat.split([t.numel() for t in given]))
+        return Prediction(*(None if t is None else next(parts).view(t.shape) for t in self))
+
 
 class Potential(nn.Module):
     """One head of a model on its backbone.

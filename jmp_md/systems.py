@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,11 @@ from ase import Atoms
 from jmp_md.batch import BatchPredictor, Item, Result, make_item
 from jmp_md.errors import InputError
 from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.graph.pairs import Pairs
 from jmp_md.moving import usual_skin
 from jmp_md.potential import Potential
-from jmp_md.structures import single_structure
+from jmp_md.structures import Structures, single_structure
+from jmp_md.together import Together
 from jmp_md.validate import check_distances, check_structure, check_tags, ignored_electrons
 
 
@@ -53,22 +55,34 @@ class System:
         check_structure(self.positions, self.numbers, self.cell, self.pbc, *about)
 
     def item(self) -> Item:
-        """The structure as it is now, ready for a batch.
+        """The structure where its neighbours were last searched: here, unless they still hold.
 
         Raises:
             InputError: Atoms on top of each other.
         """
+        pairs, _ = self._neighbours_here()
+        if self._item is None or self._item.structures.pairs is not pairs:
+            placed = self.neighbours.placed
+            structures = single_structure(placed, self.numbers, self.cell, pairs, self.tags)
+            self._item = make_item(structures, self.pbc, self._potential.policy)
+        return self._item
+
+    def item_here(self) -> Item:
+        """The structure where it is now.
+
+        Raises:
+            InputError: Atoms on top of each other.
+        """
+        _, positions = self._neighbours_here()
+        item, placed = self.item(), torch.from_numpy(positions.copy())
+        return item._replace(structures=item.structures._replace(positions=placed))
+
+    def _neighbours_here(self) -> tuple[Pairs, np.ndarray]:
         if not np.isfinite(self.positions).all():
             self.check()
-        pairs, positions = self.neighbours.update(self.positions, self.numbers, self.cell, self.pbc)
-        check_distances(positions, self.numbers, self.cell, self.neighbours.close)
-        if self._item is None or self._item.structures.pairs is not pairs:
-            structures = single_structure(positions, self.numbers, self.cell, pairs, self.tags)
-            self._item = make_item(structures, self.pbc, self._potential.policy)
-        else:  # nothing but positions has changed since the last search
-            placed = torch.from_numpy(np.array(positions, dtype=np.float64))
-            structures = self._item.structures._replace(positions=placed)
-        return self._item._replace(structures=structures)
+        found = self.neighbours.update(self.positions, self.numbers, self.cell, self.pbc)
+        check_distances(found[1], self.numbers, self.cell, self.neighbours.close)
+        return found
 
 
 class BatchedSystems:
@@ -108,6 +122,7 @@ class BatchedSystems:
         )
         self._oc_tags, self._skin = oc_tags, skin
         self._systems: dict[int, System] = {}
+        self._batches: list[Together] = []
         self._added = 0
         self._warned = False
         for atoms in structures:
@@ -177,25 +192,73 @@ class BatchedSystems:
         """
         if positions is not None:
             self._move(positions)
-        if cells is not None:
-            self._require_one_each("cells", cells)
-            for (key, system), cell in zip(self._systems.items(), cells, strict=True):
-                system.cell = _array(f"the cell of system {key}", cell, (3, 3))
         results: dict[int, Result] = {}
-        items: dict[int, Item] = {}
-        for key, system in self._systems.items():
-            try:
-                if cells is not None:
-                    system.check()
-                items[key] = system.item()
-            except InputError as error:
-                results[key] = Result.failed(len(system.numbers), error)
-        results.update(zip(items, self._predictor.predict(list(items.values())), strict=True))
+        if cells is not None:
+            self._deform(cells, results)
+        here = [batch.here() for batch in self._batches]
+        if any(structures is None for structures in here) or self._strangers(results):
+            here = self._packed(here, results)
+        for batch, structures in zip(self._batches, here, strict=True):
+            results |= self._computed(batch, structures)
         if on_error == "raise":
             for key in self._systems:
                 if (failure := results[key].error) is not None:
                     raise InputError(f"system {key}: {failure}") from failure
         return [results[key] for key in self._systems]
+
+    def _deform(self, cells: Sequence[np.ndarray], failed: dict[int, Result]) -> None:
+        """Take cells; systems they are nothing for are added to ``failed``."""
+        self._require_one_each("cells", cells)
+        for (key, system), given in zip(self._systems.items(), cells, strict=True):
+            cell = _array(f"the cell of system {key}", given, (3, 3))
+            if not np.array_equal(cell, system.cell):
+                system.cell = cell
+            try:
+                system.check()
+            except InputError as error:
+                failed[key] = Result.failed(len(system.numbers), error)
+
+    def _strangers(self, failed: Mapping[int, Result]) -> bool:
+        """Whether batches hold other systems than those there are, but for the failed."""
+        held = [key for batch in self._batches for key in batch.items]
+        return sorted(held) != [key for key in self._systems if key not in failed]
+
+    def _packed(
+        self, here: Sequence[Structures | None], failed: dict[int, Result]
+    ) -> list[Structures | None]:
+        """Make those batches anew that do not hold; what all are now.
+
+        Systems that cannot be computed are added to ``failed``.
+        """
+        kept = {}
+        for batch, structures in zip(self._batches, here, strict=True):
+            if structures is None:
+                batch.forget()  # all of it: the others would not hold much longer
+            else:
+                kept[tuple(batch.items)] = batch
+        items: dict[int, Item] = {}
+        for key, system in self._systems.items():
+            if key not in failed:
+                try:
+                    items[key] = system.item()
+                except InputError as error:
+                    failed[key] = Result.failed(len(system.numbers), error)
+        keys, self._batches = list(items), []
+        for chosen in self._predictor.packed(list(items.values())):
+            own = {keys[i]: items[keys[i]] for i in chosen}
+            batch = kept.get(tuple(own))
+            if batch is None:
+                batch = Together(self._predictor.potential, self._systems, own)
+            self._batches.append(batch)
+        return [batch.here() for batch in self._batches]
+
+    def _computed(self, batch: Together, here: Structures | None) -> dict[int, Result]:
+        """Results of a batch, by key."""
+        found = self._predictor.joined(here, list(batch.items.values())) if here else []
+        if not found:  # too large, or something is not finite: by other ways, and packed anew
+            self._batches = []
+            found = self._predictor.predict([self._systems[k].item_here() for k in batch.items])
+        return dict(zip(batch.items, found, strict=True))
 
     def _move(self, positions: np.ndarray | Sequence[np.ndarray]) -> None:
         sizes = [len(system.numbers) for system in self._systems.values()]

@@ -218,7 +218,7 @@ def test_the_limit_on_edges_holds_and_alike_structures_share_batches() -> None:
 def test_moving_systems_reuse_neighbours_and_match_fresh_ones() -> None:
     rng = np.random.default_rng(2)
     potential, structures = random_potential(), mixed()
-    systems = BatchedSystems(potential, structures, stress=True)
+    systems = BatchedSystems(potential, structures, stress=True, skin=1.0)
     for _ in range(3):
         for atoms in structures:
             atoms.positions += 0.1 * rng.uniform(-1, 1, atoms.positions.shape)
@@ -229,6 +229,31 @@ def test_moving_systems_reuse_neighbours_and_match_fresh_ones() -> None:
     flat = systems.compute(np.concatenate([atoms.positions for atoms in structures]))
     for a, b in zip(results, flat, strict=True):
         assert_close(a, b, 1e-12)
+
+
+def test_batches_stay_right_while_systems_move_far_wrap_collide_come_and_go() -> None:
+    rng, potential, structures = np.random.default_rng(3), random_potential(), mixed()
+    systems = BatchedSystems(potential, structures, stress=True, max_edges=200)
+    for step in range(10):
+        for atoms in structures:
+            atoms.positions += rng.normal(0.0, 0.02, atoms.positions.shape)
+            turns = rng.integers(-1, 2, atoms.positions.shape) * atoms.pbc
+            atoms.positions += turns @ atoms.cell.array
+        if step == 4:
+            systems.remove(systems.keys[0])
+            structures = [*structures[1:], molecule("NH3")]
+            systems.add(structures[-1])
+        given = [atoms.positions.copy() for atoms in structures]
+        if step == 7:  # one is refused for once, the others are not
+            given[-1][1] = given[-1][0]
+        results = systems.compute(given, on_error="keep")
+        expected = evaluate(structures, potential, properties=ALL)
+        for k, (a, b) in enumerate(zip(results, expected, strict=True)):
+            if step == 7 and k == len(structures) - 1:
+                assert a.error is not None
+            else:
+                assert_close(a, b, 1e-12)
+    assert len(structures) < systems.rebuilds < 6 * len(structures)
 
 
 def test_cells_may_change_between_steps() -> None:

@@ -22,7 +22,10 @@ class NeighbourCache:
 
     Attributes:
         rebuilds: Searches so far.
-        placed: (n_atoms, 3) Å, where atoms were at the last search, near the origin.
+        searched: (n_atoms, 3) Å, where atoms were at the last search.
+        placed: (n_atoms, 3) Å, the same near the origin.
+        inverse: (3, 3) 1/Å, which turns positions into numbers of lattice vectors.
+        periodic: (3, 3) Å, the lattice vectors; zero without periodicity.
         close: Those of the pairs that could come to lie on top of each other before the next
             search: few, and all that :func:`~jmp_md.validate.check_distances` needs.
     """
@@ -54,20 +57,24 @@ class NeighbourCache:
         """
         key = (np.asarray(numbers).tobytes(), np.asarray(cell).tobytes(), np.asarray(pbc).tobytes())
         if key == self._key:
-            moved = positions - self._given
-            moved = moved - self._lattice_vectors(np.rint(moved @ self._inverse))
+            moved = positions - self.searched
+            moved = moved - self._lattice_vectors(np.rint(moved @ self.inverse))
             if 4.0 * np.square(moved).sum(axis=1).max() <= self.skin**2:
                 return self._pairs, self.placed + moved
         self._search(positions, cell, np.asarray(pbc, dtype=bool))
         self._key = key
         return self._pairs, self.placed
 
+    def forget(self) -> None:
+        """Search at the next call, wherever atoms are."""
+        self._key = None
+
     def _search(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         complete = complete_cell(cell, pbc)
-        self._inverse = np.linalg.inv(complete)
-        self._periodic = np.where(pbc[:, None], complete, 0.0)
-        self._given = np.array(positions, dtype=np.float64)
-        wrapped = self._given - self._lattice_vectors(np.floor(self._given @ self._inverse))
+        self.inverse = np.linalg.inv(complete)
+        self.periodic = np.where(pbc[:, None], complete, 0.0)
+        self.searched = np.array(positions, dtype=np.float64)
+        wrapped = self.searched - self._lattice_vectors(np.floor(self.searched @ self.inverse))
         self.placed = wrapped - wrapped.mean(axis=0)
         self._pairs = find_pairs(self.placed, cell, pbc, self.cutoff + self.skin)
         self.close = self._within(cell, self.skin + CLOSEST)
@@ -75,7 +82,7 @@ class NeighbourCache:
 
     def _lattice_vectors(self, n: np.ndarray) -> np.ndarray:
         """Sum of n lattice vectors of the periodic directions: (n_atoms, 3) Å."""
-        return n @ self._periodic
+        return n @ self.periodic
 
     def _within(self, cell: np.ndarray, distance: float) -> Pairs:
         source, target, offset, reverse = self._pairs
