@@ -23,10 +23,10 @@ from ase.md.velocitydistribution import Stationary, force_temperature, thermaliz
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.report.dynamics import element_temperatures
-from jmp_md.simulate.h5md import read_h5md
-from jmp_md.simulate.md import md, md_many
+from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.state import load_state
+from jmp_md.simulate.trajectory.h5md import read_h5md
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MOLECULES = {  # model: head, molecule
@@ -68,12 +68,12 @@ class Case:
         options |= {"trajectory": "h5", "restart": True, "report": False}
         nve = self._next("nve", args.nve)
         if nve:
-            md(self._hot(), self.folder / "nve", ensemble="nve", steps=nve, **options)
+            run_md(self._hot(), self.folder / "nve", ensemble="nve", steps=nve, **options)
         langevin = self._next("langevin", args.langevin / args.replicas)
         if langevin:
             options |= {"replicas": args.replicas, "temperature": TEMPERATURE}
             structures, folder = [self.atoms], self.folder / "langevin"
-            md_many(structures, self.calculator, folder, steps=langevin, **options)
+            run_md_replicas(structures, self.calculator, folder, steps=langevin, **options)
         return bool(nve or langevin)
 
     def _hot(self) -> Atoms:

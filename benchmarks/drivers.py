@@ -32,10 +32,10 @@ from ase.mep import NEB
 from ase.vibrations import Vibrations
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.many import relax_many
-from jmp_md.simulate.md import md_many
-from jmp_md.simulate.neb import neb
+from jmp_md.runs.md import run_md_replicas
+from jmp_md.runs.neb import run_neb
 from jmp_md.simulate.relax import relax
+from jmp_md.simulate.relax_batched import relax_batched
 from jmp_md.simulate.vibrations import vibrations
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -105,7 +105,7 @@ def compare_relaxations(args: argparse.Namespace, clock: Callable[[], float]) ->
             lambda o=optimizer: loop_of_relaxations(few, calculator, o, args.fmax), clock
         )
         many, batch = timed(
-            lambda o=optimizer: relax_many(structures, calculator, optimizer=o, fmax=args.fmax),
+            lambda o=optimizer: relax_batched(structures, calculator, optimizer=o, fmax=args.fmax),
             clock,
         )
         same = many[:: max(args.count // args.singles, 1)]
@@ -126,9 +126,9 @@ def compare_dynamics(args: argparse.Namespace, clock: Callable[[], float]) -> No
     atoms = read(args.structures[0] if args.structures else EXAMPLES / "ethanol.xyz")
     options = {"temperature": 300.0, "steps": args.steps, "interval": 10, "trajectory": "h5"}
     with tempfile.TemporaryDirectory() as folder:
-        md_many([atoms], calculator, f"{folder}/warm", steps=2)
+        run_md_replicas([atoms], calculator, f"{folder}/warm", steps=2)
         _, batch = timed(
-            lambda: md_many(
+            lambda: run_md_replicas(
                 [atoms], calculator, f"{folder}/run", replicas=args.replicas, **options
             ),
             clock,
@@ -169,7 +169,7 @@ def compare_bands(args: argparse.Namespace, clock: Callable[[], float]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         result, ours_s = timed(
-            lambda: neb(
+            lambda: run_neb(
                 ends,
                 calculator,
                 folder,

@@ -22,13 +22,13 @@ from ase.io import read
 from killing import killed
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.frames import read_frames
-from jmp_md.simulate.many import relax_many
-from jmp_md.simulate.md import md, md_many
-from jmp_md.simulate.neb import neb
+from jmp_md.runs.md import run_md, run_md_replicas
+from jmp_md.runs.neb import run_neb
 from jmp_md.simulate.relax import relax
+from jmp_md.simulate.relax_batched import relax_batched
 from jmp_md.simulate.relax_state import DONE
 from jmp_md.simulate.state import load_state
+from jmp_md.simulate.trajectory.formats import read_frames
 
 ETHANOL = Path(__file__).resolve().parents[1] / "examples/ethanol.xyz"
 
@@ -87,7 +87,7 @@ class OneRun(Trial):
 
     def run(self, folder: Path) -> None:
         options = {"ensemble": "nve", "steps": 120, "interval": 1, "save_interval": 7}
-        md(
+        run_md(
             self.shaken(0),
             folder,
             restart=True,
@@ -119,7 +119,7 @@ class Replicas(Trial):
     def run(self, folder: Path) -> None:
         options: dict[str, Any] = {"ensemble": "nve", "steps": 60, "interval": 1}
         options |= {"save_interval": 5, "trajectory": "h5"}
-        md_many(
+        run_md_replicas(
             [self.shaken(0)],
             self.calculator,
             folder,
@@ -168,7 +168,7 @@ class ManyRelaxations(Trial):
 
     def run(self, folder: Path) -> None:
         structures = [self.shaken(seed) for seed in range(8)]
-        ends = relax_many(
+        ends = relax_batched(
             structures,
             self.calculator,
             fmax=0.02,
@@ -199,7 +199,7 @@ class ReactionPath(Trial):
     def run(self, folder: Path) -> None:
         ends = [self.ethanol.copy(), self.ethanol.copy()]
         ends[1].positions = _turned(ends[0])
-        result = neb(
+        result = run_neb(
             ends, self.calculator, folder, n_images=5, fmax=0.1, restart=True, report=False
         )
         (folder / "end").write_text(str(result.barrier))

@@ -37,7 +37,7 @@ import jmp_md
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.train import find_recipe
-from jmp_md.simulate.md import md_many
+from jmp_md.runs.md import run_md_replicas
 from jmp_md.training.data.frame import Concatenation, Dataset, Frame, Subset, frames
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.splits import read_split
@@ -226,7 +226,7 @@ def dynamics(args: argparse.Namespace) -> None:
     calculator = JMPCalculator(args.model, head=args.head, device="cpu")
     steps = round(1000 * args.ps / args.timestep)
     began = time.perf_counter()
-    runs = md_many(
+    runs = run_md_replicas(
         molecules, calculator, args.output, steps=steps, timestep=args.timestep, temperature=300.0,
         interval=20, restart=(args.output / "state.npz").exists(),
     )  # fmt: skip

@@ -14,8 +14,8 @@ from ase.io import read, write
 from matplotlib.figure import Figure
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.many import relax_many
 from jmp_md.simulate.relax import RelaxResult
+from jmp_md.simulate.relax_batched import relax_batched
 
 # Torsions that turn: acetyl about ester oxygen, ester about ring, acid about ring, its proton;
 # each as four atoms and the atoms that move along.
@@ -68,7 +68,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     start = read(Path(__file__).with_name("aspirin.xyz"))
     calculator = JMPCalculator("jmp-xs-rmd17-aspirin")
-    results = relax_many(
+    results = relax_batched(
         guesses(start, count),
         calculator,
         fmax=0.02,

@@ -12,7 +12,7 @@ from ase.io import read
 from ase.neighborlist import build_neighbor_list
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.neb import neb
+from jmp_md.runs.neb import run_neb
 
 
 def hydroxyl_torsion(atoms: Atoms) -> tuple[int, int, int, int]:
@@ -31,7 +31,7 @@ def main() -> None:
     gauche = trans.copy()
     for atoms, angle in ((trans, 180), (gauche, 60)):
         atoms.set_dihedral(*torsion, angle, indices=[torsion[-1]])
-    result = neb(
+    result = run_neb(
         [trans, gauche],
         JMPCalculator("jmp-xs-rmd17-ethanol", dtype="float64"),
         "ethanol-rotation",

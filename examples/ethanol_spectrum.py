@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy.signal import find_peaks
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.md import md
+from jmp_md.runs.md import run_md
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.vibrations import vibrations
 
@@ -57,8 +57,8 @@ def main() -> None:
     harmonic = vibrations(atoms, atoms.calc).frequencies
 
     atoms.calc = JMPCalculator(model)
-    warm = md(atoms, "ethanol-warm", ensemble="nvt-langevin", steps=1000, restart=True).atoms
-    run = md(
+    warm = run_md(atoms, "ethanol-warm", ensemble="nvt-langevin", steps=1000, restart=True).atoms
+    run = run_md(
         warm,
         "ethanol-nve",
         ensemble="nve",

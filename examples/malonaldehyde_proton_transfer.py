@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.io import read
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.neb import neb
+from jmp_md.runs.neb import run_neb
 from jmp_md.simulate.relax import relax
 
 MIRROR = [2, 1, 0, 4, 3, 7, 6, 5, 8]  # the atom that takes the place of each in the mirror image
@@ -38,7 +38,7 @@ def main() -> None:
     start.calc = calculator
     start = relax(start, fmax=0.005).atoms
     start.calc = None
-    result = neb(
+    result = run_neb(
         [start, mirror_image(start)],
         calculator,
         "malonaldehyde-transfer",

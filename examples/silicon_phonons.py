@@ -18,10 +18,10 @@ from ase.units import GPa
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.report.crystals import write_phonon_report
+from jmp_md.report.phonon_files import write_phonons
 from jmp_md.simulate.elastic import elastic
 from jmp_md.simulate.eos import eos
 from jmp_md.simulate.phonons import phonons
-from jmp_md.simulate.phonons_files import write_phonons
 from jmp_md.simulate.relax import relax
 
 

@@ -12,7 +12,8 @@ from jmp_md.cli.main import _parser, main
 
 def parsed(text: str, *words: str, folder: Path) -> dict[str, object]:
     (folder / "run.yaml").write_text(text)
-    return vars(_parser().parse_args(expand_config([*words, f"--config={folder / 'run.yaml'}"])))
+    argv = expand_config([*words, f"--config={folder / 'run.yaml'}"])
+    return vars(_parser(argv).parse_args(argv))
 
 
 def test_a_list_leaves_the_files_after_it_alone(tmp_path: Path) -> None:

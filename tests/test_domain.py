@@ -25,7 +25,7 @@ from jmp_md.errors import CheckpointError, DomainWarning, InputError, ModelNotFo
 from jmp_md.models.cards import model_card
 from jmp_md.models.choice import choose
 from jmp_md.models.registry import resolve
-from jmp_md.simulate.md import md
+from jmp_md.runs.md import run_md
 from jmp_md.simulate.watch import DomainWatch
 from jmp_md.training.data.hashing import sha256_of
 from jmp_md.training.seen import record
@@ -482,7 +482,7 @@ def test_dynamics_tells_when_a_molecule_comes_apart(
     far.set_velocities(velocities)
     far.calc = atoms.calc
     options = {"ensemble": "nve", "steps": 8, "interval": 2, "report": False, "timestep": 0.5}
-    md(far, tmp_path / "out", remove_drift=False, **options)
+    run_md(far, tmp_path / "out", remove_drift=False, **options)
     texts = [str(w.message) for w in recwarn.list if w.category is DomainWarning]
     assert any(" left what model 'jmp-xs-rmd17-ethanol' was trained on" in t for t in texts)
     record = json.loads((tmp_path / "out" / "summary.json").read_text())["domain"]

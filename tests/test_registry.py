@@ -186,7 +186,7 @@ def test_training_commands_run(name: str) -> None:
     command = training_command(KNOWN[name])
     assert f"'{command}'" in how_to_get(KNOWN[name])
     program, *words = shlex.split(command)
-    args = _parser().parse_args(words)
+    args = _parser(words).parse_args(words)
     assert program == "jmp-md"
     recipe = load_recipe(find_recipe(args.recipe), args.set)
     assert recipe.model.name.lower().startswith(name)

@@ -126,7 +126,7 @@ def test_too_few_steps_do_not_converge() -> None:
     [
         ({"optimizer": "Newton"}, "optimizer 'Newton': choose one of BFGS, LBFGS, FIRE"),
         ({"fmax": 0.0}, r"fmax 0.0 eV/Å: must be positive"),
-        ({"fmax": float("nan")}, r"fmax nan eV/Å: must be positive"),
+        ({"fmax": float("nan")}, r"fmax nan eV/Å: must be a finite number"),
         ({"steps": -1}, r"steps -1: must be 0 or more"),
         ({"pressure": 1.0}, r"pressure 1.0 GPa are for a cell that is relaxed"),
         ({"cell_mask": (1, 1, 1, 0, 0, 0)}, "cell_mask .* add relax_cell"),
@@ -143,7 +143,7 @@ def test_a_mask_has_six_numbers() -> None:
     atoms = bulk("Cu")
     atoms.calc = EMT()
     for mask in ((1, 1, 1), (2, 0, 0, 0, 0, 0)):
-        with pytest.raises(InputError, match="give 0 or 1 for each of xx, yy"):
+        with pytest.raises(InputError, match=r"cell_mask: .*1 for strains xx, yy"):
             relax(atoms, relax_cell=True, cell_mask=mask)
 
 

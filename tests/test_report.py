@@ -19,7 +19,7 @@ from jmp_md.domain import coordination, outside, seen
 from jmp_md.report import Report
 from jmp_md.report.dynamics import bond_lengths, element_temperatures, mean_rdf
 from jmp_md.report.figures import parity
-from jmp_md.simulate.md import md, md_many
+from jmp_md.runs.md import run_md, run_md_replicas
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -136,7 +136,7 @@ def test_leaving_the_training_data_is_named() -> None:
 def write_run(folder: Path, ensemble: str = "nvt-langevin") -> Path:
     atoms = bulk("Cu", cubic=True)
     atoms.calc = EMT()
-    md(atoms, folder, ensemble=ensemble, steps=4, interval=1)
+    run_md(atoms, folder, ensemble=ensemble, steps=4, interval=1)
     return folder / "report.html"
 
 
@@ -190,7 +190,7 @@ def test_temperatures_of_elements_are_those_of_their_velocities() -> None:
 def test_the_report_of_replicas_has_the_figures_of_all(tmp_path: Path) -> None:
     calculator = JMPCalculator(random_potential(), dtype="float64", device="cpu")
     structures = [molecule("H2O"), molecule("CO2")]
-    md_many(structures, calculator, tmp_path, replicas=2, steps=6, interval=1)
+    run_md_replicas(structures, calculator, tmp_path, replicas=2, steps=6, interval=1)
     tags = Tags((tmp_path / "report.html").read_text(encoding="utf-8"))
     captions = [str(image["alt"]) for image in tags.named("img")]
     assert sum("Temperature of all replicas" in caption for caption in captions) == 1

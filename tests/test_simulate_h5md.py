@@ -13,8 +13,8 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.h5md import H5Frames, read_h5md, write_h5md
-from jmp_md.simulate.patches import PatchedFile
+from jmp_md.simulate.trajectory.h5md import H5Frames, read_h5md, write_h5md
+from jmp_md.simulate.trajectory.patched_file import PatchedFile
 
 
 def frame(i: int, periodic: bool = False) -> Atoms:

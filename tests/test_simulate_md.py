@@ -27,12 +27,14 @@ from killing import killed
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.files import locked
+from jmp_md.options import choices_of
 from jmp_md.report.sample import sample_frames
-from jmp_md.simulate.frames import read_frames
-from jmp_md.simulate.md import ENSEMBLES, MDResult, md_many
-from jmp_md.simulate.md import md as md_with_report
+from jmp_md.runs.md import run_md as md_with_report
+from jmp_md.runs.md import run_md_replicas
+from jmp_md.simulate.md import MDOptions, MDResult
 from jmp_md.simulate.md.log import read_log
 from jmp_md.simulate.state import load_state
+from jmp_md.simulate.trajectory.formats import read_frames
 
 
 def md(*args: Any, **options: Any) -> MDResult:
@@ -173,7 +175,7 @@ def lattice() -> Atoms:
 
 
 @pytest.mark.parametrize("trajectory", ["extxyz", "h5"])
-@pytest.mark.parametrize("ensemble", ENSEMBLES)
+@pytest.mark.parametrize("ensemble", choices_of(MDOptions.model_fields["ensemble"]))
 def test_every_ensemble_continues_bit_for_bit(
     ensemble: str, trajectory: str, tmp_path: Path
 ) -> None:
@@ -285,8 +287,8 @@ def test_a_structure_that_cannot_be_computed_is_reported_with_its_step(tmp_path:
         ({"ensemble": "nvt"}, "ensemble 'nvt': choose one of nve"),
         ({"trajectory": "xyz"}, "trajectory 'xyz': choose one of extxyz, traj"),
         ({"timestep": 0.0}, "timestep 0.0 fs: must be positive"),
-        ({"temperature": float("nan")}, "temperature nan K: must be positive"),
-        ({"steps": -1}, "steps -1 and seed 0: must be 0 or more"),
+        ({"temperature": float("nan")}, "temperature nan K: must be a finite number"),
+        ({"steps": -1}, "steps -1: must be 0 or more"),
         ({"ensemble": "npt"}, r"pbc \[False, False, False\]: choose an nvt ensemble"),
         ({"ensemble": "nve", "temperature_end": 9.0}, "temperature_end goes with nvt-langevin"),
     ],
@@ -399,7 +401,7 @@ def test_a_cell_that_explodes_ends_its_own_run_only(tmp_path: Path) -> None:
     calm, hot = (bulk("Cu", cubic=True) * 2 for _ in range(2))
     hot.set_momenta(np.random.default_rng(0).normal(0, 60, (32, 3)))
     options = {"timestep": 4.0, "pressure": -8.0, "pdamp": 100.0, "interval": 10, "report": False}
-    runs = md_many([calm, hot], EMT(), tmp_path, ensemble="npt", steps=60, **options)
+    runs = run_md_replicas([calm, hot], EMT(), tmp_path, ensemble="npt", steps=60, **options)
     assert runs[0].error is None
     assert runs[1].error is not None
     calm.calc = EMT()
@@ -440,7 +442,7 @@ def test_structures_that_cannot_be_run_bring_one_error(kind: str, tmp_path: Path
     with pytest.raises(InputError, match=message):
         md(atoms, tmp_path / "run", ensemble="nvt-bussi", steps=2)
     with pytest.raises(InputError, match=message):
-        md_many([atoms], EMT(), tmp_path / "run", replicas=2, steps=2)
+        run_md_replicas([atoms], EMT(), tmp_path / "run", replicas=2, steps=2)
     assert not (tmp_path / "run").exists()
 
 
@@ -448,7 +450,7 @@ def test_replicas_that_cannot_be_computed_bring_one_error(tmp_path: Path) -> Non
     double = water()
     double.positions[2] = double.positions[1]
     with pytest.raises(InputError, match=r"none of 2 replicas can be computed: .* 0.0000 Å apart"):
-        md_many([double], jmp(), tmp_path, replicas=2, steps=2)
+        run_md_replicas([double], jmp(), tmp_path, replicas=2, steps=2)
 
 
 def test_constant_pressure_logs_pressure_and_cell(tmp_path: Path) -> None:

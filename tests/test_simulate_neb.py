@@ -19,9 +19,9 @@ from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
+from jmp_md.runs.neb import run_neb
 from jmp_md.simulate import singlepoint as singlepoint_module
 from jmp_md.simulate.band import Band
-from jmp_md.simulate.neb import neb
 
 
 def hop() -> list[Atoms]:
@@ -54,7 +54,7 @@ def saddle_energy() -> float:
 
 
 def test_the_climbing_image_finds_the_saddle(tmp_path: Path) -> None:
-    result = neb(hop(), EMT(), tmp_path, n_images=5, fmax=0.01, verify=True)
+    result = run_neb(hop(), EMT(), tmp_path, n_images=5, fmax=0.01, verify=True)
     assert result.converged
     assert result.barrier == pytest.approx(saddle_energy() - result.energies[0], abs=1e-3)
     assert result.reverse_barrier == pytest.approx(result.barrier, abs=2e-3)
@@ -71,7 +71,7 @@ def test_the_climbing_image_finds_the_saddle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("climb", [False, True])
 def test_a_string_finds_the_same_path(climb: bool, tmp_path: Path) -> None:
     ends = hop()
-    result = neb(ends, EMT(), tmp_path, n_images=5, fmax=0.02, method="string", climb=climb)
+    result = run_neb(ends, EMT(), tmp_path, n_images=5, fmax=0.02, method="string", climb=climb)
     assert result.converged
     assert result.barrier == pytest.approx(saddle_energy() - result.energies[0], abs=2e-3)
     places = np.array([image.positions[-1] for image in result.images])
@@ -81,7 +81,7 @@ def test_a_string_finds_the_same_path(climb: bool, tmp_path: Path) -> None:
 
 
 def test_the_path_is_drawn(tmp_path: Path) -> None:
-    neb(hop(), EMT(), tmp_path, n_images=3, steps=0, relax_ends=False)
+    run_neb(hop(), EMT(), tmp_path, n_images=3, steps=0, relax_ends=False)
     assert "path length" in (tmp_path / "path.svg").read_text()
 
 
@@ -130,9 +130,9 @@ def test_a_stopped_run_continues_from_its_last_band(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        neb(hop(), EMT(), tmp_path, progress=stop, **options)
+        run_neb(hop(), EMT(), tmp_path, progress=stop, **options)
     continued: list[int] = []
-    result = neb(
+    result = run_neb(
         hop(), EMT(), tmp_path, restart=True, progress=lambda *a: continued.append(a[0]), **options
     )
     assert steps == list(range(7))
@@ -141,11 +141,11 @@ def test_a_stopped_run_continues_from_its_last_band(tmp_path: Path) -> None:
     assert result.steps == continued[-1]
     assert result.barrier == pytest.approx(saddle_energy() - result.energies[0], abs=1e-3)
     with pytest.raises(InputError, match="holds a run"):
-        neb(hop(), EMT(), tmp_path, **options)
+        run_neb(hop(), EMT(), tmp_path, **options)
     with pytest.raises(InputError, match=r"fmax: 0.01, now 0.02"):
-        neb(hop(), EMT(), tmp_path, restart=True, n_images=5, fmax=0.02)
+        run_neb(hop(), EMT(), tmp_path, restart=True, n_images=5, fmax=0.02)
     with pytest.raises(InputError, match=r"as another one; different: structures?.*formula"):
-        neb(bent()[::3], EMT(), tmp_path, restart=True, **options)
+        run_neb(bent()[::3], EMT(), tmp_path, restart=True, **options)
 
 
 def test_a_given_path_is_the_first_guess_and_may_end_unconverged(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_given_path_is_the_first_guess_and_may_end_unconverged(tmp_path: Path)
     middle = ends[0].copy()
     middle.positions[-1] += [0.3 * middle.cell[0, 0], 0.0, 0.5]
     path = [ends[0], middle, ends[1]]
-    result = neb(path, EMT(), tmp_path, steps=0, relax_ends=False)
+    result = run_neb(path, EMT(), tmp_path, steps=0, relax_ends=False)
     assert not result.converged
     assert len(result.images) == 3
     assert np.array_equal(result.images[1].positions, middle.positions)
@@ -163,7 +163,7 @@ def test_a_free_molecule_is_turned_upon_its_first_image(tmp_path: Path) -> None:
     path = bent()
     path[-1].rotate(70, (1, 2, 3))
     path[-1].translate([5.0, 0.0, 0.0])
-    result = neb(path, EMT(), tmp_path, steps=1, relax_ends=False)
+    result = run_neb(path, EMT(), tmp_path, steps=1, relax_ends=False)
     moved = result.images[-1].positions - result.images[0].positions
     assert np.linalg.norm(moved, axis=1).max() < 0.5
 
@@ -192,4 +192,4 @@ def test_what_cannot_be_a_path_is_refused(
     images: list[Atoms], options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        neb(images, EMT(), tmp_path / "run", **options)
+        run_neb(images, EMT(), tmp_path / "run", **options)

@@ -24,9 +24,9 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
+from jmp_md.report.phonon_files import write_phonons
 from jmp_md.simulate.phonon_cells import supercell_matrix
 from jmp_md.simulate.phonons import phonons
-from jmp_md.simulate.phonons_files import write_phonons
 from jmp_md.units import EV_IN_KJ_PER_MOL
 
 pytest.importorskip("phonopy")

@@ -25,8 +25,9 @@ from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.files import locked, locked_file
 from jmp_md.simulate.identity import identity
+from jmp_md.simulate.options import RelaxOptions
 from jmp_md.simulate.relax import RelaxResult, relax
-from jmp_md.simulate.relax_state import DONE, RelaxState, relax_kept
+from jmp_md.simulate.relax_state import DONE, RelaxState, relax_resumable
 from jmp_md.simulate.state import NAME
 
 IDENTITY = identity(EMT(), {"fmax": 0.01})
@@ -41,7 +42,7 @@ def copper(seed: int = 0) -> Atoms:
 
 def kept(folder: Path, atoms: Atoms, steps: int = 500, **options: Any) -> RelaxResult:
     with RelaxState(folder, IDENTITY, steps, restart=True) as state:
-        return relax_kept(state, 0, atoms, steps=steps, fmax=0.01, **options)
+        return relax_resumable(state, 0, atoms, RelaxOptions(steps=steps, fmax=0.01), **options)
 
 
 def stop_at(step: int) -> Any:
@@ -143,7 +144,7 @@ def test_results_are_only_ever_added(tmp_path: Path) -> None:
     with RelaxState(tmp_path, IDENTITY, 500, restart=False) as state:
         before = b""
         for index in range(20):
-            relax_kept(state, index, copper(index), steps=500, fmax=0.01)
+            relax_resumable(state, index, copper(index), RelaxOptions(fmax=0.01))
             state.save({})
             now = (tmp_path / DONE).read_bytes()
             assert now.startswith(before)

@@ -18,9 +18,10 @@ from killing import killed
 from jmp_md.batch import Result
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.simulate.frames import read_frames
-from jmp_md.simulate.md import ReplicaResult, md
-from jmp_md.simulate.md import md_many as md_many_with_report
+from jmp_md.runs.md import run_md
+from jmp_md.runs.md import run_md_replicas as run_md_replicas_with_report
+from jmp_md.simulate.md import ReplicaResult
+from jmp_md.simulate.trajectory.formats import read_frames
 from jmp_md.systems import BatchedSystems
 
 
@@ -28,8 +29,8 @@ def calculator() -> JMPCalculator:
     return JMPCalculator(random_potential(), dtype="float64", device="cpu", skin=0.05)
 
 
-def md_many(*args: Any, **options: Any) -> list[ReplicaResult]:
-    return md_many_with_report(*args, **({"report": False} | options))
+def run_md_replicas(*args: Any, **options: Any) -> list[ReplicaResult]:
+    return run_md_replicas_with_report(*args, **({"report": False} | options))
 
 
 def water() -> Atoms:
@@ -58,11 +59,11 @@ def test_the_first_replica_is_the_run_alone(ensemble: str, tmp_path: Path) -> No
     options: dict[str, Any] = {"ensemble": ensemble, "steps": 12, "interval": 4}
     options |= {"seed": 5, "temperature": 200}
     structures = [water(), molecule("CO2")]
-    results = md_many(structures, calculator(), tmp_path / "all", replicas=2, **options)
+    results = run_md_replicas(structures, calculator(), tmp_path / "all", replicas=2, **options)
     assert len(results) == 4
     atoms = water()
     atoms.calc = calculator()
-    alone = md(atoms, tmp_path / "alone", report=False, **options)
+    alone = run_md(atoms, tmp_path / "alone", report=False, **options)
     assert results[0].atoms.positions == pytest.approx(alone.atoms.positions, abs=1e-9)
     assert results[0].atoms.get_momenta() == pytest.approx(alone.atoms.get_momenta(), abs=1e-8)
     logs = [table(result.log)["conserved_eV"] for result in (results[0], alone)]
@@ -74,14 +75,16 @@ def test_the_first_replica_is_the_run_alone(ensemble: str, tmp_path: Path) -> No
 def test_replicas_of_other_seeds_share_no_trajectory(tmp_path: Path) -> None:
     ends = []
     for seed in range(3):
-        found = md_many([water()], EMT(), tmp_path / str(seed), replicas=3, steps=3, seed=seed)
+        found = run_md_replicas(
+            [water()], EMT(), tmp_path / str(seed), replicas=3, steps=3, seed=seed
+        )
         ends += [result.atoms.get_momenta()[0] for result in found]
     apart = [abs(a - b).max() for i, a in enumerate(ends) for b in ends[:i]]
     assert min(apart) > 1e-3
 
 
 def test_energy_is_conserved_in_a_batch(tmp_path: Path) -> None:
-    results = md_many(
+    results = run_md_replicas(
         [water()],
         calculator(),
         tmp_path,
@@ -101,15 +104,15 @@ def test_energy_is_conserved_in_a_batch(tmp_path: Path) -> None:
 def test_stopped_replicas_continue_bit_for_bit(trajectory: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"replicas": 3, "ensemble": "nve", "temperature": 600}
     options |= {"steps": 20, "interval": 2, "save_interval": 7, "trajectory": trajectory}
-    md_many([water()], calculator(), tmp_path / "whole", **options)
+    run_md_replicas([water()], calculator(), tmp_path / "whole", **options)
 
     def stop(step: int, lines: Any) -> None:
         if step == 12:  # the last state is that of step 7
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        md_many([water()], calculator(), tmp_path / "parts", progress=stop, **options)
-    results = md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+        run_md_replicas([water()], calculator(), tmp_path / "parts", progress=stop, **options)
+    results = run_md_replicas([water()], calculator(), tmp_path / "parts", restart=True, **options)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
     steps = [frame.info["step"] for frame in read_frames(results[2].trajectory)]
     assert steps == list(range(0, 21, 2))
@@ -138,10 +141,10 @@ def test_a_bad_replica_is_dropped_and_the_rest_finish(
     broken.positions[0, 0] = np.nan
     structures = [water(), broken, water()]
     options: dict[str, Any] = {"ensemble": "nve", "interval": 2, "trajectory": trajectory}
-    md_many([water()], calculator(), tmp_path / "alone", steps=8, **options)
+    run_md_replicas([water()], calculator(), tmp_path / "alone", steps=8, **options)
     explode(monkeypatch, key=1, call=3)  # the broken one never got a key
     seen: list[int] = []
-    results = md_many(
+    results = run_md_replicas(
         structures,
         calculator(),
         tmp_path / "all",
@@ -165,26 +168,28 @@ def test_a_bad_replica_is_dropped_and_the_rest_finish(
     page = (tmp_path / "all/report.html").read_text(encoding="utf-8")
     assert "3 replicas, 2 dropped" in page
     assert "replica 2 was dropped after step 2: it exploded" in page
-    again = md_many(structures, calculator(), tmp_path / "all", steps=10, restart=True, **options)
+    again = run_md_replicas(
+        structures, calculator(), tmp_path / "all", steps=10, restart=True, **options
+    )
     assert [result.steps for result in again] == [10, 0, 2]
     assert again[2].error == results[2].error
 
 
 def continue_replicas(folder: Path, options: dict[str, Any]) -> None:
-    md_many([water()], calculator(), folder, restart=True, **options)
+    run_md_replicas([water()], calculator(), folder, restart=True, **options)
 
 
 def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
     options: dict[str, Any] = {"replicas": 2, "ensemble": "nvt-langevin", "temperature": 500}
     options |= {"steps": 24, "interval": 1, "save_interval": 3, "trajectory": "h5"}
-    md_many([water()], calculator(), tmp_path / "whole", **options)
+    run_md_replicas([water()], calculator(), tmp_path / "whole", **options)
     rng, kills = np.random.default_rng(1), 0
     for _ in range(8):
         if not killed(rng.uniform(0.1, 0.4), continue_replicas, tmp_path / "parts", options):
             break
         kills += 1
     assert kills > 1
-    results = md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+    results = run_md_replicas([water()], calculator(), tmp_path / "parts", restart=True, **options)
     for result in results:
         steps = [frame.info["step"] for frame in read_frames(result.trajectory)]
         assert steps == list(range(25))
@@ -195,19 +200,19 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     model = calculator()
     run = tmp_path / "run"
     with pytest.raises(InputError, match="periodic in three directions"):
-        md_many([water()], model, run, ensemble="npt")
+        run_md_replicas([water()], model, run, ensemble="npt")
     with pytest.raises(InputError, match="0 structures, 1 replicas"):
-        md_many([], model, run)
-    with pytest.raises(InputError, match="md_many has no timstep"):
-        md_many([water()], model, run, timstep=1.0)
+        run_md_replicas([], model, run)
+    with pytest.raises(InputError, match="run_md_replicas has no timstep"):
+        run_md_replicas([water()], model, run, timstep=1.0)
     assert not run.exists()
-    md_many([water()], model, run, steps=1)
+    run_md_replicas([water()], model, run, steps=1)
     with pytest.raises(InputError, match=r"holds a run.*--restart"):
-        md_many([water()], model, run, steps=1)
+        run_md_replicas([water()], model, run, steps=1)
     with pytest.raises(InputError, match=r"replicas: 1, now 2"):
-        md_many([water()], model, run, steps=1, replicas=2, restart=True)
+        run_md_replicas([water()], model, run, steps=1, replicas=2, restart=True)
     with pytest.raises(InputError, match="structures: 1, now 2"):
-        md_many([water(), water()], model, run, steps=1, restart=True)
+        run_md_replicas([water(), water()], model, run, steps=1, restart=True)
 
 
 def test_a_full_disk_leaves_a_state_to_continue_from(tmp_path: Path) -> None:
@@ -215,16 +220,16 @@ def test_a_full_disk_leaves_a_state_to_continue_from(tmp_path: Path) -> None:
 
     options: dict[str, Any] = {"replicas": 2, "ensemble": "nve", "steps": 12, "interval": 1}
     options |= {"save_interval": 3, "trajectory": "h5"}
-    md_many([water()], calculator(), tmp_path / "whole", **options)
+    run_md_replicas([water()], calculator(), tmp_path / "whole", **options)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (tmp_path / "whole/replica-000/trajectory.h5").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size * 9 // 10, limits[1]))  # writes fail from here
     try:
         with pytest.raises(OSError, match="File too large"):
-            md_many([water()], calculator(), tmp_path / "parts", **options)
+            run_md_replicas([water()], calculator(), tmp_path / "parts", **options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    md_many([water()], calculator(), tmp_path / "parts", restart=True, **options)
+    run_md_replicas([water()], calculator(), tmp_path / "parts", restart=True, **options)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
@@ -232,6 +237,8 @@ def test_replicas_with_the_same_momenta_are_refused(tmp_path: Path) -> None:
     moving = water()
     moving.set_momenta(np.ones((3, 3)))
     with pytest.raises(InputError, match="one and the same run in nve"):
-        md_many([moving], calculator(), tmp_path / "nve", replicas=2, ensemble="nve", steps=1)
-    md_many([moving], calculator(), tmp_path / "one", ensemble="nve", steps=1)
-    md_many([moving], calculator(), tmp_path / "langevin", replicas=2, steps=1)
+        run_md_replicas(
+            [moving], calculator(), tmp_path / "nve", replicas=2, ensemble="nve", steps=1
+        )
+    run_md_replicas([moving], calculator(), tmp_path / "one", ensemble="nve", steps=1)
+    run_md_replicas([moving], calculator(), tmp_path / "langevin", replicas=2, steps=1)

@@ -14,8 +14,8 @@ from factories import random_potential
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.export import export
-from jmp_md.simulate.md import md
-from jmp_md.simulate.neb import PATH, neb
+from jmp_md.runs.md import run_md
+from jmp_md.runs.neb import PATH, run_neb
 from jmp_md.simulate.summary import describe, write_summary
 
 
@@ -44,7 +44,7 @@ def test_an_exported_model_runs_and_is_described(tmp_path: Path) -> None:
     export(random_potential(num_blocks=1), tmp_path / "m.pt")
     atoms = molecule("H2O")
     atoms.calc = JMPCalculator(tmp_path / "m.pt", device="cpu", trust=True)
-    md(atoms, tmp_path / "run", steps=1, report=False)
+    run_md(atoms, tmp_path / "run", steps=1, report=False)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["model"]["name"] == "random"
     assert len(summary["model"]["sha256"]) == 64
@@ -68,5 +68,5 @@ def test_frequencies_that_cannot_be_had_are_told_before_any_work(tmp_path: Path)
         end.set_constraint(FixBondLength(0, 1))
     options: dict[str, Any] = {"n_images": 3, "steps": 0, "relax_ends": False, "verify": True}
     with pytest.raises(InputError, match="FixAtoms only"):
-        neb(ends, jmp(), tmp_path, interpolation="linear", **options)
+        run_neb(ends, jmp(), tmp_path, interpolation="linear", **options)
     assert not (tmp_path / PATH).exists()

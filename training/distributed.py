@@ -118,8 +118,8 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def launch(arguments: Sequence[str], devices: int) -> int:
-    """Run ``jmp-md`` with ``arguments`` in ``devices`` processes of this machine.
+def launch(command: Callable[[Sequence[str]], int], arguments: Sequence[str], devices: int) -> int:
+    """Run a command with ``arguments`` in ``devices`` processes of this machine.
 
     The processes meet in a file and talk over the loopback interface. torchrun's rendezvous and
     gloo look up the machine's own name instead, which takes minutes where no name server answers.
@@ -129,7 +129,7 @@ def launch(arguments: Sequence[str], devices: int) -> int:
         The exit status.
     """
     with tempfile.TemporaryDirectory(prefix="jmp-md-") as folder:
-        given = (list(arguments), devices, f"{folder}/store")
+        given = (command, list(arguments), devices, f"{folder}/store")
         context = start_processes(_process, given, devices, join=False, start_method="spawn")
         try:
             with _signals_for(context.pids()):
@@ -164,14 +164,14 @@ def _signals_for(pids: Sequence[int]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _process(rank: int, arguments: list[str], size: int, store: str) -> None:
+def _process(
+    rank: int, command: Callable[[Sequence[str]], int], arguments: list[str], size: int, store: str
+) -> None:
     """One of the processes of a run; the environment is its own."""
-    from jmp_md.cli.main import main
-
     take_part(rank, size, store)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(torch.get_num_threads() // size, 1))
-    sys.exit(main(arguments))
+    sys.exit(command(arguments))
 
 
 def take_part(rank: int, size: int, store: str) -> None:

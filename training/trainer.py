@@ -16,11 +16,12 @@ from torch import nn
 from jmp_md._version import __version__
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
+from jmp_md.signals import StopRequest
 from jmp_md.training.batches import Key, TaskFrames, batches
 from jmp_md.training.config import plain
 from jmp_md.training.data.hashing import Hash
 from jmp_md.training.distributed import Ranks, share
-from jmp_md.training.interruption import InterruptedRunError, Interruption
+from jmp_md.training.interruption import InterruptedRunError, interrupted
 from jmp_md.training.logs import Log, TensorBoardLog, WandbLog, write_table
 from jmp_md.training.objective import Objective
 from jmp_md.training.optimisation import Schedule
@@ -93,7 +94,7 @@ class Trainer:
             sampler.steps_per_epoch,
             self.interval,
         )
-        self.interruption = Interruption()
+        self.stop_request = StopRequest()
         self._stream: Iterator[Any] = iter(())
         self.logs: list[Log] = []
         if tensorboard and ranks.rank == 0:
@@ -127,7 +128,7 @@ class Trainer:
             self.output.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.output / RECIPE_FILE) as path:
                 path.write_text(to_yaml(self.recipe), encoding="utf-8")
-        with self.interruption.listening():
+        with self.stop_request.listening():
             self._run(max_minutes, report or (lambda row: None), stepped or (lambda: None))
         if self.progress.step and not self._taken():
             raise InputError(
@@ -180,7 +181,7 @@ class Trainer:
         ranks = Ranks(0, 1, self.ranks.device) if self.update.sharded else self.ranks
         errors: dict[str, dict[str, float]] = {}
         self._stop_if_asked()
-        with self.interruption.leaving_at_once(self.ranks.size == 1):
+        with self.stop_request.raising(interrupted if self.ranks.size == 1 else None):
             for name, model in models.items():
                 if model is not None:
                     errors[name] = self.objective.measure(model, ranks)
@@ -254,12 +255,11 @@ class Trainer:
         Raises:
             InterruptedRunError: It did.
         """
-        signum = self.interruption.signum
-        asked = signum is not None
+        asked = self.stop_request.came()
         if self.ranks.size > 1:
             asked = bool(self.ranks.summed(torch.tensor(float(asked), device=self.ranks.device)))
         if asked:
-            raise InterruptedRunError("interrupted", signum)
+            raise interrupted(self.stop_request.signum)
 
     def _share(self, step: int) -> list[Key]:
         """Keys of this process in a step; where there are too few, one that another has too."""

@@ -15,7 +15,7 @@ from jmp_md.benchmark.results import Case
 from jmp_md.benchmark.subject import Subject, molecules
 from jmp_md.connectivity import Contacts, same_molecule
 from jmp_md.domain import forms
-from jmp_md.simulate.md import md
+from jmp_md.runs.md import run_md
 from jmp_md.simulate.relax import relax
 
 # Closed shells of H, C, N, O, S, F and Cl: chains, rings, hydrogen bonded groups.
@@ -34,7 +34,7 @@ def drift(subject: Subject) -> list[Case]:
     def measure(name: str, atoms: Atoms) -> Case:
         minimum = relax(atoms, fmax=0.02).atoms
         with TemporaryDirectory() as folder:
-            found = md(minimum, folder, ensemble="nve", steps=STEPS, timestep=TIMESTEP,
+            found = run_md(minimum, folder, ensemble="nve", steps=STEPS, timestep=TIMESTEP,
                        temperature=2 * TEMPERATURE, report=False)  # fmt: skip
         return Case(name, found.drift, 0.0)
 
@@ -47,7 +47,7 @@ def stability(subject: Subject) -> list[Case]:
     def measure(name: str, atoms: Atoms) -> Case:
         own = forms([atoms])
         with TemporaryDirectory() as folder:
-            run = md(atoms, folder, steps=STEPS, timestep=TIMESTEP, temperature=TEMPERATURE,
+            run = run_md(atoms, folder, steps=STEPS, timestep=TIMESTEP, temperature=TEMPERATURE,
                      report=False)  # fmt: skip
             frames = read(Path(run.trajectory), ":")
         broken = [not same_molecule(Contacts(frame), own) for frame in frames]

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jmp_md.benchmark import Part
 
-NAME = "benchmark"
-HELP = "test a model on published geometries, energies, frequencies and crystals"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""

@@ -11,9 +11,6 @@ from jmp_md.cli.common import add_model_arguments, calculators_for, read_structu
 if TYPE_CHECKING:
     from jmp_md.check import Outcome
 
-NAME = "check"
-HELP = "physics checks of a model on a structure; exit code 2 where one fails"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""

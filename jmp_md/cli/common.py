@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jmp_md.cli.config import add_config
 from jmp_md.structure_files import check_output, read_structures, write_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.options import Options
     from jmp_md.simulate.watch import DomainWatch
 
 __all__ = [
     "add_model_arguments",
+    "add_run_arguments",
     "add_tags_argument",
     "calculators_for",
     "check_output",
     "read_structures",
     "require_own",
+    "say_plan",
     "watch_domain",
     "write_structures",
 ]
@@ -35,7 +41,10 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
         dtype: Default precision of the command.
     """
     parser.add_argument(
-        "--model", help="name or file of a model (default: a shipped one that knows the elements)"
+        "--model",
+        default=os.environ.get("JMP_MD_MODEL"),
+        help="name or file of a model (default: $JMP_MD_MODEL, or a shipped one that knows the "
+        "elements)",
     )
     parser.add_argument(
         "--force-model",
@@ -43,7 +52,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
         help="use --model although it was made for another molecule",
     )
     parser.add_argument("--head", help="task of a model with several, e.g. ani1x")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument(
+        "--device",
+        default=os.environ.get("JMP_MD_DEVICE"),
+        help="cpu or cuda (default: $JMP_MD_DEVICE, or cuda where there is one)",
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64"),
@@ -70,15 +83,56 @@ def add_tags_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_arguments(parser: argparse.ArgumentParser, default: str, *, report: bool) -> None:
+    """Add the options of a run in a folder.
+
+    Args:
+        parser: Parser of a command.
+        default: What its folder is called by default.
+        report: Whether it has a report.
+    """
+    parser.add_argument("--output", type=Path, help=f"folder of the run (default: {default} here)")
+    parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the files of the run in the folder first"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what would be done, and stop"
+    )
+    if report:
+        parser.add_argument(
+            "--report",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="write report.html (default: yes)",
+        )
+    add_config(parser)
+
+
+def say_plan(
+    structures: Sequence[Atoms],
+    models: Sequence[tuple[str, JMPCalculator]],
+    output: Path,
+    options: Options,
+) -> None:
+    """Say what a run would do."""
+    for atoms, (model, calculator) in zip(structures, models, strict=True):
+        weight = next(calculator.potential.parameters())
+        formula = atoms.get_chemical_formula(mode="hill")
+        print(f"{formula}, {len(atoms)} atoms: model {model}, {weight.device}, {weight.dtype}")
+    print("".join(f"  {name}: {value}\n" for name, value in options.model_dump().items()), end="")
+    print(f"dry run: nothing was computed, {output} was not written")
+
+
 def calculators_for(
-    structures: Sequence[Atoms], args: argparse.Namespace, *, together: bool = False
+    structures: Sequence[Atoms], args: argparse.Namespace, *, one_model: bool = False
 ) -> list[tuple[str, JMPCalculator]]:
     """The model that ``args`` or the bonds choose for each structure, loaded once each.
 
     Args:
         structures: What is to be computed.
         args: With the options of :func:`add_model_arguments`.
-        together: Choose one model for all structures.
+        one_model: Choose one model for all structures.
 
     Raises:
         InputError: The model named is of another molecule than a structure, and not forced.
@@ -92,7 +146,7 @@ def calculators_for(
     if args.force_model and not args.model:
         raise InputError("--force-model needs the model that is meant: add --model NAME or FILE")
     keep_freed_memory()
-    if args.model or together:
+    if args.model or one_model:
         names = [args.model or choose(*structures)] * len(structures)
     else:
         names = [choose(atoms) for atoms in structures]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 OPTION = "--config"
+# What a command line has besides: what it is for, and how it is done this time.
+_NO_OPTIONS = {"run", "command", "debug", "config", "print_config", "dry_run", "restart",
+               "overwrite", "structure", "structures", "input", "files"}  # fmt: skip
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +19,30 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         OPTION, metavar="YAML", help="file of options, e.g. 'timestep: 0.5'; those given here win"
     )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print all options, with defaults, as such a file has them, and stop",
+    )
+
+
+def effective(args: argparse.Namespace) -> str:
+    """All options of a command line as a file of options has them.
+
+    Raises:
+        InputError: A value does not fit.
+    """
+    import yaml
+
+    from jmp_md.cli.options import options_from
+
+    module = import_module(f"jmp_md.cli.{args.command}")
+    values = {name: value for name, value in vars(args).items() if name not in _NO_OPTIONS}
+    if cls := getattr(module, "OPTIONS", None):
+        values |= options_from(args, cls).model_dump()
+    plain = {n: str(v) if isinstance(v, Path) else v for n, v in values.items() if v is not None}
+    plain = {n: list(v) if isinstance(v, tuple) else v for n, v in plain.items()}
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
 def expand_config(argv: Sequence[str]) -> list[str]:

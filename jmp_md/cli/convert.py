@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-NAME = "convert"
-HELP = "turn an official checkpoint into a native model file"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""

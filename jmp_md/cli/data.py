@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jmp_md.training.data.frame import Dataset
 
-NAME = "data"
 PARTS = ("train", "validation", "test")
-HELP = "inspect data sets, prepare them for training, fit reference energies"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

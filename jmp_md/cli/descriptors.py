@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jmp_md.simulate.descriptors import Descriptors
 
 NAME = "descriptors"
-HELP = "mean embeddings of structures (npz), and a map of them"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         structures += read_structures(path)
         files += [str(path)] * (len(structures) - len(files))
     # One for all: embeddings of different models do not compare.
-    model, calculator = calculators_for(structures, args, together=True)[0]
+    model, calculator = calculators_for(structures, args, one_model=True)[0]
     output = args.output or Path(f"{args.structures[0].stem}-{NAME}")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{len(structures)} structures, model {model}")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-NAME = "doctor"
-HELP = "test torch, ASE, OpenMM and phonopy here, and say what to install"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """There is nothing to choose."""

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from jmp_md.simulate.elastic import Elastic
 
 NAME = "elastic"
-HELP = "elastic constants and moduli of a crystal; exit code 2 where they are in doubt"
 _OPTIONS = ("strain", "points")
 
 

@@ -9,7 +9,6 @@ from jmp_md.cli.common import read_structures
 from jmp_md.cli.crystals import add_crystal_arguments, prepare, say
 
 NAME = "eos"
-HELP = "equilibrium volume and bulk modulus of a crystal; exit code 2 where they are in doubt"
 _OPTIONS = ("form", "strain", "points")
 
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     Measured = tuple[dict[str, Any], Mapping[str, Pair]]
 
-NAME = "evaluate"
-HELP = "errors of a model on labelled data; predictions of property models"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-NAME = "export"
-HELP = "write a model as a TorchScript file or a compiled package"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from jmp_md.training.tuning.options import GROUPS, Options
 
-NAME = "finetune"
-HELP = "fine-tune a model on your own data, in one command"
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float}
 _ABOUT = """\
 Fine-tune a model on your own data, in one command.

@@ -1,18 +1,19 @@
 """The ``jmp-md`` command.
 
-Every command is a module of this package with ``NAME``, ``HELP``, ``configure(parser)`` and
-``run(args) -> int``. Its top level imports nothing heavy, so that ``jmp-md --help`` is fast.
+Every command is a module of this package with ``configure(parser)`` and ``run(args) -> int``; one
+that makes its options from a class names it as ``OPTIONS``. A module is imported when its command
+is asked for, and its top level imports nothing heavy, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import io
 import os
-import signal
+import re
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,33 +21,33 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jmp_md._version import __version__
-from jmp_md.cli.config import expand_config
+from jmp_md.cli.config import effective, expand_config
 from jmp_md.errors import DomainWarning, JMPError
 from jmp_md.files import require_writable
+from jmp_md.signals import Terminated, sigterm_interrupts
 
-_COMMANDS = (
-    "models",
-    "convert",
-    "data",
-    "train",
-    "finetune",
-    "evaluate",
-    "check",
-    "benchmark",
-    "relax",
-    "singlepoint",
-    "screen",
-    "md",
-    "neb",
-    "vibrations",
-    "phonons",
-    "eos",
-    "elastic",
-    "descriptors",
-    "export",
-    "doctor",
-)
-
+COMMANDS = {
+    "models": "list models; add one, print its card or its path, record its training data",
+    "convert": "turn an official checkpoint into a native model file",
+    "data": "inspect data sets, prepare them for training, fit reference energies",
+    "train": "train or pre-train a model by a recipe",
+    "finetune": "fine-tune a model on your own data, in one command",
+    "evaluate": "errors of a model on labelled data; predictions of property models",
+    "check": "physics checks of a model on a structure; exit code 2 where one fails",
+    "benchmark": "test a model on published geometries, energies, frequencies and crystals",
+    "relax": "relax structures; exit code 2 where one did not converge, or became another molecule",
+    "singlepoint": "energies and forces of structures; exit code 2 where one cannot be computed",
+    "screen": "relax or compute many structures, in a queue that can be stopped and shared out",
+    "md": "molecular dynamics that can be killed and continued; exit code 2 where a replica failed",
+    "neb": "minimum energy path and barrier; exit code 2 where the barrier is in doubt",
+    "vibrations": "vibrational frequencies and thermochemistry; exit code 2 where in doubt",
+    "phonons": "phonons of a crystal with phonopy; exit code 2 where they are in doubt",
+    "eos": "equilibrium volume and bulk modulus of a crystal; exit code 2 where they are in doubt",
+    "elastic": "elastic constants and moduli of a crystal; exit code 2 where they are in doubt",
+    "descriptors": "mean embeddings of structures (npz), and a map of them",
+    "export": "write a model as a TorchScript file or a compiled package",
+    "doctor": "test torch, ASE, OpenMM and phonopy here, and say what to install",
+}
 
 _TO_THE_TERMINAL = ("singlepoint", "evaluate")  # without --output
 
@@ -69,10 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else an Å would end a run on a terminal in ASCII
             stream.reconfigure(errors="replace")
-    args = _parser().parse_args(argv)
+    parser = _parser(argv)
+    if not argv:
+        parser.print_help()
+        return 0
+    args = parser.parse_args(argv)
     try:
+        if getattr(args, "print_config", False) and args.command != "train":
+            print(effective(args), end="")
+            return 0
         _check_places(args)
-        with _ended_by_sigterm(), _warnings_in_words():
+        with sigterm_interrupts(), _warnings_in_words():
             status: int = args.run(args)
         sys.stdout.flush()  # so that a closed pipe shows here
         return status
@@ -80,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone, as in `jmp-md models | head`: let the exit flush into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except _Terminated:
+    except Terminated:
         print("terminated", file=sys.stderr)
         return 143
     except KeyboardInterrupt:
@@ -91,28 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, with which queues end a job: what an interrupt saves is saved."""
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Raise on the first SIGTERM; a second one ends the process at once, as without this."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -162,27 +148,51 @@ class _Parser(argparse.ArgumentParser):
             )
         return super().add_argument(*names, **options)
 
+    asked: argparse.ArgumentParser | None = None  # parser of the command, whose options are meant
+
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: error: {message}\n")
+        if message.startswith("the following arguments are required"):
+            self.print_help(sys.stderr)
+        else:
+            self.print_usage(sys.stderr)
+        hint = _nearest(message, (self.asked or self).format_help())
+        self.exit(1, f"{self.prog}: error: {message}{hint}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _nearest(message: str, help_text: str) -> str:
+    """The options or choices nearest to those that a message says are not known."""
+    if "unrecognized arguments" in message:
+        words, known = re.findall(r"--[\w-]+", message), re.findall(r"--[a-z][a-z-]+", help_text)
+    elif "invalid choice" in message:
+        first, *known = re.findall(r"'([^']*)'", message)
+        words = [first]
+    else:
+        return ""
+    near = [hit for w in words for hit in difflib.get_close_matches(w.replace("_", "-"), known, 1)]
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _parser(argv: Sequence[str]) -> _Parser:
+    """The parser; only the command that is asked for has its options, which takes time."""
     parser = _Parser(
         prog="jmp-md", description="JMP (GemNet-OC) potentials, from checkpoint to simulation."
     )
     parser.add_argument("--version", action="version", version=f"jmp-md {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error arose")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module_name in _COMMANDS:
-        module = importlib.import_module(f"jmp_md.cli.{module_name}")
-        command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name != asked:
+            continue
+        module = importlib.import_module(f"jmp_md.cli.{name}")
         # Also after the command; SUPPRESS keeps it from undoing the one before the command.
         command.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
         module.configure(command)
-        command.set_defaults(run=module.run, command=module.NAME)
+        parser.asked = command
+        command.set_defaults(run=module.run, command=name)
     return parser
 
 

@@ -3,113 +3,108 @@
 from __future__ import annotations
 
 import argparse
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
-from jmp_md.cli.config import add_config
-from jmp_md.cli.signals import signals_as_question
-from jmp_md.simulate.frames import FORMATS
-from jmp_md.simulate.md import ENSEMBLES, md, md_many
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_run_arguments,
+    add_tags_argument,
+    calculators_for,
+    read_structures,
+    say_plan,
+)
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.cli.progress import Progress
+from jmp_md.signals import SIGNALS, StopRequest, Terminated
+from jmp_md.simulate.md.options import MDOptions
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-NAME = "md"
-HELP = "molecular dynamics that can be killed and continued; exit code 2 where a replica failed"
+OPTIONS = MDOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments, with the defaults of :func:`jmp_md.simulate.md.md`."""
+    """Add the arguments."""
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float32")
-    parser.add_argument("--output", type=Path, help="folder of the run (default: STEM-md here)")
+    add_tags_argument(parser)
+    add_run_arguments(parser, "STEM-md", report=True)
     parser.add_argument(
         "--replicas",
         type=int,
         default=1,
         metavar="N",
-        help="runs in one batch, with independent random numbers",
+        help="runs in one batch, with independent random numbers (default: 1)",
     )
     parser.add_argument(
         "--all", action="store_true", help="run all structures of the file, in one batch"
     )
-    parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
-    add_config(parser)
-    parser.add_argument("--ensemble", choices=ENSEMBLES, help="default: %(default)s")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="length of the run (default: %(default)s)")
-    length.add_argument("--time", type=float, metavar="PS", help="length of the run in ps")
-    for name, text in (
-        ("timestep", "fs"),
-        ("temperature", "K"),
-        ("temperature_end", "K to heat or cool to; Langevin and Bussi"),
-        ("pressure", "GPa, for npt"),
-        ("tdamp", "fs, time constant of the thermostat, 1 / friction"),
-        ("pdamp", "fs, time constant of the barostat"),
-    ):
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, metavar="X", help=f"{text} (default: %(default)s)")
-    parser.add_argument(
-        "--remove-drift",
-        action=argparse.BooleanOptionalAction,
-        help="start, and stay, without total momentum (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--redraw-velocities",
-        action="store_true",
-        help="draw velocities at the temperature also where the file has momenta",
-    )
-    parser.add_argument("--interval", type=int, help="steps between frames (default: %(default)s)")
-    parser.add_argument(
-        "--save-interval", type=int, help="steps between saved states (default: %(default)s)"
-    )
-    parser.add_argument("--trajectory", choices=FORMATS, help="format (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="of velocities and noise (default: %(default)s)")
-    parser.add_argument(
-        "--report",
-        action=argparse.BooleanOptionalAction,
-        help="write report.html, default: yes",
-    )
-    parser.set_defaults(**(md.__kwdefaults__ or {}))
+    parser.add_argument("--time", metavar="PS", help="length of the run in ps, in place of --steps")
+    add_options(parser, MDOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
+    options = _options(args)
     structures = read_structures(args.structure)
     chosen = structures if args.all else structures[-1:]
     output = args.output or Path(f"{args.structure.stem}-md")
-    options = {name: getattr(args, name) for name in md.__kwdefaults__ or {}}
-    if args.time is not None:
-        options["steps"] = _steps(args.time, args.timestep)
-    with signals_as_question() as signals:
-        options["stop"] = signals.asked
+    several = args.all or args.replicas != 1
+    models = calculators_for(chosen, args, one_model=several)
+    if args.dry_run:
+        say_plan(chosen, models, output, options)
+        return 0
+    progress = Progress(options.steps, options.timestep)
+    with StopRequest().listening() as request:
+        around = {name: getattr(args, name) for name in ("restart", "overwrite", "report")}
+        around |= {"stop": request.came}
+        [model, calculator] = models[0]
         try:
-            if args.all or args.replicas != 1:
-                return _run_many(chosen, output, args, options)
-            return _run_one(chosen[0], output, args, options)
+            if several:
+                around |= {"replicas": args.replicas, "progress": _show_replicas(progress)}
+                return _run_replicas(chosen, calculator, model, output, options, around)
+            chosen[0].calc = calculator
+            around |= {"progress": _show(progress)}
+            return _run_one(chosen[0], model, output, options, around)
         except KeyboardInterrupt:
-            saved = "the state is saved; " if signals.asked() else ""
+            progress.close()
+            saved = "the state is saved; " if request.came() else ""
             print(f"stopped, {saved}continue with --restart --output {output}", flush=True)
-            if signals.received == signal.SIGTERM:
-                return 128 + signal.SIGTERM
+            if request.signum == SIGNALS[1]:
+                raise Terminated from None
             raise
+        finally:
+            progress.close()
 
 
-def _steps(time: float, timestep: float) -> int:
+def _options(args: argparse.Namespace) -> MDOptions:
+    """Those of the command line, with the length that ``--time`` asks for."""
     from jmp_md.errors import InputError
 
-    if not (0 <= time < float("inf") and 0 < timestep < float("inf")):
-        raise InputError(f"time {time!r} ps, timestep {timestep!r} fs: must be positive")
-    return round(1000 * time / timestep)
+    options = options_from(args, MDOptions)
+    if args.time is None:
+        return options
+    if hasattr(args, "steps"):
+        raise InputError(f"--steps {options.steps} and --time {args.time} ps: give one of the two")
+    try:
+        steps = round(1000 * float(args.time) / options.timestep)
+    except (ValueError, OverflowError):
+        steps = -1
+    if steps < 0:
+        raise InputError(f"time {args.time!r} ps: must be positive")
+    return options.changed({"steps": steps})
 
 
-def _run_one(atoms: Atoms, output: Path, args: argparse.Namespace, options: dict[str, Any]) -> int:
-    [(model, atoms.calc)] = calculators_for([atoms], args)
-    print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options['steps']} steps")
-    result = md(atoms, output, **(options | {"progress": _print_line}))
+def _run_one(
+    atoms: Atoms, model: str, output: Path, options: MDOptions, around: dict[str, Any]
+) -> int:
+    from jmp_md.runs.md import run_md
+
+    print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options.steps} steps")
+    result = run_md(atoms, output, options, **around)
     print(f"mean temperature {result.temperature:.1f} K", end="")
     if result.volume == result.volume:
         print(f", volume {result.volume:.3f} Å³, pressure {result.pressure:.3f} GPa", end="")
@@ -118,14 +113,19 @@ def _run_one(atoms: Atoms, output: Path, args: argparse.Namespace, options: dict
     return 0
 
 
-def _run_many(
-    structures: Sequence[Atoms], output: Path, args: argparse.Namespace, options: dict[str, Any]
+def _run_replicas(
+    structures: Sequence[Atoms],
+    calculator: Any,
+    model: str,
+    output: Path,
+    options: MDOptions,
+    around: dict[str, Any],
 ) -> int:
-    model, calculator = calculators_for(structures, args, together=True)[0]
-    count = len(structures) * args.replicas
-    print(f"{count} replicas in one batch, model {model}, {options['steps']} steps")
-    own = options | {"progress": _print_lines, "replicas": args.replicas}
-    results = md_many(structures, calculator, output, **own)
+    from jmp_md.runs.md import run_md_replicas
+
+    count = len(structures) * around["replicas"]
+    print(f"{count} replicas in one batch, model {model}, {options.steps} steps")
+    results = run_md_replicas(structures, calculator, output, options, **around)
     for index, result in enumerate(results):
         if result.error is not None:
             print(f"replica {index} was dropped after step {result.steps}: {result.error}")
@@ -137,19 +137,25 @@ def _run_many(
     return 0 if len(done) == count else 2
 
 
-def _print_line(line: dict[str, float]) -> None:
-    print(
-        f"  step {line['step']:8.0f}  time {line['time_fs'] / 1000:10.4f} ps  "
-        f"energy {line['total_eV']:16.6f} eV  temperature {line['temperature_K']:8.1f} K",
-        flush=True,
-    )
-
-
-def _print_lines(step: int, lines: Sequence[dict[str, float]]) -> None:
-    if lines:
-        mean = sum(line["temperature_K"] for line in lines) / len(lines)
-        print(
-            f"  step {step:8d}  time {lines[0]['time_fs'] / 1000:10.4f} ps  {len(lines):4d} "
-            f"replicas  mean temperature {mean:8.1f} K",
-            flush=True,
+def _show(progress: Progress) -> Callable[[dict[str, float]], None]:
+    def show(line: dict[str, float]) -> None:
+        progress.show(
+            int(line["step"]),
+            f"time {line['time_fs'] / 1000:.4f} ps  energy {line['total_eV']:.6f} eV  "
+            f"temperature {line['temperature_K']:.1f} K",
         )
+
+    return show
+
+
+def _show_replicas(progress: Progress) -> Callable[[int, Sequence[dict[str, float]]], None]:
+    def show(step: int, lines: Sequence[dict[str, float]]) -> None:
+        if lines:
+            mean = sum(line["temperature_K"] for line in lines) / len(lines)
+            progress.show(
+                step,
+                f"time {lines[0]['time_fs'] / 1000:.4f} ps  {len(lines)} replicas  "
+                f"mean temperature {mean:.1f} K",
+            )
+
+    return show

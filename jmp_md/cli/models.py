@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jmp_md.models.registry import ModelEntry
 
-NAME = "models"
-HELP = "list models; add one, print its card or its path, record its training data"
 MOST_ELEMENTS = 12  # that a row of the list names
 
 

@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.common import add_model_arguments, calculators_for, read_structures
-from jmp_md.cli.config import add_config
-from jmp_md.simulate.first_path import ATOM_ORDERS, INTERPOLATIONS, METHODS, OPTIMIZERS
-from jmp_md.simulate.neb import PATH, neb
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_run_arguments,
+    add_tags_argument,
+    calculators_for,
+    read_structures,
+    say_plan,
+)
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.cli.progress import Progress
+from jmp_md.simulate.options import NEBOptions
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-NAME = "neb"
-HELP = "minimum energy path and barrier; exit code 2 where the barrier is in doubt"
+OPTIONS = NEBOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments, with the defaults of :func:`jmp_md.simulate.neb.neb`."""
+    """Add the arguments."""
     parser.add_argument(
         "structures",
         nargs="+",
@@ -32,50 +38,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--all-frames", action="store_true", help="take all structures of every file as the path"
     )
     add_model_arguments(parser, dtype="float64")
-    parser.add_argument("--output", type=Path, help="folder of the run (default: STEM-neb here)")
-    parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
-    add_config(parser)
-    parser.add_argument(
-        "--n-images", type=int, help="images between two ends, with both (default: %(default)s)"
-    )
-    parser.add_argument("--fmax", type=float, help="eV/Å to stop at (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="most steps to take (default: %(default)s)")
-    parser.add_argument("--spring", type=float, help="eV/Å² between images (default: %(default)s)")
-    parser.add_argument("--method", choices=METHODS, help="default: %(default)s")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="default: %(default)s")
-    parser.add_argument("--interpolation", choices=INTERPOLATIONS, help="default: %(default)s")
-    parser.add_argument(
-        "--atom-order",
-        choices=ATOM_ORDERS,
-        help="where identical atoms change places: refuse, keep as given, or take the nearest "
-        "(default: %(default)s)",
-    )
-    for option, text in (
-        ("--climb", "let the highest image climb to the saddle point"),
-        ("--relax-ends", "relax both ends first"),
-        ("--verify", "frequencies of the transition state, one must be imaginary"),
-    ):
-        parser.add_argument(
-            option, action=argparse.BooleanOptionalAction, help=f"{text} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--report", action=argparse.BooleanOptionalAction, help="write report.html, default: yes"
-    )
-    parser.set_defaults(**(neb.__kwdefaults__ or {}))
+    add_tags_argument(parser)
+    add_run_arguments(parser, "STEM-neb", report=True)
+    add_options(parser, NEBOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
+    from jmp_md.runs.neb import PATH, run_neb
+
+    options = options_from(args, NEBOptions)
     images = _images(args.structures, args.all_frames)
-    [(model, calculator)] = calculators_for([images[0], images[-1]], args, together=True)[:1]
+    ends = [images[0], images[-1]]
+    models = calculators_for(ends, args, one_model=True)
+    [model, calculator] = models[0]
     output = args.output or Path(f"{args.structures[0].stem}-neb")
-    options = {name: getattr(args, name) for name in neb.__kwdefaults__ or {}}
+    if args.dry_run:
+        say_plan(ends, models, output, options)
+        return 0
     print(f"{images[0].get_chemical_formula(mode='hill')}, model {model}")
+    progress = Progress(options.steps)
     try:
-        result = neb(images, calculator, output, **(options | {"progress": _print_step}))
+        result = run_neb(
+            images,
+            calculator,
+            output,
+            options,
+            restart=args.restart,
+            overwrite=args.overwrite,
+            report=args.report,
+            progress=lambda step, barrier, fmax: progress.show(
+                step, f"barrier {barrier:.4f} eV  fmax {fmax:.5f} eV/Å"
+            ),
+        )
     except KeyboardInterrupt:
+        progress.close()
         print(f"stopped; continue with --restart --output {output}")
         raise
+    finally:
+        progress.close()
     how = "converged" if result.converged else "NOT converged"
     print(f"{how} after {result.steps} steps: barrier {result.barrier:.4f} eV, ", end="")
     print(f"from the other side {result.reverse_barrier:.4f} eV")
@@ -98,7 +99,3 @@ def _images(files: Sequence[Path], all_frames: bool) -> list[Atoms]:
         if len(structures) > 1:
             print(f"{path}: the last of {len(structures)} structures (--all-frames takes all)")
     return [structures[-1] for structures in found]
-
-
-def _print_step(step: int, barrier: float, fmax: float) -> None:
-    print(f"  step {step:4d}  barrier {barrier:10.4f} eV  fmax {fmax:10.5f} eV/Å", flush=True)

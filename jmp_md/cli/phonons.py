@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from jmp_md.simulate.phonons import Phonons
 
 NAME = "phonons"
-HELP = "phonons of a crystal with phonopy; exit code 2 where they are in doubt"
 _OPTIONS = ("supercell", "delta", "mesh", "points", "max_temperature")
 
 
@@ -43,9 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.report.crystals import write_phonon_report
+    from jmp_md.report.phonon_files import write_phonons
     from jmp_md.simulate.crystals import official_remark
     from jmp_md.simulate.phonons import check_options, phonons
-    from jmp_md.simulate.phonons_files import write_phonons
     from jmp_md.simulate.summary import describe, write_summary
 
     started = time.monotonic()

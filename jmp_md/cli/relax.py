@@ -19,7 +19,8 @@ from jmp_md.cli.common import (
     write_structures,
 )
 from jmp_md.cli.config import add_config
-from jmp_md.simulate.relax import OPTIMIZERS, relax
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.simulate.options import RelaxOptions
 from jmp_md.structure_files import with_results
 
 if TYPE_CHECKING:
@@ -34,36 +35,16 @@ if TYPE_CHECKING:
     Watches = Mapping[str, DomainWatch]
 
 NAME = "relax"
-HELP = "relax structures; exit code 2 where one did not converge, or became another molecule"
-# Not for many together.
-_ALONE = ("relax_cell", "cell_mask", "pressure", "keep_symmetry", "trajectory", "log")
+OPTIONS = RelaxOptions
+_NOT_IN_A_BATCH = ("relax_cell", "cell_mask", "pressure", "keep_symmetry", "trajectory", "log")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments, with the defaults of :func:`jmp_md.simulate.relax.relax`."""
+    """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
     add_tags_argument(parser)
     add_config(parser)
-    parser.add_argument("--fmax", type=float, help="eV/Å to stop at (default: %(default)s)")
-    parser.add_argument(
-        "--optimizer", choices=OPTIMIZERS, help="default: BFGS, and LBFGS for many together"
-    )
-    parser.add_argument("--relax-cell", action="store_true", help="relax the cell too")
-    parser.add_argument(
-        "--cell-mask",
-        type=int,
-        nargs=6,
-        metavar=("XX", "YY", "ZZ", "YZ", "XZ", "XY"),
-        help="1 for strains that relax, 0 for those that stay",
-    )
-    parser.add_argument(
-        "--pressure", type=float, help="GPa on a cell that is relaxed (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--keep-symmetry", action="store_true", help="make the symmetry exact, and keep it"
-    )
-    parser.add_argument("--steps", type=int, help="most steps to take (default: %(default)s)")
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -81,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="continue a stopped run, from OUTPUT.state and --trajectory",
     )
     parser.add_argument("--log", type=Path, help="log of ASE's optimizer")
-    parser.set_defaults(**((relax.__kwdefaults__ or {}) | {"optimizer": None}))
+    add_options(parser, RelaxOptions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,19 +71,20 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.simulate.relax_state import remove_state
 
     started = time.monotonic()
+    options = options_from(args, RelaxOptions)
     structures = [atoms for path in args.structures for atoms in read_structures(path)]
     output = _output(args)
     for path in args.structures:
         check_output(output, path, len(structures))
-    _check_together(args)
+    _check_batch(args, options)
     models = calculators_for(structures, args)
     watches = watch_domain(structures, models)
     ends: Ends = {}
     try:
         if args.batch_size > 1:
-            _together(structures, models, watches, args, ends)
+            _in_batches(structures, models, watches, args, options, ends)
         else:
-            _one_by_one(structures, models, watches, args, ends)
+            _one_by_one(structures, models, watches, args, options, ends)
     except KeyboardInterrupt:
         print(f"stopped; the same command with --restart goes on, from {_state(args)}")
         raise
@@ -114,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         remove_if_empty(_state(args))
     for name, watch in watches.items():
         watch.end([ends[i].atoms for i in good if models[i][0] == name])
-    _summarise(output, structures, models, watches, args, ends, time.monotonic() - started)
+    _summarise(output, structures, models, watches, args, options, ends, time.monotonic() - started)
     for model in dict(models):
         remove_state(_state(args) / Path(model).name)
     remove_if_empty(_state(args))
@@ -132,12 +114,12 @@ def _gaps(good: Sequence[int]) -> str:
     return "" if list(good) == list(range(len(good))) else "; index in each says which it is"
 
 
-def _check_together(args: argparse.Namespace) -> None:
+def _check_batch(args: argparse.Namespace, options: RelaxOptions) -> None:
     from jmp_md.errors import InputError
 
     if args.batch_size < 1:
         raise InputError(f"batch-size {args.batch_size}: must be 1 or more")
-    given = [f"--{name.replace('_', '-')}" for name in _ALONE if getattr(args, name)]
+    given = [f"--{name.replace('_', '-')}" for name in _NOT_IN_A_BATCH if getattr(args, name, None)]
     if args.batch_size > 1 and given:
         raise InputError(
             f"{', '.join(given)} cannot be had for structures that relax together: leave out "
@@ -150,25 +132,25 @@ def _one_by_one(
     models: Models,
     watches: Watches,
     args: argparse.Namespace,
+    options: RelaxOptions,
     ends: Ends,
 ) -> None:
     """Fill ``ends`` in order."""
     from jmp_md.simulate.identity import identity
-    from jmp_md.simulate.relax_state import RelaxState, relax_kept
+    from jmp_md.simulate.relax_state import RelaxState, relax_resumable
 
-    names = ("fmax", "relax_cell", "cell_mask", "pressure", "keep_symmetry")
-    options = {name: getattr(args, name) for name in names}
-    options["optimizer"] = args.optimizer or "BFGS"
+    options = options.changed({"optimizer": options.optimizer or "BFGS"})
+    settings = options.model_dump(exclude={"steps"})
     several = len(structures) > 1
-    if args.keep_symmetry:
+    if options.keep_symmetry:
         print("note: the symmetry is kept at a saddle point, too; frequencies tell which it is")
     with ExitStack() as stack:
         states = {
             model: stack.enter_context(
                 RelaxState(
                     _state(args) / Path(model).name,
-                    identity(calculator, options),
-                    args.steps,
+                    identity(calculator, settings),
+                    options.steps,
                     args.restart,
                 )
             )
@@ -178,12 +160,11 @@ def _one_by_one(
             formula = atoms.get_chemical_formula(mode="hill")
             print(f"structure {i + 1} of {len(structures)}: {formula}, model {model}")
             atoms.calc = calculator
-            ends[i] = relax_kept(
+            ends[i] = relax_resumable(
                 states[model],
                 i,
                 atoms,
-                **options,
-                steps=args.steps,
+                options,
                 trajectory=_numbered(args.trajectory, i) if several else args.trajectory,
                 restart=args.restart,
                 log=_numbered(args.log, i) if several else args.log,
@@ -197,15 +178,16 @@ def _observer(watch: DomainWatch, index: int) -> Callable[[int, Atoms], None]:
     return lambda step, atoms: watch.see(atoms, f"step {step} of structure {index}")
 
 
-def _together(
+def _in_batches(
     structures: Sequence[Atoms],
     models: Models,
     watches: Watches,
     args: argparse.Namespace,
+    options: RelaxOptions,
     ends: Ends,
 ) -> None:
     """Fill ``ends`` as structures are done, those of each model in batches."""
-    from jmp_md.simulate.many import relax_many
+    from jmp_md.simulate.relax_batched import relax_batched
 
     for model, calculator in dict(models).items():
         mine = [i for i, (name, _) in enumerate(models) if name == model]
@@ -225,12 +207,10 @@ def _together(
         ) -> None:
             watch.see(atoms, f"step {step} of structure {mine[k]}")
 
-        relaxed = relax_many(
+        relaxed = relax_batched(
             [structures[i] for i in mine],
             calculator,
-            fmax=args.fmax,
-            optimizer=args.optimizer or "LBFGS",
-            steps=args.steps,
+            options,
             batch_size=args.batch_size,
             output=_state(args) / Path(model).name,
             restart=args.restart,
@@ -256,13 +236,14 @@ def _summarise(
     models: Models,
     watches: Watches,
     args: argparse.Namespace,
+    options: RelaxOptions,
     ends: Ends,
     seconds: float,
 ) -> None:
     """Write ``OUTPUT.summary.json``, beside the result."""
     from jmp_md.simulate.summary import describe, write_summary
 
-    names = {"batch_size", "optimizer", *(relax.__kwdefaults__ or {})} - {"progress", "observer"}
+    files = {name: getattr(args, name) for name in ("batch_size", "trajectory", "log", "restart")}
     rows: list[dict[str, Any]] = []
     for i, atoms in enumerate(structures):
         end = ends[i]
@@ -281,7 +262,7 @@ def _summarise(
         output.parent,
         NAME,
         model={name: describe(calculator) for name, calculator in dict(models).items()},
-        settings={name: getattr(args, name) for name in sorted(names)},
+        settings=options.model_dump() | files,
         results={"structures": rows},
         seconds=seconds,
         domain={name: watch.record() for name, watch in watches.items()},

@@ -10,7 +10,6 @@ from jmp_md.cli.common import add_model_arguments, read_structures, require_own
 from jmp_md.cli.config import add_config
 
 NAME = "screen"
-HELP = "relax or compute many structures, in a queue that can be stopped, continued and shared out"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

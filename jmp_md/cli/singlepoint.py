@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Models = list[tuple[str, JMPCalculator]]
 
 NAME = "singlepoint"
-HELP = "energies and forces of structures; exit code 2 where one cannot be computed"
 _ENDINGS = (".csv", ".json", ".extxyz")
 
 

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from signal import SIGTERM
 
-NAME = "train"
-HELP = "train or pre-train a model by a recipe"
 _RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 
 
@@ -78,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     output = Path(args.output or f"runs/{recipe.model.name}")
     if args.devices > 1 and "WORLD_SIZE" not in os.environ:
-        return launch(_arguments(args, output), args.devices)
+        from jmp_md.cli.main import main
+
+        return launch(main, _arguments(args, output), args.devices)
     try:
         model = train(
             recipe,

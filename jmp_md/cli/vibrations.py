@@ -19,9 +19,6 @@ from jmp_md.cli.config import add_config
 if TYPE_CHECKING:
     from jmp_md.simulate.vibrations import Vibrations
 
-NAME = "vibrations"
-HELP = "vibrational frequencies, and thermochemistry as an ideal gas; exit code 2 if in doubt"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""

@@ -25,7 +25,7 @@ def sample_frames(path: Path, count: int, most: int = SAMPLE) -> list[Atoms]:
     """
     chosen = evenly(count, most)
     if path.suffix == ".h5":
-        from jmp_md.simulate.h5md import read_h5md
+        from jmp_md.simulate.trajectory.h5md import read_h5md
 
         return read_h5md(path, chosen)
     if path.suffix == ".traj":

@@ -43,7 +43,7 @@ class Band(NEB):
             [result] = singlepoint([end], calculator)
             end.calc = _End(end, energy=result.energy)
         for image in images[1:-1]:
-            image.calc = _Together(self)
+            image.calc = _ImageCalculator(self)
 
     def set_climbing(self, climb: bool) -> None:
         """Let the highest image climb, or stop it; on a string it would be moved back."""
@@ -90,7 +90,7 @@ class _End(SinglePointCalculator):
         return []
 
 
-class _Together(Calculator):
+class _ImageCalculator(Calculator):
     """Calculator of one image: when it is asked, it has all of the band computed."""
 
     implemented_properties: ClassVar = ["energy", "forces"]

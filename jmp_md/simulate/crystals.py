@@ -107,12 +107,12 @@ def relax_positions(
         InputError: One cannot be computed, or does not converge; its index is named.
     """
     from jmp_md.calculators.ase import JMPCalculator
-    from jmp_md.simulate.many import relax_many
     from jmp_md.simulate.relax import relax
+    from jmp_md.simulate.relax_batched import relax_batched
 
     relaxed = []
     if isinstance(calculator, JMPCalculator):
-        ends = relax_many(structures, calculator, fmax=fmax, steps=steps)
+        ends = relax_batched(structures, calculator, fmax=fmax, steps=steps)
         for i, end in enumerate(ends):
             if end.error is not None:
                 raise InputError(f"structure {i}: {end.error}") from end.error

@@ -19,7 +19,7 @@ _MOVER = 0.5  # Å from which on an atom may have taken another's place
 _SHORTER, _SAVED = 0.8, 0.25  # share of the sum of squares, Å²
 
 
-def together(images: Sequence[Atoms], atom_order: str) -> tuple[list[Atoms], list[str]]:
+def matched_images(images: Sequence[Atoms], atom_order: str) -> tuple[list[Atoms], list[str]]:
     """Copies of structures that make a path, each atom taking the shortest way to the next one.
 
     Args:

@@ -6,14 +6,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
+from jmp_md.options import with_options
+from jmp_md.simulate.options import RelaxOptions
 
 if TYPE_CHECKING:  # the command line reads this module's defaults without ASE's import time
     from ase import Atoms
 
-OPTIMIZERS = ("BFGS", "LBFGS", "FIRE")
 _RISE = 1e-3  # eV, more than rounding or the last steps of a relaxation make
 
 
@@ -44,21 +45,17 @@ class RelaxResult:
     stress_left: float | None = None
 
 
+@with_options(RelaxOptions)
 def relax(
     atoms: Atoms,
+    options: RelaxOptions | None = None,
     *,
-    fmax: float = 0.01,
-    optimizer: str = "BFGS",
-    relax_cell: bool = False,
-    cell_mask: Sequence[int] | None = None,
-    pressure: float = 0.0,
-    keep_symmetry: bool = False,
-    steps: int = 500,
     trajectory: str | Path | None = None,
     restart: bool = False,
     log: str | Path | None = None,
     progress: Callable[[int, float, float], None] | None = None,
     observer: Callable[[int, Atoms], None] | None = None,
+    **changes: Any,
 ) -> RelaxResult:
     """Relax a structure with its ASE calculator; the given one is left as it is.
 
@@ -72,15 +69,7 @@ def relax(
 
     Args:
         atoms: Structure with a calculator, of any kind.
-        fmax: eV/Å, the largest force at which to stop.
-        optimizer: ``"BFGS"``, ``"LBFGS"`` (less memory, for thousands of atoms) or ``"FIRE"``
-            (robust far from a minimum).
-        relax_cell: Relax the cell too, in its periodic directions, which lie along as many of x, y
-            and z; all three vectors are set.
-        cell_mask: Which strains relax, 1 or 0 for each of xx, yy, zz, yz, xz, xy; None takes all.
-        pressure: GPa from outside on a cell that is relaxed and periodic in three directions.
-        keep_symmetry: Make the structure as symmetric as it is to 0.01 Å, and keep it so.
-        steps: Most steps to take.
+        options: See :class:`~jmp_md.simulate.options.RelaxOptions`; None for the defaults.
         trajectory: ASE trajectory of all steps.
         restart: Go on from the last step in ``trajectory``, where there is one, with an optimizer
             that has forgotten how it came there; ``steps`` counts from the start. The model, the
@@ -88,19 +77,16 @@ def relax(
         log: Text file ASE's optimizer appends its log to.
         progress: Called with step, energy in eV and largest force in eV/Å, from step 0 on.
         observer: Called with step and the structure on its way, likewise.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
         InputError: No calculator, no atoms, a cell without volume, or an option that does not
             exist or does not fit.
     """
+    options = (options or RelaxOptions()).changed(changes)
+    pressure = options.pressure
     if atoms.calc is None:
         raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
-    if optimizer not in OPTIMIZERS:
-        raise InputError(f"optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
-    if not fmax > 0:
-        raise InputError(f"fmax {fmax!r} eV/Å: must be positive, 0.01 is usual")
-    if steps < 0:
-        raise InputError(f"steps {steps!r}: must be 0 or more")
     if restart and trajectory is None:
         raise InputError("restart goes on from a trajectory: give one (--trajectory)")
     if len(atoms) == 0:
@@ -112,28 +98,29 @@ def relax(
     from ase.units import GPa
 
     from jmp_md.simulate.identity import identity
-    from jmp_md.simulate.steps_file import StepsFile
+    from jmp_md.simulate.relax_trajectory import RelaxTrajectory
     from jmp_md.validate import check_cell
 
     check_cell(atoms.cell.array, atoms.pbc)
-    _check_cell_options(atoms, relax_cell, cell_mask, pressure)
+    if options.relax_cell:
+        _check_cell_options(atoms, pressure)
 
-    relaxed = _symmetric(atoms) if keep_symmetry else atoms.copy()
+    relaxed = _symmetric(atoms) if options.keep_symmetry else atoms.copy()
     relaxed.calc = atoms.calc
-    mask = _strains(atoms, cell_mask) if relax_cell else None
+    mask = _strains(atoms, options.cell_mask) if options.relax_cell else None
     file = None
     if trajectory is not None:
-        about = {"cell": mask, "pressure": pressure, "keep_symmetry": keep_symmetry}
-        file = StepsFile(trajectory, identity(atoms.calc, about, [atoms]), restart)
+        about = {"cell": mask, "pressure": pressure, "keep_symmetry": options.keep_symmetry}
+        file = RelaxTrajectory(trajectory, identity(atoms.calc, about, [atoms]), restart)
     done = 0 if file is None else file.done
     first = None if file is None else file.restore(relaxed)
     moving = relaxed
-    if relax_cell:
+    if options.relax_cell:
         moving = FrechetCellFilter(relaxed, mask=mask, scalar_pressure=pressure * GPa)
 
     def objective() -> float:
         """eV, what is to become least: with springs and the work of pressure."""
-        volume = relaxed.cell.volume if relax_cell else 0.0
+        volume = relaxed.cell.volume if options.relax_cell else 0.0
         return float(relaxed.get_potential_energy()) + pressure * GPa * volume
 
     def state() -> tuple[float, float]:
@@ -145,14 +132,14 @@ def relax(
     try:
         initial = state()[0] if first is None else first
         before = objective()
-        with getattr(ase.optimize, optimizer)(moving, logfile=log) as run:
+        with getattr(ase.optimize, options.optimizer or "BFGS")(moving, logfile=log) as run:
             if file is not None:
                 run.attach(lambda: file.write(relaxed, atoms.constraints))
             if progress is not None:
                 run.attach(lambda: progress(done + run.nsteps, *state()))
             if observer is not None:
                 run.attach(lambda: observer(done + run.nsteps, relaxed))
-            converged = bool(run.run(fmax=fmax, steps=max(steps - done, 0)))
+            converged = bool(run.run(fmax=options.fmax, steps=max(options.steps - done, 0)))
     finally:
         if file is not None:
             file.close()
@@ -181,27 +168,12 @@ def has_risen(before: float, after: float) -> bool:
     return rise > _RISE
 
 
-def _check_cell_options(
-    atoms: Atoms, relax_cell: bool, cell_mask: Sequence[int] | None, pressure: float
-) -> None:
-    if not relax_cell:
-        if cell_mask is not None or pressure != 0:
-            raise InputError(
-                f"cell_mask {cell_mask} and pressure {pressure!r} GPa are for a cell that is "
-                "relaxed: add relax_cell (--relax-cell)"
-            )
-        return
+def _check_cell_options(atoms: Atoms, pressure: float) -> None:
     if not atoms.pbc.any():
         raise InputError(
             f"the structure has no cell to relax, pbc {atoms.pbc.tolist()}: leave out relax_cell "
             "(--relax-cell)"
         )
-    if cell_mask is not None and (len(cell_mask) != 6 or not set(cell_mask) <= {0, 1}):
-        raise InputError(
-            f"cell_mask {list(cell_mask)}: give 0 or 1 for each of xx, yy, zz, yz, xz, xy"
-        )
-    if not abs(pressure) < 1e4:
-        raise InputError(f"pressure {pressure!r} GPa: must be finite, 0.0001 is one atmosphere")
     if pressure != 0 and not atoms.pbc.all():
         raise InputError(
             f"pressure {pressure!r} GPa on a structure with pbc {atoms.pbc.tolist()}: it has no "

@@ -19,10 +19,11 @@ import numpy as np
 
 from jmp_md.errors import InputError
 from jmp_md.files import LOCK, locked, remove_if_empty
-from jmp_md.simulate.frames import TextFile
 from jmp_md.simulate.identity import identify_structure, require_same
+from jmp_md.simulate.options import RelaxOptions
 from jmp_md.simulate.relax import RelaxResult, relax
 from jmp_md.simulate.state import NAME, load_state, save_state
+from jmp_md.simulate.trajectory.append_only import TextFile
 from jmp_md.structure_files import with_results
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ DONE = "done.jsonl"
 _SAVE_INTERVAL = 10  # steps; each takes much longer than writing where a structure is
 
 
-class Moving(NamedTuple):
+class InProgress(NamedTuple):
     """A structure on its way.
 
     Attributes:
@@ -100,7 +101,7 @@ class RelaxState:
             return None
         return _result(self._done.pop(index), given)
 
-    def start(self, index: int, given: Atoms) -> Moving:
+    def start(self, index: int, given: Atoms) -> InProgress:
         """Where to go on with a structure.
 
         Raises:
@@ -110,11 +111,11 @@ class RelaxState:
         record = self._done.pop(index, None)
         if (entry := self._moving.pop(index, None)) is not None:
             positions, cell = (self._arrays.pop(f"{index}/{of}") for of in ("positions", "cell"))
-            return Moving(_placed(given, positions, cell), entry["steps"], entry["initial"])
+            return InProgress(_placed(given, positions, cell), entry["steps"], entry["initial"])
         if record is not None:
             end = _result(record, given)
-            return Moving(end.atoms, end.steps, end.energy - end.energy_change)
-        return Moving(given)
+            return InProgress(end.atoms, end.steps, end.energy - end.energy_change)
+        return InProgress(given)
 
     def add(self, index: int, end: RelaxResult) -> None:
         """Keep what became of a structure that was given to :meth:`end` or :meth:`start`."""
@@ -135,7 +136,7 @@ class RelaxState:
         }
         self._file.write(json.dumps(record) + "\n")
 
-    def save(self, moving: Mapping[int, Moving]) -> None:
+    def save(self, moving: Mapping[int, InProgress]) -> None:
         """Replace what is known of structures on their way; all before is then on the disk."""
         self._file.mark()
         arrays, entries = dict(self._arrays), dict(self._moving)  # those not taken up yet stay
@@ -196,17 +197,17 @@ class RelaxState:
         return stopped and record["steps"] < self._steps
 
 
-def relax_kept(
+def relax_resumable(
     state: RelaxState,
     index: int,
     given: Atoms,
+    options: RelaxOptions,
     *,
-    steps: int,
     trajectory: Path | None = None,
     restart: bool = False,
     progress: Callable[[int, float, float], None] | None = None,
     observer: Callable[[int, Atoms], None] | None = None,
-    **options: Any,
+    **files: Any,
 ) -> RelaxResult:
     """Relax a structure from where it was left, and keep where it gets to.
 
@@ -214,18 +215,18 @@ def relax_kept(
         state: State of the run.
         index: Of the structure in it.
         given: The structure, with its calculator.
-        steps: Most steps, counted from its start.
+        options: See :class:`~jmp_md.simulate.options.RelaxOptions`; steps count from its start.
         trajectory: Where there is one, it and not the state says where the structure was left.
         restart: Continue ``trajectory``.
         progress, observer: As for :func:`relax`.
-        options: Others of :func:`relax`.
+        files: Others of :func:`relax`.
 
     Returns:
         Its end, with energy, forces and, where it was computed, stress, but no calculator.
     """
     if (end := state.end(index, given)) is not None:
         return end
-    start = state.start(index, given) if trajectory is None else Moving(given)
+    start = state.start(index, given) if trajectory is None else InProgress(given)
     now = start
 
     def see(step: int, atoms: Atoms) -> None:
@@ -233,7 +234,7 @@ def relax_kept(
         initial = now.initial
         if initial is None:
             initial = float(atoms.get_potential_energy(apply_constraint=False))
-        now = Moving(atoms, start.steps + step, initial)
+        now = InProgress(atoms, start.steps + step, initial)
         if step and step % _SAVE_INTERVAL == 0:
             state.save({index: now})
         if observer is not None:
@@ -248,12 +249,12 @@ def relax_kept(
     try:
         found = relax(
             atoms,
-            steps=max(steps - start.steps, 0),
+            options.changed({"steps": max(options.steps - start.steps, 0)}),
             trajectory=trajectory,
             restart=restart and trajectory is not None,
             progress=shifted,
             observer=see,
-            **options,
+            **files,
         )
     except (KeyboardInterrupt, OSError):
         state.save({index: now})

@@ -62,7 +62,7 @@ def screen(
             or a CPU to itself.
         compile: Compile the network, in every worker.
         trust: Whether ``model`` may be an exported file, which runs code that it holds.
-        options: Of :func:`jmp_md.simulate.many.relax_many`.
+        options: Of :func:`jmp_md.simulate.relax_batched.relax_batched`.
         chunk: Structures in a chunk, the most that a kill costs a worker; a queue that is continued
             keeps its own.
         ray: Address of a Ray cluster, ``"auto"`` for the one this machine belongs to, ``"local"``
@@ -114,9 +114,9 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
     """
     calculator = _calculator(job["model"], **job["about"])
     if job["task"] == "relax":
-        from jmp_md.simulate.many import relax_many
+        from jmp_md.simulate.relax_batched import relax_batched
 
-        ends = relax_many(structures, calculator, **job["options"])
+        ends = relax_batched(structures, calculator, **job["options"])
         return [
             _noted(end.atoms, None, end.error, converged=end.converged, steps=end.steps)
             for end in ends

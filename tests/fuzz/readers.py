@@ -36,8 +36,8 @@ from jmp_md.cli.config import expand_config
 from jmp_md.export import export
 from jmp_md.load import load_model
 from jmp_md.models.registry import add_model, resolve
-from jmp_md.simulate.h5md import read_h5md, write_h5md
 from jmp_md.simulate.state import load_state, save_state
+from jmp_md.simulate.trajectory.h5md import read_h5md, write_h5md
 from jmp_md.structure_files import read_structures
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.recipe import load_recipe

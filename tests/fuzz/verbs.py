@@ -6,7 +6,7 @@ import argparse
 import random
 from pathlib import Path
 
-from jmp_md.cli.main import _parser, main
+from jmp_md.cli.main import COMMANDS, _parser, main
 
 from .mutate import TEXTS
 
@@ -20,8 +20,8 @@ SHORT = {"steps": "2", "max_steps": "2", "n_images": "3", "supercell": "1", "ima
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """The parser of each verb."""
-    (action,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return {name: p for name, p in action.choices.items() if name not in LEFT_OUT}
+    parsers = {name: _parser([name]).asked for name in COMMANDS if name not in LEFT_OUT}
+    return {name: parser for name, parser in parsers.items() if parser is not None}
 
 
 def command(rng: random.Random, name: str, parser: argparse.ArgumentParser) -> list[str]:
@@ -57,7 +57,7 @@ def _option(rng: random.Random, action: argparse.Action) -> list[str]:
         return [option]
     if action.choices:
         value = _pick(rng, str(rng.choice(list(action.choices))), TEXTS)
-    elif action.type in (int, float):
+    elif action.type in (int, float) or action.metavar in ("X", "N"):
         value = _pick(rng, rng.choice(NUMBERS), TEXTS)
     elif action.dest in ("output", "json", "report"):
         value = _pick(rng, rng.choice(("out", "out.xyz", "out.html", "out.png")), FILES + TEXTS)

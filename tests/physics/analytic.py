@@ -10,7 +10,7 @@ from ase import Atoms
 
 from jmp_md.simulate.md.forces import Computed
 from jmp_md.simulate.md.integrators import Integrator
-from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.state import State, thermometer
 
 
@@ -180,14 +180,14 @@ class Run:
     """
 
     def __init__(self, atoms: Atoms, forces: Analytic, count: int, **options: Any) -> None:
-        self.options = Options(**options)
+        self.options = MDOptions(**options)
         self.integrator, self.forces = Integrator(self.options), forces
         self.state = copies(atoms, count, self.options.seed, self.options.remove_drift)
         self.integrator.begin(self.state)
         self.state.draw_momenta(self.options.temperature, np.full(count, True))
         self.state.compute(forces)
 
-    def restart(self, options: Options, arrays: Mapping[str, np.ndarray]) -> None:
+    def restart(self, options: MDOptions, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on with other options from positions, momenta and cells of :meth:`State.arrays`."""
         self.options, self.integrator = options, Integrator(options)
         self.state.extended = {}

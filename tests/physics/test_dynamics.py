@@ -24,10 +24,10 @@ from ase.constraints import (
     FixScaled,
 )
 
-from jmp_md.simulate.md import start
+from jmp_md.simulate.md import initial_conditions as start
 from jmp_md.simulate.md.constraints import Constraints
 from jmp_md.simulate.md.integrators import Integrator
-from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.options import MDOptions
 
 KT = units.kB * 300
 SIGMAS = 4.5
@@ -77,7 +77,7 @@ def test_temperature_fluctuation_and_conserved_energy(case: str) -> None:
     run.steps(100)
     sample = run.state.arrays()
     for ensemble in ("nve", "nvt-langevin", "nvt-bussi", "nvt-nose-hoover"):
-        run.restart(Options(ensemble=ensemble, **options), sample)
+        run.restart(MDOptions(ensemble=ensemble, **options), sample)
         assert (run.state.constraints.freedom == freedom).all()
         before, seen = run.conserved(), []
         for _ in range(6):
@@ -145,7 +145,7 @@ def test_the_first_step_has_the_temperature_asked_for_over_1000_seeds(
 ) -> None:
     water = molecule("H2O")
     water.set_constraint(constraint)
-    options = Options(remove_drift=remove_drift)
+    options = MDOptions(remove_drift=remove_drift)
     seen = []
     for seed in range(1000):
         state = copies(water, 1, seed, remove_drift)
@@ -176,7 +176,7 @@ def test_long_steps_leave_harmonic_positions_and_the_thermometer_right(ensemble:
     forces = Wells(atoms.positions.copy(), (1.0, 2.0, 3.5))
     slowest, fastest = np.sqrt(np.array([1.0, 3.5]) / atoms.get_masses()[0])
     step = 0.8 / fastest  # momenta at whole steps are 16 % too cold along z
-    options = Options(
+    options = MDOptions(
         ensemble=ensemble,
         timestep=step / units.fs,
         tdamp=5 / slowest / units.fs,

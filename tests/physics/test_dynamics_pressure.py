@@ -11,7 +11,7 @@ from ase import Atoms, units
 from test_dynamics import KT, require_mean
 
 from jmp_md.simulate.md.barostat import pressure
-from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.options import MDOptions
 
 COUNT, ATOMS, GPA = 500, 4, 0.3
 OPTIONS: dict[str, Any] = {"timestep": 5.0, "tdamp": 60.0, "pdamp": 150.0, "pressure": GPA}
@@ -60,7 +60,7 @@ def test_volume_pressure_temperature_and_shape(ensemble: str) -> None:
     run = Run(atoms, forces, COUNT, ensemble="nvt-langevin", timestep=5.0, tdamp=30.0)
     run.steps(100)
     sample = run.state.arrays()
-    run.restart(Options(ensemble=ensemble, **OPTIONS), sample)
+    run.restart(MDOptions(ensemble=ensemble, **OPTIONS), sample)
     run.restart(run.options, equilibrium(run, forces))
     grid, weight = volumes(forces)
     mean = float(grid @ weight)

@@ -19,10 +19,10 @@ from springs import Keating, Springs, terahertz
 from jmp_md.cli import common
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
+from jmp_md.report.phonon_files import write_phonons
 from jmp_md.simulate.crystals import right_handed
 from jmp_md.simulate.phonon_cells import supercell_matrix
 from jmp_md.simulate.phonons import Phonons, phonons
-from jmp_md.simulate.phonons_files import write_phonons
 from jmp_md.simulate.vibrations import vibrations
 
 pytest.importorskip("phonopy")

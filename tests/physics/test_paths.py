@@ -19,14 +19,15 @@ from landscapes import Landscape, atom, mueller_brown, tilted, waves
 from jmp_md.cli import neb as command
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
-from jmp_md.simulate.neb import NEBResult, neb
+from jmp_md.runs.neb import run_neb
+from jmp_md.simulate.neb import NEBResult
 
 PLANE: dict[str, Any] = {"fmax": 0.005, "spring": 1.0, "interpolation": "linear", "report": False}
 
 
 def plane_path(start: tuple, end: tuple, folder: Path, **options: Any) -> NEBResult:
     ends = [atom(*start), atom(*end)]
-    return neb(ends, Landscape(mueller_brown), folder, **(PLANE | options))
+    return run_neb(ends, Landscape(mueller_brown), folder, **(PLANE | options))
 
 
 @pytest.mark.parametrize("method", ["neb", pytest.param("string", marks=pytest.mark.slow)])
@@ -91,7 +92,7 @@ def test_no_tilt_of_a_double_well_gives_a_wrong_barrier_without_a_doubt(
 ) -> None:
     low, saddle, high = np.sort(np.roots([4, 0, -4, tilt]).real)
     energies = [tilted(tilt)(np.array([x, 0, 0]))[0] for x in (low, saddle, high)]
-    result = neb(
+    result = run_neb(
         [atom(high + 0.005), atom(low)],
         Landscape(tilted(tilt)),
         tmp_path,
@@ -116,7 +117,7 @@ def test_a_hop_across_the_boundary_has_the_barrier_of_any_other(
 ) -> None:
     ends = [atom(x, 5.0, 5.0, cell=12.0) for x in (start, end)]
     options: dict[str, Any] = {"n_images": 7, "report": False, "climb": climb}
-    result = neb(ends, Landscape(waves(0.4, 3.0)), tmp_path, method=method, **options)
+    result = run_neb(ends, Landscape(waves(0.4, 3.0)), tmp_path, method=method, **options)
     assert not result.doubts
     assert result.barrier == pytest.approx(0.4, abs=1e-4)
     path = np.array([image.positions[0, 0] for image in result.images])
@@ -143,19 +144,19 @@ QUICK: dict[str, Any] = {"n_images": 3, "fmax": 0.03, "report": False}
 
 
 def test_wrapped_shifted_and_reordered_ends_have_one_barrier(tmp_path: Path) -> None:
-    plain = neb(hop(), EMT(), tmp_path / "plain", **QUICK)
+    plain = run_neb(hop(), EMT(), tmp_path / "plain", **QUICK)
     assert not plain.doubts
     wrapped = hop()
     wrapped[1].positions[[5, 8]] += wrapped[1].cell[0] - wrapped[1].cell[1]
     swapped = hop()
     swapped[1].positions[[4, 6]] = swapped[1].positions[[6, 4]]
     for ends, options in ((wrapped, {}), (swapped, {"atom_order": "nearest"})):
-        found = neb(ends, EMT(), tmp_path / f"run-{len(options)}", **QUICK, **options)
+        found = run_neb(ends, EMT(), tmp_path / f"run-{len(options)}", **QUICK, **options)
         assert found.barrier == pytest.approx(plain.barrier, abs=1e-6)
         assert found.notes
     with pytest.raises(InputError, match="structure 1: identical atoms Al 4, Al 6 change places"):
-        neb(swapped, EMT(), tmp_path / "refused", **QUICK)
-    kept = neb(swapped, EMT(), tmp_path / "kept", **QUICK, steps=1, atom_order="given")
+        run_neb(swapped, EMT(), tmp_path / "refused", **QUICK)
+    kept = run_neb(swapped, EMT(), tmp_path / "kept", **QUICK, steps=1, atom_order="given")
     assert "Al 4, Al 6 change places on the path, as given" in kept.notes[0]
     assert kept.barrier > 2 * plain.barrier
 
@@ -169,8 +170,8 @@ def test_exchanged_hydrogens_of_a_molecule_are_named_and_put_back(tmp_path: Path
     ends[1].rotate(50, (1, 2, 3))
     options: dict[str, Any] = QUICK | {"relax_ends": False, "steps": 0}
     with pytest.raises(InputError, match="H 6, H 7, H 8 change places"):
-        neb(ends, EMT(), tmp_path, **options)
-    result = neb(ends, EMT(), tmp_path, atom_order="nearest", **options)
+        run_neb(ends, EMT(), tmp_path, **options)
+    result = run_neb(ends, EMT(), tmp_path, atom_order="nearest", **options)
     bonds = [image.get_distances(0, hydrogens) for image in result.images]
     assert np.ptp(bonds, axis=0).max() < 0.1
 
@@ -214,32 +215,32 @@ def test_ends_that_are_held_differently_are_refused_by_name(
         elif order == -1 and "Cartesian" in message:
             message = "FixAtoms and FixCartesian"
         with pytest.raises(InputError, match=message):
-            neb(ends[::order], EMT(), tmp_path / "run", **QUICK)
+            run_neb(ends[::order], EMT(), tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()
 
 
 def test_the_same_atoms_held_in_several_constraints_are_the_same(tmp_path: Path) -> None:
     ends = held([FixAtoms([3, 2]), FixAtoms([0, 1])])
-    assert neb(ends, EMT(), tmp_path, **QUICK, steps=0).barrier > 0
+    assert run_neb(ends, EMT(), tmp_path, **QUICK, steps=0).barrier > 0
 
 
 def test_ends_that_are_no_minima_put_the_barrier_in_doubt(tmp_path: Path) -> None:
     ends = hop()
     ends[0].positions[-1, 2] += 0.4
-    result = neb(ends, EMT(), tmp_path, **QUICK, relax_ends=False)
+    result = run_neb(ends, EMT(), tmp_path, **QUICK, relax_ends=False)
     assert any("the first end is at no minimum" in doubt for doubt in result.doubts)
 
 
 def test_an_end_that_relaxes_far_away_is_told_of(tmp_path: Path) -> None:
     ends = [atom(0.3), atom(-0.95)]
-    result = neb(ends, Landscape(tilted(0.3)), tmp_path, steps=0, report=False)
+    result = run_neb(ends, Landscape(tilted(0.3)), tmp_path, steps=0, report=False)
     assert any("the first end moved by up to 0.6" in note for note in result.notes)
 
 
 def test_a_path_whose_images_meet_is_drawn_and_judged(tmp_path: Path) -> None:
     ends = hop()
     path = [ends[0], ends[0].copy(), ends[0].copy(), ends[1]]
-    result = neb(path, EMT(), tmp_path, **(QUICK | {"steps": 0}), relax_ends=False)
+    result = run_neb(path, EMT(), tmp_path, **(QUICK | {"steps": 0}), relax_ends=False)
     assert result.transition_state is None
     assert "path length" in (tmp_path / "path.svg").read_text()
 

@@ -25,8 +25,8 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.evaluation import evaluate
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.simulate.many import relax_many
 from jmp_md.simulate.relax import relax
+from jmp_md.simulate.relax_batched import relax_batched
 
 EPSILON, SIGMA = 0.0104, 3.4  # eV, Å: argon
 CUTOFF = 4.81 * SIGMA  # between two shells of the crystal
@@ -358,7 +358,7 @@ def test_results_of_a_batch_belong_to_their_structures(network: JMPCalculator) -
         atoms.rattle(0.02 * i, seed=i)
     structures[1].positions[0] = np.nan
     structures[3].positions[1] = structures[3].positions[0]
-    ends = relax_many(structures, network, fmax=0.05, batch_size=2, steps=30)
+    ends = relax_batched(structures, network, fmax=0.05, batch_size=2, steps=30)
     for i, (given, end) in enumerate(zip(structures, ends, strict=True)):
         assert end.atoms.get_chemical_formula() == given.get_chemical_formula()
         assert (end.error is not None) == (i in (1, 3))

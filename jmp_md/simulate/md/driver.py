@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError, JMPError
-from jmp_md.simulate.md import start
+from jmp_md.simulate.md import initial_conditions
 from jmp_md.simulate.md.frames import Snapshots
 from jmp_md.simulate.md.guard import Guard
 from jmp_md.simulate.md.integrators import Integrator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.simulate.md.forces import Forces
-    from jmp_md.simulate.md.options import Options
+    from jmp_md.simulate.md.options import MDOptions
 
 Progress = Callable[[int, Sequence[dict[str, float]]], None]
 Watch = Callable[[int, "Atoms"], None]
@@ -67,7 +67,7 @@ class Driver:
         forces: Forces,
         folder: Path,
         folders: Sequence[Path],
-        options: Options,
+        options: MDOptions,
         identity: Mapping[str, Any],
         saved: Saved | None = None,
         refused: Mapping[int, JMPError] | None = None,
@@ -80,7 +80,7 @@ class Driver:
         self._recorded: int = facts.get("recorded", -1)
         self.ended = {int(i): Ended(**end) for i, end in facts.get("ended", {}).items()}
         self._moving = self._enter(structures, refused or {})
-        rngs = start.generators(options.seed, len(structures))
+        rngs = initial_conditions.generators(options.seed, len(structures))
         self._integrator = Integrator(options)
         self._state = State.of(
             [structures[i] for i in self._moving],
@@ -89,7 +89,7 @@ class Driver:
         )
         self._integrator.begin(self._state)
         if saved is None:
-            start.begin(self._state, options)
+            initial_conditions.begin(self._state, options)
         else:
             self._state.restore(arrays, facts["state"])
             forces.restore(arrays)
@@ -97,7 +97,7 @@ class Driver:
         failed = dict(self._state.computed.errors)
         if alone and failed:
             raise failed[0]
-        self._snapshots = Snapshots(start.templates(structures), options)
+        self._snapshots = Snapshots(initial_conditions.templates(structures), options)
         marks = facts.get("marks") or [None] * len(self._moving)
         self._recorders = [
             Recorder(folders[i], options.trajectory, self._snapshots.columns, mark)
@@ -109,15 +109,13 @@ class Driver:
 
     def run(
         self,
-        steps: int,
         progress: Progress | None = None,
         watch: Watch | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Go on to a step.
+        """Go on to the last step.
 
         Args:
-            steps: Length of the runs, from their start.
             progress: Called with the step and the new lines of all logs.
             watch: Called with the number of a run and each of its frames.
             stop: Asked after each step whether to save the state and raise KeyboardInterrupt.
@@ -130,8 +128,9 @@ class Driver:
         if self._fresh:
             self._record(progress, watch)
             self._save()
+        steps = self._options.steps
         while self.step < steps and self._moving:
-            self._advance(steps)
+            self._advance()
             if self.step % self._options.interval == 0:
                 self._record(progress, watch)
             stopped = stop is not None and stop()
@@ -177,11 +176,11 @@ class Driver:
             temperatures = np.maximum(asked, own).tolist()
         return Guard(np.array(temperatures), freedom, options.timestep)
 
-    def _advance(self, steps: int) -> None:
+    def _advance(self) -> None:
         options = self._options
         if options.temperature_end is not None:
             change = options.temperature_end - options.temperature
-            target = options.temperature + change * self.step / steps
+            target = options.temperature + change * self.step / options.steps
             self._integrator.thermostat.temperature = target
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self._integrator.step(self._state, self._forces)

@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from jmp_md.simulate.md.barostat import pressure
 from jmp_md.simulate.md.integrators import Integrator
-from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.recorder import CELL_COLUMNS, COLUMNS
 from jmp_md.simulate.md.state import State
 from jmp_md.structure_files import with_results
@@ -33,7 +33,7 @@ class Snapshots:
         columns: Of the lines.
     """
 
-    def __init__(self, templates: Sequence[Atoms], options: Options) -> None:
+    def __init__(self, templates: Sequence[Atoms], options: MDOptions) -> None:
         # Without labels of the file they come from, which would pass for results of a frame.
         self._templates, self._options = [with_results(each, {}) for each in templates], options
         self.columns = COLUMNS + (CELL_COLUMNS if options.constant_pressure else ())

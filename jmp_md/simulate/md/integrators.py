@@ -13,7 +13,7 @@ from ase import units
 
 from jmp_md.simulate.md.barostat import Barostat
 from jmp_md.simulate.md.forces import Forces
-from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.state import State, thermometer
 from jmp_md.simulate.md.thermostats import Bussi, Isolated, Langevin, NoseHoover, Thermostat
 
@@ -38,7 +38,7 @@ class Integrator:
         thermostat: Whose temperature may change.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: MDOptions) -> None:
         self.timestep = options.timestep * units.fs
         kind = _THERMOSTATS[options.ensemble]
         self.thermostat = kind(options.temperature, options.tdamp * units.fs)

@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.frames import FORMATS
+from jmp_md.options import Options, option
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-ENSEMBLES = ("nve", "nvt-langevin", "nvt-bussi", "nvt-nose-hoover", "npt", "npt-full")
 _RAMPED = ("nvt-langevin", "nvt-bussi")
 _LIGHT = 1.5  # amu: hydrogen, not deuterium
-_OUTPUT = ("interval", "save_interval", "trajectory")
+_OUTPUT = {"steps", "interval", "save_interval", "trajectory"}
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of :func:`jmp_md.simulate.md.md`, which describes them."""
+class MDOptions(Options):
+    """Options of molecular dynamics."""
 
-    ensemble: str = "nvt-langevin"
-    timestep: float = 0.5
-    temperature: float = 300.0
-    temperature_end: float | None = None
-    pressure: float = 0.0
-    tdamp: float = 100.0
-    pdamp: float = 1000.0
-    remove_drift: bool = True
-    redraw_velocities: bool = False
-    interval: int = 10
-    save_interval: int = 100
-    trajectory: str = "extxyz"
-    seed: int = 0
+    ensemble: Literal["nve", "nvt-langevin", "nvt-bussi", "nvt-nose-hoover", "npt", "npt-full"] = (
+        option(
+            "nvt-langevin",
+            "nve is velocity Verlet, nvt-langevin BAOAB, nvt-bussi velocity rescaling, "
+            "nvt-nose-hoover a chain, npt Martyna-Tuckerman-Tobias-Klein with a cell that keeps "
+            "its shape, npt-full one that does not",
+        )
+    )
+    steps: int = option(1000, "length of the run, counted from its start", ge=0)
+    timestep: float = option(0.5, "time of a step", unit="fs", gt=0)
+    temperature: float = option(300.0, "temperature of start and thermostat", unit="K", gt=0)
+    temperature_end: float | None = option(
+        None, "heat or cool to it, linearly over all steps; Langevin and Bussi", unit="K", gt=0
+    )
+    pressure: float = option(0.0, "pressure for npt; also as '1 bar' = 0.0001 GPa", unit="GPa")
+    tdamp: float = option(
+        100.0, "time constant of the thermostat; 1 / friction for Langevin", unit="fs", gt=0
+    )
+    pdamp: float = option(1000.0, "time constant of the barostat", unit="fs", gt=0)
+    remove_drift: bool = option(
+        True, "start, and stay, without total momentum; structures with constraints are left alone"
+    )
+    redraw_velocities: bool = option(
+        False, "draw velocities at the temperature also where the structure has momenta"
+    )
+    interval: int = option(10, "steps between frames; the last structure is always written", gt=0)
+    save_interval: int = option(100, "steps between states, the most that a kill costs", gt=0)
+    trajectory: Literal["extxyz", "traj", "h5"] = option(
+        "extxyz", "format of the trajectory: extended XYZ, ASE's, or compressed H5MD"
+    )
+    seed: int = option(0, "of velocities and noise", ge=0)
 
     @property
     def constant_pressure(self) -> bool:
@@ -42,52 +59,25 @@ class Options:
         return self.ensemble.startswith("npt")
 
     def physics(self) -> dict[str, Any]:
-        """Those that change the motion, and not only what is written of it."""
-        return {name: value for name, value in asdict(self).items() if name not in _OUTPUT}
+        """Those that change the motion, and not only how long it is or what is written of it."""
+        found = self.model_dump(exclude=_OUTPUT)
+        return found | ({} if self.temperature_end is None else {"steps": self.steps})  # the ramp
 
-    def check(self, steps: int) -> None:
-        """Refuse values that cannot be meant.
-
-        Args:
-            steps: Length of the run.
-
-        Raises:
-            InputError: An option that does not exist, or does not fit the others.
-        """
-        for name, value, choices in (
-            ("ensemble", self.ensemble, ENSEMBLES),
-            ("trajectory", self.trajectory, FORMATS),
-        ):
-            if value not in choices:
-                raise InputError(f"{name} {value!r}: choose one of {', '.join(choices)}")
-        end = 1.0 if self.temperature_end is None else self.temperature_end
-        for name, number, unit in (
-            ("timestep", self.timestep, "fs"),
-            ("temperature", self.temperature, "K"),
-            ("temperature_end", end, "K"),
-            ("tdamp", self.tdamp, "fs"),
-            ("pdamp", self.pdamp, "fs"),
-            ("interval", self.interval, "steps"),
-            ("save_interval", self.save_interval, "steps"),
-        ):
-            if not 0 < number < float("inf"):
-                raise InputError(f"{name} {number!r} {unit}: must be positive")
-        if steps < 0 or self.seed < 0:
-            raise InputError(f"steps {steps!r} and seed {self.seed!r}: must be 0 or more")
-        if not abs(self.pressure) < float("inf"):
-            raise InputError(f"pressure {self.pressure!r} GPa: must be a number")
+    @model_validator(mode="after")
+    def _go_together(self) -> MDOptions:
         if self.temperature_end is not None and self.ensemble not in _RAMPED:
-            raise InputError(
+            raise ValueError(
                 f"temperature_end goes with {' or '.join(_RAMPED)}, not with {self.ensemble}"
             )
         if self.constant_pressure and not self.remove_drift:
-            raise InputError(
+            raise ValueError(
                 "constant pressure goes without total momentum only, which the cell would scale: "
                 "leave remove_drift on"
             )
+        return self
 
 
-def check_structure(atoms: Atoms, options: Options) -> None:
+def check_structure(atoms: Atoms, options: MDOptions) -> None:
     """Refuse structures that the options do not fit; warn of long steps.
 
     Raises:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.simulate.frames import TextFile, open_frames
+from jmp_md.simulate.trajectory.append_only import TextFile
+from jmp_md.simulate.trajectory.formats import open_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,7 +40,7 @@ class Recorder:
 
     Args:
         folder: Where they are; created if need be.
-        trajectory: Format, one of :data:`jmp_md.simulate.frames.FORMATS`.
+        trajectory: Format, one of :data:`jmp_md.simulate.trajectory.formats.FORMATS`.
         columns: Of the log.
         marks: Where to continue, from :meth:`marks`; None starts them anew.
 

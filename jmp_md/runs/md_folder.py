@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import locked
-from jmp_md.simulate.md.options import Options, check_structure
+from jmp_md.report.page import NAME as REPORT
+from jmp_md.runs.folder import opened
+from jmp_md.simulate.md.options import MDOptions, check_structure
 from jmp_md.simulate.md.recorder import LOG
 from jmp_md.simulate.md.results import MDResult
 from jmp_md.simulate.state import NAME as STATE
 from jmp_md.simulate.state import load_state
+from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from jmp_md.simulate.md.forces import Forces
 
 
+_OWN = (LOG, "trajectory.*")  # of each run
+FILES = (*_OWN, *(f"replica-*/{name}" for name in _OWN), STATE, SUMMARY, REPORT)
+
+
 class Runs:
     """A run, or several that take their steps together.
 
@@ -34,7 +39,6 @@ class Runs:
         calculator: What computes them.
         folder: Where the files go.
         options: Of the dynamics.
-        steps: Length, from the start.
         replicas: Runs of each structure.
         alone: Whether there is only one, whose files lie in the folder itself.
 
@@ -50,29 +54,27 @@ class Runs:
         structures: Sequence[Atoms],
         calculator: Calculator,
         folder: Path,
-        options: Options,
-        steps: int,
+        options: MDOptions,
         replicas: int = 1,
         alone: bool = False,
     ) -> None:
         from jmp_md.simulate.watch import DomainWatch
 
-        options.check(steps)
         self.refused = _refused(structures, options)
         if len(self.refused) == len(structures):
             raise self.refused[0]
         if options.constant_pressure:
             _require_stress(calculator)
         self.structures, self.calculator, self.folder = structures, calculator, folder
-        self.options, self.steps, self.alone = options, steps, alone
+        self.options, self.alone = options, alone
         self._replicas, self._started = replicas, time.monotonic()
         self.model, self.domain = describe(calculator), DomainWatch(calculator)
         names = [folder] if alone else [folder / replica_name(i) for i in range(len(structures))]
         self.folders = names
 
-    def folder_locked(self) -> AbstractContextManager[None]:
-        """See :func:`jmp_md.files.locked`."""
-        return locked(self.folder)
+    def opened(self, restart: bool, overwrite: bool) -> AbstractContextManager[None]:
+        """See :func:`jmp_md.runs.folder.opened`."""
+        return opened(self.folder, FILES, restart=restart, overwrite=overwrite)
 
     def go(
         self,
@@ -83,7 +85,7 @@ class Runs:
     ) -> Driver:
         """Start or continue, up to the last step."""
         from jmp_md.simulate.md.driver import Driver
-        from jmp_md.simulate.md.start import say_what_is_kept
+        from jmp_md.simulate.md.initial_conditions import say_what_is_kept
 
         identity = self._identity()
         saved = self._saved(identity, restart)
@@ -103,7 +105,7 @@ class Runs:
             self.alone,
         )
         try:
-            driver.run(self.steps, progress, self._watching(watch), stop)
+            driver.run(progress, self._watching(watch), stop)
         finally:
             driver.close()
         self.domain.end(list(driver.atoms().values()))
@@ -160,7 +162,7 @@ class Runs:
         )
 
     def _settings(self) -> dict[str, Any]:
-        settings = asdict(self.options) | {"steps": self.steps}
+        settings = self.options.model_dump()
         count = len(self.structures) // self._replicas
         many = {"structures": count, "replicas": self._replicas}
         return settings if self.alone else settings | many
@@ -178,8 +180,6 @@ class Runs:
         from jmp_md.simulate.identity import identity
 
         settings = self.options.physics()
-        if self.options.temperature_end is not None:
-            settings["steps"] = self.steps  # the ramp depends on it
         settings["replicas"] = self._replicas
         several = self.structures[:: self._replicas]
         return identity(self.calculator, settings, several, momenta=True)
@@ -206,10 +206,10 @@ class Runs:
             {"trajectory": self.options.trajectory},
             self.folder,
         )
-        if facts["step"] > self.steps:
+        if facts["step"] > self.options.steps:
             raise InputError(
                 f"the run in {self.folder} has got to step {facts['step']}: ask for more than "
-                f"{self.steps}"
+                f"{self.options.steps}"
             )
         return saved
 
@@ -233,7 +233,7 @@ def replica_name(index: int) -> str:
     return f"replica-{index:03d}"
 
 
-def _refused(structures: Sequence[Atoms], options: Options) -> dict[int, InputError]:
+def _refused(structures: Sequence[Atoms], options: MDOptions) -> dict[int, InputError]:
     """Why structures cannot be run, by number; each is looked at once."""
     known: dict[int, InputError | None] = {}
     for atoms in structures:
@@ -260,7 +260,7 @@ def _last(trajectory: Path) -> Atoms:
     from ase.io import read
 
     if trajectory.suffix == ".h5":
-        from jmp_md.simulate.h5md import read_h5md
+        from jmp_md.simulate.trajectory.h5md import read_h5md
 
         return read_h5md(trajectory, "-1:")[0]
     last: Atoms = read(trajectory, index=-1)

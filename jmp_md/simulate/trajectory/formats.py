@@ -1,22 +1,17 @@
-"""Files that grow frame by frame and can be cut back to where a saved state left them."""
+"""Trajectories of every format, written frame by frame and read back."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
-from jmp_md.errors import InputError
+from jmp_md.simulate.trajectory.append_only import TextFile, cut_back, mark_of
 from jmp_md.structure_files import read_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 FORMATS = ("extxyz", "traj", "h5")
-
-# An ASE .traj file starts with a tag, then version, number of frames and where the table of frames
-# is; all else is appended. Bytes 24 to 48 and the length of the file thus say where it was.
-_ULM_HEADER = slice(24, 48)
 
 
 class FrameWriter(Protocol):
@@ -52,7 +47,7 @@ def open_frames(path: Path, mark: dict[str, Any] | None = None) -> FrameWriter:
         InputError: The file holds less than when the mark was made.
     """
     if path.suffix == ".h5":
-        from jmp_md.simulate.h5md import H5Frames
+        from jmp_md.simulate.trajectory.h5md import H5Frames
 
         return H5Frames(path, mark)
     return Frames(path, mark)
@@ -61,41 +56,10 @@ def open_frames(path: Path, mark: dict[str, Any] | None = None) -> FrameWriter:
 def read_frames(path: Path) -> list[Atoms]:
     """All frames of a trajectory that :func:`open_frames` wrote, also of one being written."""
     if path.suffix == ".h5":
-        from jmp_md.simulate.h5md import read_h5md
+        from jmp_md.simulate.trajectory.h5md import read_h5md
 
         return read_h5md(path)
     return read_structures(path)
-
-
-class TextFile:
-    """A text file that only grows.
-
-    Args:
-        path: File; created, or cut back to ``mark``.
-        mark: Where to continue, from :meth:`mark`; None starts the file anew.
-
-    Raises:
-        InputError: The file holds less than when the mark was made.
-    """
-
-    def __init__(self, path: Path, mark: dict[str, Any] | None = None) -> None:
-        self.path = path
-        if mark is not None:
-            cut_back(path, mark)
-        self.file: TextIO = path.open("w" if mark is None else "a", encoding="utf-8")
-
-    def write(self, text: str) -> None:
-        """Append text and hand it to the operating system."""
-        self.file.write(text)
-        self.file.flush()
-
-    def mark(self) -> dict[str, Any]:
-        """Where the file is now; what it holds is then safe on the disk."""
-        return _mark(self.path)
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
 
 
 class Frames:
@@ -139,7 +103,7 @@ class Frames:
 
     def mark(self) -> dict[str, Any]:
         """Where the file is now; what it holds is then safe on the disk."""
-        return _mark(self.path)
+        return mark_of(self.path)
 
     def commit(self) -> None:
         """Nothing to do: all that was written is in the file."""
@@ -147,41 +111,3 @@ class Frames:
     def close(self) -> None:
         """Close the file."""
         (self._writer if self._text is None else self._text).close()
-
-
-def cut_back(path: Path, mark: dict[str, Any]) -> None:
-    """Make a file what it was when ``mark`` was made.
-
-    Raises:
-        InputError: The file holds less than it did then.
-    """
-    require_size(path, mark["size"])
-    with path.open("r+b") as file:
-        file.truncate(mark["size"])
-        if "header" in mark:
-            file.seek(_ULM_HEADER.start)
-            file.write(bytes.fromhex(mark["header"]))
-
-
-def require_size(path: Path, size: int) -> None:
-    """Refuse a file that has lost something.
-
-    Raises:
-        InputError: It is smaller than ``size`` bytes.
-    """
-    present = path.stat().st_size if path.exists() else -1
-    if present < size:
-        found = "is missing" if present < 0 else f"has {present} bytes"
-        raise InputError(
-            f"{path} {found}, but had {size} when the state was saved: put it back, or start "
-            "again in another folder"
-        )
-
-
-def _mark(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        mark: dict[str, Any] = {"size": os.fstat(file.fileno()).st_size}
-        if path.suffix == ".traj":
-            mark["header"] = file.read(_ULM_HEADER.stop)[_ULM_HEADER].hex()
-    return mark

@@ -15,8 +15,8 @@ from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.simulate.many import relax_many
 from jmp_md.simulate.relax import RelaxResult, relax
+from jmp_md.simulate.relax_batched import relax_batched
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def shaken(*formulas: str) -> list[Atoms]:
 @pytest.mark.parametrize("optimizer", ["LBFGS", "FIRE"])
 def test_the_ends_are_those_of_ase(calculator: JMPCalculator, optimizer: str) -> None:
     structures = shaken("H2O", "CH3", "H2O", "CO2")
-    ends = relax_many(structures, calculator, optimizer=optimizer, fmax=0.006, batch_size=2)
+    ends = relax_batched(structures, calculator, optimizer=optimizer, fmax=0.006, batch_size=2)
     for atoms, end in zip(structures, ends, strict=True):
         atoms.calc = calculator
         alone = relax(atoms, optimizer=optimizer, fmax=0.006)
@@ -54,7 +54,7 @@ def test_a_bad_structure_is_reported_and_the_rest_finish(calculator: JMPCalculat
     fused = water.copy()
     fused.positions[1] = fused.positions[0]
     seen: dict[int, RelaxResult] = {}
-    ends = relax_many(
+    ends = relax_batched(
         iter([broken, water, fused, other]),
         calculator,
         fmax=0.01,
@@ -72,7 +72,7 @@ def test_a_bad_structure_is_reported_and_the_rest_finish(calculator: JMPCalculat
 def test_constraints_hold_and_steps_end(calculator: JMPCalculator) -> None:
     [atoms] = shaken("H2O")
     atoms.set_constraint(FixAtoms([0]))
-    [end] = relax_many([atoms], calculator, fmax=1e-9, steps=2)
+    [end] = relax_batched([atoms], calculator, fmax=1e-9, steps=2)
     assert not end.converged
     assert end.steps == 2
     assert np.array_equal(end.atoms.positions[0], atoms.positions[0])
@@ -84,7 +84,7 @@ def test_a_stopped_run_continues_and_does_nothing_twice(
 ) -> None:
     structures = [*shaken("H2O", "CO2", "H2O", "CH3"), Atoms("H", [[np.nan, 0, 0]])]
     options: dict[str, Any] = {"fmax": 0.01, "batch_size": 2, "save_interval": 1}
-    whole = relax_many(structures, calculator, **options)
+    whole = relax_batched(structures, calculator, **options)
     seen: list[int] = []
 
     def stop(index: int, end: RelaxResult) -> None:
@@ -93,9 +93,9 @@ def test_a_stopped_run_continues_and_does_nothing_twice(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        relax_many(structures, calculator, output=tmp_path, progress=stop, **options)
+        relax_batched(structures, calculator, output=tmp_path, progress=stop, **options)
     again: list[int] = []
-    ends = relax_many(
+    ends = relax_batched(
         structures,
         calculator,
         output=tmp_path,
@@ -111,20 +111,20 @@ def test_a_stopped_run_continues_and_does_nothing_twice(
         assert end.atoms.get_forces().shape == alone.atoms.positions.shape
     assert "not finite" in str(ends[4].error)
     with pytest.raises(InputError, match="holds a run"):
-        relax_many(structures, calculator, output=tmp_path, **options)
+        relax_batched(structures, calculator, output=tmp_path, **options)
     with pytest.raises(InputError, match=r"fmax: 0.01, now 0.02"):
-        relax_many([], calculator, output=tmp_path, restart=True, fmax=0.02)
+        relax_batched([], calculator, output=tmp_path, restart=True, fmax=0.02)
     with pytest.raises(
         InputError, match=r"\(structure 0\) as another one.*formula: 'H2O', now 'CO2'"
     ):
-        relax_many([molecule("CO2")], calculator, output=tmp_path, restart=True, fmax=0.01)
+        relax_batched([molecule("CO2")], calculator, output=tmp_path, restart=True, fmax=0.01)
 
 
 def test_what_cannot_be_meant_is_refused(calculator: JMPCalculator) -> None:
     with pytest.raises(InputError, match="needs a JMPCalculator, not EMT"):
-        relax_many([], EMT())
+        relax_batched([], EMT())
     with pytest.raises(InputError, match="optimizer 'BFGS': choose one of LBFGS, FIRE"):
-        relax_many([], calculator, optimizer="BFGS")
+        relax_batched([], calculator, optimizer="BFGS")
     with pytest.raises(InputError, match="batch_size 0"):
-        relax_many([], calculator, batch_size=0)
-    assert relax_many([], calculator) == []
+        relax_batched([], calculator, batch_size=0)
+    assert relax_batched([], calculator) == []

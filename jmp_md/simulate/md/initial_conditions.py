@@ -10,7 +10,7 @@ from ase import Atoms, units
 
 from jmp_md.errors import InputError
 from jmp_md.simulate.md.constraints import Constraints
-from jmp_md.simulate.md.options import Options
+from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.state import State
 
 # Columns of files that hold velocities for other programs, in units that differ between them.
@@ -36,7 +36,7 @@ def templates(structures: Sequence[Atoms]) -> list[Atoms]:
     return found
 
 
-def say_what_is_kept(structures: Sequence[Atoms], options: Options) -> None:
+def say_what_is_kept(structures: Sequence[Atoms], options: MDOptions) -> None:
     """Warn of momenta that win over the temperature, and of velocities that are not read."""
     for atoms in structures:
         if atoms.get_momenta().any():
@@ -54,7 +54,7 @@ def say_what_is_kept(structures: Sequence[Atoms], options: Options) -> None:
             return
 
 
-def begin(state: State, options: Options) -> None:
+def begin(state: State, options: MDOptions) -> None:
     """Draw momenta where structures have none, or where that is asked for."""
     given = state.kinetic() > _AT_REST * state.segments.counts * units.kB
     state.draw_momenta(options.temperature, ~given | options.redraw_velocities)
@@ -65,7 +65,7 @@ def generators(seed: int, count: int) -> list[np.random.Generator]:
     return [np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(count)]
 
 
-def refuse_same_runs(structures: Sequence[Atoms], replicas: int, options: Options) -> None:
+def refuse_same_runs(structures: Sequence[Atoms], replicas: int, options: MDOptions) -> None:
     """Refuse replicas that nothing tells apart.
 
     Raises:
@@ -80,7 +80,7 @@ def refuse_same_runs(structures: Sequence[Atoms], replicas: int, options: Option
         )
 
 
-def _kept(atoms: Atoms, options: Options) -> str:
+def _kept(atoms: Atoms, options: MDOptions) -> str:
     constraints = Constraints([atoms], options.remove_drift)
     momenta = constraints.project(atoms.get_momenta(), atoms.positions)
     masses = atoms.get_masses()[:, None]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jmp_md.simulate.frames import require_size
+from jmp_md.simulate.trajectory.append_only import require_size
 
 
 class PatchedFile:

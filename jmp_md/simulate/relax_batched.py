@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.simulate.given import Given
+from jmp_md.options import with_options
 from jmp_md.simulate.identity import identity
+from jmp_md.simulate.options import RelaxOptions
+from jmp_md.simulate.precomputed import PrecomputedCalculator
 from jmp_md.simulate.relax import RelaxResult, has_risen
-from jmp_md.simulate.relax_state import Moving, RelaxState
+from jmp_md.simulate.relax_state import InProgress, RelaxState
 from jmp_md.structure_files import with_results
 from jmp_md.systems import BatchedSystems
 
@@ -28,19 +30,19 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("LBFGS", "FIRE")
 
 
-def relax_many(
+@with_options(RelaxOptions)
+def relax_batched(
     structures: Iterable[Atoms],
     calculator: JMPCalculator,
+    options: RelaxOptions | None = None,
     *,
-    fmax: float = 0.01,
-    optimizer: str = "LBFGS",
-    steps: int = 500,
     batch_size: int = 256,
     output: str | Path | None = None,
     restart: bool = False,
     save_interval: int = 20,
     progress: Callable[[int, RelaxResult], None] | None = None,
     observer: Callable[[int, int, Atoms], None] | None = None,
+    **changes: Any,
 ) -> list[RelaxResult]:
     """Relax structures together, each with an ASE optimizer of its own.
 
@@ -56,9 +58,8 @@ def relax_many(
         structures: Any number, of any sizes; they are left as they are, and taken one by one as
             there is room, so that a generator will do.
         calculator: Model, with its graph and precision; float64 for tight ``fmax``.
-        fmax: eV/Å, the largest force at which a structure is done.
-        optimizer: ``"LBFGS"`` or ``"FIRE"``.
-        steps: Most steps for each structure.
+        options: See :class:`~jmp_md.simulate.options.RelaxOptions`, without those of cells; None
+            for the defaults.
         batch_size: Structures on their way at a time.
         output: Folder of the state, created if need be; None keeps none.
         restart: Continue the run in ``output``; one that has no state yet starts anew.
@@ -66,6 +67,7 @@ def relax_many(
         progress: Called with the index and the end of each structure that is done.
         observer: Called every ``save_interval`` steps of the batch, with the index, the steps so
             far and each structure on its way, which has its forces.
+        changes: Options by name, in place of those of ``options``.
 
     Returns:
         The end of each structure, in the order given.
@@ -76,15 +78,20 @@ def relax_many(
     """
     if not isinstance(calculator, JMPCalculator):
         raise InputError(
-            f"relax_many needs a JMPCalculator, not {type(calculator).__name__}: use relax for "
+            f"relax_batched needs a JMPCalculator, not {type(calculator).__name__}: use relax for "
             "each structure"
         )
-    if optimizer not in OPTIMIZERS:
-        raise InputError(f"optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
-    if not fmax > 0 or steps < 0 or batch_size < 1 or save_interval < 1:
+    options = (options or RelaxOptions()).changed(changes)
+    optimizer = options.optimizer or "LBFGS"
+    if optimizer == "BFGS":
+        raise InputError("optimizer 'BFGS': choose one of LBFGS, FIRE for a batch")
+    if options.relax_cell or options.keep_symmetry:
         raise InputError(
-            f"fmax {fmax!r} eV/Å, steps {steps!r}, batch_size {batch_size!r}, save_interval "
-            f"{save_interval!r}: must be positive, 0 or more, 1 or more and 1 or more"
+            "relax_cell and keep_symmetry are not for a batch: relax structures one by one"
+        )
+    if batch_size < 1 or save_interval < 1:
+        raise InputError(
+            f"batch_size {batch_size!r}, save_interval {save_interval!r}: must be 1 or more"
         )
     systems = BatchedSystems(
         calculator.potential,
@@ -95,9 +102,9 @@ def relax_many(
     with ExitStack() as stack:
         state = None
         if output is not None:
-            about = identity(calculator, {"fmax": fmax, "optimizer": optimizer})
-            state = stack.enter_context(RelaxState(output, about, steps, restart))
-        batch = _Batch(systems, state, fmax, optimizer, steps, progress, observer)
+            about = identity(calculator, {"fmax": options.fmax, "optimizer": optimizer})
+            state = stack.enter_context(RelaxState(output, about, options.steps, restart))
+        batch = _Batch(systems, state, options, optimizer, progress, observer)
         return batch.run(enumerate(structures), batch_size, save_interval)
 
 
@@ -108,16 +115,15 @@ class _Batch:
         self,
         systems: BatchedSystems,
         state: RelaxState | None,
-        fmax: float,
+        options: RelaxOptions,
         optimizer: str,
-        steps: int,
         progress: Callable[[int, RelaxResult], None] | None,
         observer: Callable[[int, int, Atoms], None] | None,
     ) -> None:
         self._systems, self._state = systems, state
         self._progress, self._observer = progress, observer
-        self._fmax, self._optimizer, self._steps = fmax, optimizer, steps
-        self._moving: dict[int, _Walker] = {}  # by key in systems
+        self._options, self._optimizer = options, optimizer
+        self._moving: dict[int, _Relaxation] = {}  # by key in systems
         self._done: dict[int, RelaxResult] = {}
 
     def run(
@@ -139,17 +145,18 @@ class _Batch:
 
     def _step(self, observed: bool) -> None:
         results = self._systems.compute(on_error="keep")
-        for walker, result in zip(self._moving.values(), results, strict=True):
-            walker.see(result)
-            if observed and self._observer is not None and walker.error is None:
-                self._observer(walker.index, walker.steps, walker.atoms)
-        for key, walker in list(self._moving.items()):
-            if walker.error is None and walker.fmax > self._fmax and walker.steps < self._steps:
-                walker.move()
+        for relaxation, result in zip(self._moving.values(), results, strict=True):
+            relaxation.see(result)
+            if observed and self._observer is not None and relaxation.error is None:
+                self._observer(relaxation.index, relaxation.steps, relaxation.atoms)
+        for key, relaxation in list(self._moving.items()):
+            due = relaxation.fmax > self._options.fmax and relaxation.steps < self._options.steps
+            if relaxation.error is None and due:
+                relaxation.move()
             else:
                 self._systems.remove(key)
                 del self._moving[key]
-                self._finish(walker.index, walker.end(self._fmax))
+                self._finish(relaxation.index, relaxation.end(self._options.fmax))
 
     def _let_in(self, waiting: Iterator[tuple[int, Atoms]], size: int) -> None:
         while len(self._moving) < size and (entry := next(waiting, None)) is not None:
@@ -157,7 +164,7 @@ class _Batch:
             if self._state is not None and (end := self._state.end(index, given)) is not None:
                 self._done[index] = end
                 continue
-            start = Moving(given) if self._state is None else self._state.start(index, given)
+            start = InProgress(given) if self._state is None else self._state.start(index, given)
             try:
                 key = self._systems.add(start.atoms)
             except InputError as error:
@@ -166,7 +173,7 @@ class _Batch:
                 failed = RelaxResult(given.copy(), False, 0, nothing, nothing, nothing, reason)
                 self._finish(index, failed)
             else:
-                self._moving[key] = _Walker(index, start, self._systems[key], self._optimizer)
+                self._moving[key] = _Relaxation(index, start, self._systems[key], self._optimizer)
 
     def _finish(self, index: int, end: RelaxResult) -> None:
         self._done[index] = end
@@ -177,20 +184,22 @@ class _Batch:
 
     def _save(self) -> None:
         if self._state is not None:
-            walkers = self._moving.values()
-            self._state.save({w.index: Moving(w.atoms, w.steps, w.initial) for w in walkers})
+            relaxations = self._moving.values()
+            self._state.save(
+                {w.index: InProgress(w.atoms, w.steps, w.initial) for w in relaxations}
+            )
 
 
-class _Walker:
+class _Relaxation:
     """A structure on its way, with its optimizer."""
 
-    def __init__(self, index: int, start: Moving, system: System, optimizer: str) -> None:
+    def __init__(self, index: int, start: InProgress, system: System, optimizer: str) -> None:
         import ase.optimize
 
         self.index = index
         self.system = system
         self.atoms, self.steps, self.initial = start.atoms.copy(), start.steps, start.initial
-        self.atoms.calc = Given(system)
+        self.atoms.calc = PrecomputedCalculator(system)
         self._optimizer: Optimizer = getattr(ase.optimize, optimizer)(self.atoms, logfile=None)
         self.error: InputError | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jmp_md.errors import InputError
 from jmp_md.simulate.relax import relax
@@ -15,57 +15,39 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-INTERPOLATIONS = ("idpp", "linear")
-OPTIMIZERS = ("FIRE", "BFGS", "MDMin")
-METHODS = ("neb", "string")
-ATOM_ORDERS = ("check", "given", "nearest")
+    from jmp_md.simulate.options import NEBOptions
+
 _SAME = 0.05  # Å
 
 
-def check_path(images: Sequence[Atoms], steps: int, settings: dict[str, Any]) -> None:
-    """Refuse options of :func:`jmp_md.simulate.neb.neb` that cannot be meant.
+def check_number(images: Sequence[Atoms]) -> None:
+    """Refuse less than two structures.
 
     Raises:
-        InputError: One structure, or an option that does not exist or does not fit.
+        InputError: There are.
     """
     if len(images) < 2:
         raise InputError(f"{len(images)} structure: a path needs its two ends, or three and more")
-    for name, choices in (
-        ("optimizer", OPTIMIZERS),
-        ("interpolation", INTERPOLATIONS),
-        ("method", METHODS),
-        ("atom_order", ATOM_ORDERS),
-    ):
-        if settings[name] not in choices:
-            raise InputError(f"{name} {settings[name]!r}: choose one of {', '.join(choices)}")
-    for name, unit in (("fmax", "eV/Å"), ("spring", "eV/Å²")):
-        if not settings[name] > 0:
-            raise InputError(f"{name} {settings[name]!r} {unit}: must be positive")
-    if settings["n_images"] < 3 or steps < 0:
-        raise InputError(
-            f"n_images {settings['n_images']!r}, steps {steps!r}: at least 3 and 0, 9 and 500 are "
-            "usual"
-        )
 
 
-def first_path(
-    given: Sequence[Atoms], calculator: Calculator, settings: dict[str, Any]
+def initial_path(
+    images: Sequence[Atoms], calculator: Calculator, options: NEBOptions
 ) -> list[Atoms]:
-    """The first path, its ends relaxed where ``settings`` say so.
+    """The first path, its ends relaxed where ``options`` say so.
 
     Args:
-        given: The two ends, or a path, from :func:`jmp_md.simulate.path_ends.together`.
+        images: The two ends, or a path, from :func:`jmp_md.simulate.path_ends.matched_images`.
         calculator: What relaxes the ends.
-        settings: Options of :func:`jmp_md.simulate.neb.neb`.
+        options: Of the search.
 
     Raises:
         InputError: Both ends are one structure.
     """
-    ends = [given[0].copy(), given[-1].copy()]
-    if settings["relax_ends"]:
+    ends = [images[0].copy(), images[-1].copy()]
+    if options.relax_ends:
         for i, end in enumerate(ends):
             end.calc = calculator
-            relaxed = relax(end, fmax=settings["fmax"] / 5)
+            relaxed = relax(end, fmax=options.fmax / 5)
             if not relaxed.converged:
                 warnings.warn(
                     f"end {i + 1} has a force of {relaxed.fmax:.3f} eV/Å left after "
@@ -74,9 +56,9 @@ def first_path(
                 )
             ends[i] = relaxed.atoms
             ends[i].calc = None
-    middle = given[1:-1] or [given[0]] * (settings["n_images"] - 2)
+    middle = images[1:-1] or [images[0]] * (options.n_images - 2)
     path = [ends[0], *(image.copy() for image in middle), ends[1]]
-    _place(path, interpolate=len(given) == 2, method=settings["interpolation"])
+    _place(path, interpolate=len(images) == 2, method=options.interpolation)
     return path
 
 
@@ -101,14 +83,14 @@ def _place(path: list[Atoms], interpolate: bool, method: str) -> None:
         band.interpolate(method, mic=bool(path[0].pbc.any()), apply_constraint=True)
 
 
-def restored_path(given: Sequence[Atoms], arrays: dict[str, np.ndarray]) -> list[Atoms]:
+def restored_path(images: Sequence[Atoms], positions: np.ndarray) -> list[Atoms]:
     """The path of a saved state.
 
     Args:
-        given: Structures the run was started with, see :func:`first_path`.
-        arrays: ``positions`` (n_images, n_atoms, 3) Å.
+        images: Structures the run was started with, see :func:`initial_path`.
+        positions: (n_images, n_atoms, 3) Å.
     """
-    path = [given[0].copy() for _ in arrays["positions"]]
-    for image, positions in zip(path, arrays["positions"], strict=True):
-        image.positions = positions
+    path = [images[0].copy() for _ in positions]
+    for image, own in zip(path, positions, strict=True):
+        image.positions = own
     return path

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _IDENTITY = "jmp_md_identity"
 
 
-class StepsFile:
+class RelaxTrajectory:
     """A trajectory with one frame per step, which no other process writes to until it is closed.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jmp_md.systems import System
 
 
-class Given(Calculator):
+class PrecomputedCalculator(Calculator):
     """Hands out the results it was given last, whoever asks: whoever moves atoms brings new ones.
 
     ASE's own checks of what has changed take as long as a step of an optimizer.

@@ -17,7 +17,7 @@ from ase import Atoms, units
 from jmp_md._version import __version__
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
-from jmp_md.simulate.patches import PatchedFile
+from jmp_md.simulate.trajectory.patched_file import PatchedFile
 
 SUFFIX = ".h5"
 _GROUP = "particles/trajectory"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.md.folder import Runs
-from jmp_md.simulate.md.options import Options
+from jmp_md.options import with_options
+from jmp_md.runs.md_folder import Runs
+from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.results import MDResult, ReplicaResult
 
 if TYPE_CHECKING:
@@ -19,29 +19,19 @@ if TYPE_CHECKING:
     from jmp_md.simulate.md.driver import Ended, Progress, Watch
 
 
-def md(
+@with_options(MDOptions)
+def run_md(
     atoms: Atoms,
     output: str | Path,
+    options: MDOptions | None = None,
     *,
-    ensemble: str = "nvt-langevin",
-    steps: int = 1000,
-    timestep: float = 0.5,
-    temperature: float = 300.0,
-    temperature_end: float | None = None,
-    pressure: float = 0.0,
-    tdamp: float = 100.0,
-    pdamp: float = 1000.0,
-    remove_drift: bool = True,
-    redraw_velocities: bool = False,
-    interval: int = 10,
-    save_interval: int = 100,
-    trajectory: str = "extxyz",
-    seed: int = 0,
     restart: bool = False,
+    overwrite: bool = False,
     report: bool = True,
     progress: Callable[[dict[str, float]], None] | None = None,
     watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
+    **changes: Any,
 ) -> MDResult:
     """Molecular dynamics of a structure with its ASE calculator; the given one is left as it is.
 
@@ -62,32 +52,15 @@ def md(
     Args:
         atoms: Structure with a calculator, of any kind.
         output: Folder of the run, created if need be.
-        ensemble: ``"nve"`` (velocity Verlet), ``"nvt-langevin"`` (BAOAB), ``"nvt-bussi"``
-            (velocity rescaling), ``"nvt-nose-hoover"`` (chain), ``"npt"``
-            (Martyna-Tuckerman-Tobias-Klein, the cell keeps its shape) or ``"npt-full"`` (all of
-            the cell moves).
-        steps: Length of the run, counted from its start also when it is continued.
-        timestep: fs.
-        temperature: K.
-        temperature_end: K to which the temperature changes linearly over all steps; with
-            Langevin or Bussi.
-        pressure: GPa, for NPT.
-        tdamp: fs, time constant of the thermostat; 1 / friction for Langevin.
-        pdamp: fs, time constant of the barostat.
-        remove_drift: Start without total momentum and keep it zero. Structures that have
-            constraints are left as they are.
-        redraw_velocities: Draw momenta at ``temperature`` also where the structure has some.
-        interval: Steps between frames; the last structure is always written.
-        save_interval: Steps between states, the most that a kill costs.
-        trajectory: ``"extxyz"``, ``"traj"`` or ``"h5"`` (H5MD, compressed, written whenever the
-            state is saved).
-        seed: Of momenta and random forces.
+        options: See :class:`~jmp_md.simulate.md.MDOptions`; None for the defaults.
         restart: Continue the run in ``output``; one that never got to a state starts anew. Other
             intervals, or another device, are no other run.
+        overwrite: Remove the files of a run that ``output`` holds, with a warning.
         report: Write ``report.html`` at the end.
         progress: Called with each new line of the log.
         watch: Called with 0 and each frame: at the start, on the way and at the end.
         stop: Asked after each step whether to save the state and raise KeyboardInterrupt.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
         InputError: No calculator, an option that does not exist or does not fit, a folder that
@@ -96,30 +69,16 @@ def md(
         OSError: The disk is full, say; with the last state the run can be continued.
         KeyboardInterrupt: The run was stopped.
     """
-    options = Options(
-        ensemble=ensemble,
-        timestep=timestep,
-        temperature=temperature,
-        temperature_end=temperature_end,
-        pressure=pressure,
-        tdamp=tdamp,
-        pdamp=pdamp,
-        remove_drift=remove_drift,
-        redraw_velocities=redraw_velocities,
-        interval=interval,
-        save_interval=save_interval,
-        trajectory=trajectory,
-        seed=seed,
-    )
+    chosen = (options or MDOptions()).changed(changes)
     if atoms.calc is None:
         raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
-    run = Runs([atoms], atoms.calc, Path(output), options, steps, alone=True)
+    run = Runs([atoms], atoms.calc, Path(output), chosen, alone=True)
 
     def show(step: int, lines: Sequence[dict[str, float]]) -> None:
         if progress is not None:
             progress(lines[0])
 
-    with run.folder_locked():
+    with run.opened(restart, overwrite):
         driver = run.go(restart, show, watch, stop)
         [result] = run.results(driver)
         figures = {
@@ -137,25 +96,27 @@ def md(
     return result
 
 
-def md_many(
+@with_options(MDOptions)
+def run_md_replicas(
     structures: Sequence[Atoms],
     calculator: Calculator,
     output: str | Path,
+    options: MDOptions | None = None,
     *,
     replicas: int = 1,
-    steps: int = 1000,
     restart: bool = False,
+    overwrite: bool = False,
     report: bool = True,
     progress: Progress | None = None,
     watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> list[ReplicaResult]:
     """Run molecular dynamics of several structures, or of one several times, together.
 
     A JMP model computes all of them in one batch per step, other calculators one by one.
     Momenta and random forces of the replicas are independent streams of one seed; the first is
-    the run that :func:`md` makes with that seed, to the rounding of sums in a batch. ``output``
+    the run that :func:`run_md` makes with that seed, to the rounding of sums in a batch. ``output``
     gets a folder ``replica-000`` with trajectory and log for each of them, one ``state.npz`` and
     ``summary.json``. One that cannot be computed any more, or explodes, is dropped with what it
     has written; the others go on.
@@ -164,14 +125,15 @@ def md_many(
         structures: Structures, of any sizes; they are left as they are.
         calculator: What computes them.
         output: Folder of the runs, created if need be.
+        options: See :class:`~jmp_md.simulate.md.MDOptions`; None for the defaults.
         replicas: Runs of each structure.
-        steps: Length of the runs, counted from their start also when they are continued.
         restart: Continue the runs in ``output``; those that never got to a state start anew.
+        overwrite: Remove the files of a run that ``output`` holds, with a warning.
         report: Write ``report.html`` at the end.
         progress: Called with the step and the new lines of all logs.
         watch: Called with the number of a replica and each of its frames.
         stop: Asked after each step whether to save the state and raise KeyboardInterrupt.
-        options: Those of :func:`md`.
+        changes: Options by name, in place of those of ``options``.
 
     Returns:
         Replicas of the first structure, of the second, and so on.
@@ -182,21 +144,18 @@ def md_many(
         OSError: The disk is full, say; with the last state the runs can be continued.
         KeyboardInterrupt: The runs were stopped.
     """
-    from jmp_md.simulate.md.start import refuse_same_runs
+    from jmp_md.simulate.md.initial_conditions import refuse_same_runs
 
-    unknown = options.keys() - {field.name for field in fields(Options)}
-    if unknown:
-        raise InputError(f"md_many has no {', '.join(sorted(unknown))}: see its description")
+    chosen = (options or MDOptions()).changed(changes)
     if not structures or replicas < 1:
         raise InputError(f"{len(structures)} structures, {replicas} replicas: give 1 at least")
-    chosen = Options(**options)
     refuse_same_runs(structures, replicas, chosen)
     given = [atoms for atoms in structures for _ in range(replicas)]
-    run = Runs(given, calculator, Path(output), chosen, steps, replicas=replicas)
-    with run.folder_locked():
+    run = Runs(given, calculator, Path(output), chosen, replicas=replicas)
+    with run.opened(restart, overwrite):
         driver = run.go(restart, progress, watch, stop)
         results = [
-            ReplicaResult(**vars(result), **_end(driver.ended.get(index), steps))
+            ReplicaResult(**vars(result), **_end(driver.ended.get(index), chosen.steps))
             for index, result in enumerate(run.results(driver))
         ]
         run.summarize(

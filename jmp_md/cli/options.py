@@ -1,0 +1,63 @@
+"""The options of a verb on the command line, made from their class."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
+
+from jmp_md.options import Options, choices_of, length_of, unit_of
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type[Options]) -> None:
+    """Add an option for each field of a class; :func:`options_from` reads them.
+
+    Args:
+        parser: Parser of a command.
+        cls: Class of its options.
+    """
+    group = parser.add_argument_group("options of the calculation")
+    for name, field in cls.model_fields.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            default=argparse.SUPPRESS,  # so that one can tell what was given
+            help=f"{field.description} {_default(field)}".rstrip().replace("%", "%%"),
+            **_form(field),
+        )
+
+
+def options_from(args: argparse.Namespace, cls: type[OptionsT], **changes: Any) -> OptionsT:
+    """The options of a command line.
+
+    Args:
+        args: Parsed, with those of :func:`add_options`.
+        cls: Class of the options.
+        changes: Others in their place.
+
+    Raises:
+        InputError: A value that does not fit.
+    """
+    given = {name: value for name, value in vars(args).items() if name in cls.model_fields}
+    return cls(**(given | changes))
+
+
+def _form(field: FieldInfo) -> dict[str, Any]:
+    """How an option is written."""
+    if field.annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if known := choices_of(field):
+        return {"metavar": "{" + ",".join(known) + "}"}
+    if count := length_of(field):
+        return {"nargs": count, "metavar": "N"}
+    return {"metavar": "X" if "float" in str(field.annotation) else "N"}
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is None:
+        return f"({unit_of(field)})" if unit_of(field) else ""
+    if isinstance(field.default, bool):
+        return f"(default: {'yes' if field.default else 'no'})"
+    return f"(default: {field.default}{' ' if unit_of(field) else ''}{unit_of(field)})"

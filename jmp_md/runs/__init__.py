@@ -1,0 +1,1 @@
+"""Runs in a folder: lock, restart, summary and report around what `jmp_md.simulate` computes."""

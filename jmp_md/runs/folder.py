@@ -1,0 +1,39 @@
+"""Folders of runs: one process at a time, and nothing overwritten without a word."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jmp_md.errors import InputError
+from jmp_md.files import locked, remove_if_empty
+
+
+@contextmanager
+def opened(
+    folder: Path, files: Sequence[str], *, restart: bool = False, overwrite: bool = False
+) -> Iterator[None]:
+    """Keep other processes out of the folder of a run while the block lasts.
+
+    Args:
+        folder: Created if need be.
+        files: Names, or patterns of names, of the files that a run of this kind writes there.
+        restart: Whether the run there goes on.
+        overwrite: Remove those files, with a warning; all others stay.
+
+    Raises:
+        InputError: Another process writes there, or both are asked for.
+    """
+    if restart and overwrite:
+        raise InputError("restart goes on with a run, and overwrite removes it: choose one")
+    with locked(folder):
+        old = [path for pattern in files for path in folder.glob(pattern)] if overwrite else []
+        if old:
+            warnings.warn(f"overwriting the run in {folder}: {len(old)} files", stacklevel=4)
+        for path in old:
+            path.unlink()
+            if path.parent != folder:
+                remove_if_empty(path.parent)
+        yield
