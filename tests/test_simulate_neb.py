@@ -184,7 +184,7 @@ def changed(images: list[Atoms], **changes: Any) -> list[Atoms]:
         (hop(), {"method": "chain"}, "method 'chain': choose one of neb, string"),
         (hop(), {"interpolation": "cubic"}, "interpolation 'cubic': choose one of idpp"),
         (hop(), {"fmax": 0.0}, r"fmax 0.0 eV/Å: must be positive"),
-        (hop(), {"n_images": 2}, "n_images 2, steps 500: at least 3 and 0"),
+        (hop(), {"n_images": 2}, "n_images 2: must be 3 or more"),
         ([hop()[0], hop()[0]], {}, "both ends are the same structure"),
     ],
 )
