@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import ModelHeader
 from jmp_md.potential import Potential
+from jmp_md.step import FoldedStep
 from jmp_md.structures import Structures, single_structure
 
 QUANTITIES = ("energies", "conservative_forces", "direct_forces")
@@ -65,11 +67,15 @@ def read_cases(folder: Path) -> Iterator[Case]:
 
 
 def errors(case: Case) -> dict[torch.dtype, dict[str, float]]:
-    """The largest relative error of each quantity over all heads, in both precisions."""
+    """The largest relative error of each quantity over all heads, in both precisions.
+
+    Of the network as it is trained, and folded for inference.
+    """
     worst: dict[torch.dtype, dict[str, float]] = {torch.float64: {}, torch.float32: {}}
     for t, head in enumerate(case.header.heads):
         potential = Potential.from_state(case.header, case.state, head.name, case.graph)
-        for dtype, row in worst.items():
+        for (dtype, row), step in product(worst.items(), (None, FoldedStep(potential))):
+            potential.step = step
             outputs = _network_outputs(potential.to(dtype), case.structure)
             for name, value in outputs.items():
                 reference = torch.tensor(case.expected[f"{name}_{t}"], dtype=torch.float64)

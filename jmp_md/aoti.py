@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ from torch.fx import GraphModule
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
 from jmp_md.graph.layout import Edges, Graph
-from jmp_md.potential import Potential
+from jmp_md.graph.policy import GraphPolicy
+from jmp_md.nn.fold import FoldedNetwork
+from jmp_md.step import StepResult
 
-Step = Callable[..., Sequence[Tensor]]
+Code = Callable[..., Sequence[Tensor]]
 
 # Sizes of an example, all different, so that tracing takes none for another.
 _SIZES = {
@@ -39,22 +41,6 @@ _SIZES = {
 # What rounding explains, relative to the largest component.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 _TOLERANCE_BF16 = 0.1
-
-
-class StepResult(NamedTuple):
-    """What the network gives for a graph.
-
-    Attributes:
-        energies: (n_atoms,) as :meth:`jmp_md.potential.Potential.network` gives them.
-        forces: (n_atoms, 3) direct forces, or empty.
-        roots: Tensors of the graph that the energy depends on and that depend on the positions.
-        gradients: Gradient of the total energy by each of them.
-    """
-
-    energies: Tensor
-    forces: Tensor
-    roots: list[Tensor]
-    gradients: list[Tensor]
 
 
 def graph_inputs(numbers: Tensor, graph: Graph) -> list[Tensor]:
@@ -96,23 +82,20 @@ def step_result(outputs: Sequence[Tensor], graph: Graph) -> StepResult:
     return StepResult(energies, forces, [x for x, _ in found], [g for _, g in found])
 
 
-def weights(potential: Potential) -> dict[str, Tensor]:
+def weights(network: FoldedNetwork) -> dict[str, Tensor]:
     """What a package without weights takes before the inputs of the graph."""
-    everything = {**dict(potential.named_parameters()), **dict(potential.named_buffers())}
-    # Kept tensors come and go; compiled code makes them from the weights.
-    return {n: x for n, x in everything.items() if n != "references" and not n.endswith(".kept")}
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def network_step(potential: Potential, gradient: bool) -> Step:
+def network_step(network: FoldedNetwork, policy: GraphPolicy, gradient: bool) -> Code:
     """The network from :func:`graph_inputs` to energies, direct forces and gradients.
 
     With gradients, 12 tensors follow: the gradient of the total energy by distance, unit and
     weight of the edges of each of the four graphs.
     """
-    smooth, inline_sin2 = potential.policy.kind == "smooth", potential.policy.inline_sin2
+    smooth, inline_sin2 = policy.kind == "smooth", policy.inline_sin2
 
     def step(numbers: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        potential.backbone.recompute = False
         swap, differ_ae, differ_q, open_triplet, closing, is_closing, slots_aa = inputs[24:]
         n, k, ka = differ_ae.shape
         slots = (k, ka, differ_q.shape[2], slots_aa.shape[0])
@@ -141,7 +124,7 @@ def network_step(potential: Potential, gradient: bool) -> Step:
             kept=1.0,
         )
         with torch.set_grad_enabled(gradient):
-            energies, forces = potential.on_graph(numbers, graph)
+            energies, forces = network(numbers, graph)
             total = energies.sum()
         if not gradient:
             return energies, forces
@@ -155,7 +138,8 @@ def network_step(potential: Potential, gradient: bool) -> Step:
 
 
 def compile_step(
-    potential: Potential,
+    network: FoldedNetwork,
+    policy: GraphPolicy,
     gradient: bool,
     path: Path,
     *,
@@ -165,7 +149,8 @@ def compile_step(
     """Compile a step and write it as an AOTInductor package.
 
     Args:
-        potential: What to compile, for its type and device.
+        network: What to compile, for its type and device.
+        policy: Rules of the graphs it gets.
         gradient: Whether the step computes gradients.
         path: File ``*.pt2`` to write.
         with_weights: Whether the package holds the weights, or takes them as inputs.
@@ -186,8 +171,8 @@ def compile_step(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        with torch.autocast(potential.embedding.weight.device.type, enabled=False):
-            program = trace(potential, gradient, with_weights=with_weights)
+        with torch.autocast(network.embedding.weight.device.type, enabled=False):
+            program = trace(network, policy, gradient, with_weights=with_weights)
         aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
@@ -216,19 +201,23 @@ def package_file(path: Path) -> Iterator[Path]:
             package.unlink(missing_ok=True)
 
 
-def trace(potential: Potential, gradient: bool, *, with_weights: bool) -> Any:
+def trace(
+    network: FoldedNetwork, policy: GraphPolicy, gradient: bool, *, with_weights: bool
+) -> Any:
     """The step as an exported program for any sizes of 2 or more."""
     from torch.export import Dim, export
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    example, names = _example(potential)
+    example, names = _example(network)
     dims = {name: Dim(name, min=2, max=2**31) for name in _SIZES}
     shapes = [{i: dims[name] for i, name in enumerate(own)} for own in names]
     module = make_fx(
-        network_step(potential, gradient), tracing_mode="symbolic", _allow_non_fake_inputs=True
+        network_step(network, policy, gradient),
+        tracing_mode="symbolic",
+        _allow_non_fake_inputs=True,
     )(*example)
     if not with_weights:
-        given = list(weights(potential).values())
+        given = list(weights(network).values())
         _take_weights(module, given)
         example, shapes = given + example, [{} for _ in given] + shapes
     # Tracing cannot prove inequalities of strides that hold for all sizes: checked when run.
@@ -254,13 +243,13 @@ def _take_weights(module: GraphModule, given: list[Tensor]) -> None:
     module.recompile()
 
 
-def load_step(path: Path, device: torch.device) -> Step:
+def load_code(path: Path, device: torch.device) -> Code:
     """Load a package, which runs code that it holds."""
     from torch._inductor import aoti_load_package
 
     index = -1 if device.index is None else device.index
-    step: Step = aoti_load_package(str(path), device_index=index)
-    return step
+    code: Code = aoti_load_package(str(path), device_index=index)
+    return code
 
 
 def deviation(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -273,11 +262,11 @@ def deviation(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return largest
 
 
-def tolerance(potential: Potential) -> float:
+def tolerance(network: FoldedNetwork) -> float:
     """Deviation that rounding explains."""
-    if potential.backbone.bf16:
+    if network.backbone.half is not None:
         return _TOLERANCE_BF16
-    return _TOLERANCE[potential.embedding.weight.dtype]
+    return _TOLERANCE[network.embedding.weight.dtype]
 
 
 def _edges(graph: Graph) -> tuple[Edges, Edges, Edges, Edges]:
@@ -288,9 +277,9 @@ def _measures(edges: Edges) -> tuple[Tensor, Tensor, Tensor]:
     return edges.distance, edges.unit, edges.weight
 
 
-def _example(potential: Potential) -> tuple[list[Tensor], list[tuple[str, ...]]]:
+def _example(network: FoldedNetwork) -> tuple[list[Tensor], list[tuple[str, ...]]]:
     """Inputs to trace with, and the names of the sizes of each; only their shapes matter."""
-    weight = potential.embedding.weight
+    weight = network.embedding.weight
     index = torch.ones(1, dtype=torch.long, device=weight.device)
     flag, real = index.bool(), torch.ones(1, dtype=weight.dtype, device=weight.device)
     n, k, ka, kq = "atoms", "main_slots", "atom_edge_slots", "quadruplet_slots"

@@ -20,13 +20,12 @@ from torch import Tensor
 
 from jmp_md._version import __version__
 from jmp_md.aoti import (
-    Step,
-    StepResult,
+    Code,
     compile_step,
     deviation,
     graph_inputs,
     is_general,
-    load_step,
+    load_code,
     network_step,
     package_file,
     step_result,
@@ -36,21 +35,24 @@ from jmp_md.aoti import (
 from jmp_md.graph.layout import Graph
 from jmp_md.memory import is_out_of_memory
 from jmp_md.models.registry import cache_dir
+from jmp_md.nn.fold import FoldedNetwork
 from jmp_md.potential import Potential
+from jmp_md.step import FoldedStep, StepResult
 
 # What the code of a step is made from: other versions of it are other code.
-_SOURCES = ("nn/*.py", "graph/layout.py", "potential.py", "aoti.py")
+_SOURCES = ("nn/*.py", "graph/layout.py", "aoti.py")
 _SLOWER = 1.15  # times eager mode, beyond noise
 
 
-class CompiledNetwork:
+class CompiledStep:
     """The compiled network of a potential, which falls back to eager mode with one warning.
 
     The first use compiles, or loads what was compiled before, compares with eager mode, and
-    warns where that is faster.
+    warns where that is faster. Energies alone, structures with next to no edges and lean memory
+    are left to eager mode.
 
     Args:
-        potential: In its type and on its device, which must not change afterwards.
+        potential: What to compute.
 
     Attributes:
         failure: Why compiled code is not used; empty where nothing is wrong.
@@ -61,30 +63,32 @@ class CompiledNetwork:
         self.failure = ""
         self.seconds = 0.0
         self._potential = potential
-        self._weights = list(weights(potential).values())
-        self._steps: dict[tuple[bool, int], Step] = {}
+        self._eager = FoldedStep(potential)
+        self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_steps": {}}  # code cannot be copied, but loaded again
+        return {**self.__dict__, "_network": None, "_codes": {}}  # code is loaded again
 
-    def __call__(self, numbers: Tensor, graph: Graph, gradient: bool) -> StepResult | None:
-        """Run the network on a graph; None where it has to be done in eager mode.
+    def forget(self) -> None:
+        """Expect other weights, of another type or on another device."""
+        self._eager.forget()
+        self._network: FoldedNetwork | None = None
+        self._weights: list[Tensor] = []
+        self._codes: dict[tuple[bool, int], Code] = {}
 
-        Args:
-            numbers: (n_atoms,) atomic numbers.
-            graph: Graph whose distances, unit vectors and weights can be differentiated.
-            gradient: Whether gradients are wanted.
-        """
+    def __call__(self, numbers: Tensor, graph: Graph, *, direct: bool, lean: bool) -> StepResult:
+        gradient, slower = torch.is_grad_enabled(), ""
         inputs = graph_inputs(numbers, graph)
-        if self.failure or not is_general(inputs):
-            return None
-        slower = ""
+        compiled = (gradient or direct) and not lean and not self.failure and is_general(inputs)
+        if not compiled:
+            return self._eager(numbers, graph, direct=direct, lean=lean)
         try:
             with torch.no_grad():
+                self._follow(self._eager.network)
                 key = gradient, torch.get_num_threads()  # which is part of the code
-                if key not in self._steps:
-                    self._steps[key], slower = self._prepare(inputs, gradient)
-                outputs = self._steps[key](*self._weights, *inputs)
+                if key not in self._codes:
+                    self._codes[key], slower = self._prepare(inputs, gradient)
+                outputs = self._codes[key](*self._weights, *inputs)
         except Exception as error:  # whatever a compiler may raise
             if is_out_of_memory(error):
                 raise
@@ -94,21 +98,28 @@ class CompiledNetwork:
                 f"{self.failure}",
                 stacklevel=5,
             )
-            return None
+            return self._eager(numbers, graph, direct=direct, lean=lean)
         if slower:
             # Not left: which of the two runs must not depend on what else the machine does.
             warnings.warn(slower, stacklevel=5)
         return step_result(outputs, graph)
 
-    def _prepare(self, inputs: list[Tensor], gradient: bool) -> tuple[Step, str]:
+    def _follow(self, network: FoldedNetwork) -> None:
+        """Give the code the weights of a network that was folded again."""
+        if network is not self._network:
+            self._network, self._weights = network, list(weights(network).values())
+
+    def _prepare(self, inputs: list[Tensor], gradient: bool) -> tuple[Code, str]:
         """The compiled step, compared with eager mode, and a warning where it is slower."""
         began = time.perf_counter()
-        step = _load_or_compile(self._potential, gradient)
-        eager, everything = network_step(self._potential, gradient), [*self._weights, *inputs]
-        error = deviation(step(*everything), eager(*inputs))
-        if not error <= tolerance(self._potential):
+        assert self._network is not None
+        network, policy = self._network, self._potential.policy
+        code = _load_or_compile(network, self._potential, gradient)
+        eager, everything = network_step(network, policy, gradient), [*self._weights, *inputs]
+        error = deviation(code(*everything), eager(*inputs))
+        if not error <= tolerance(network):
             raise ValueError(f"its results differ from eager mode's by {error:.1e}, relatively")
-        ours, theirs = _seconds(step, everything), _seconds(eager, inputs)
+        ours, theirs = _seconds(code, everything), _seconds(eager, inputs)
         slower = ""
         if ours > _SLOWER * theirs:
             slower = (
@@ -116,30 +127,30 @@ class CompiledNetwork:
                 f"{1e3 * theirs:.1f} ms: leave out compile=True (--compile) for more speed"
             )
         self.seconds += time.perf_counter() - began
-        return step, slower
+        return code, slower
 
 
-def _seconds(step: Step, inputs: list[Tensor]) -> float:
+def _seconds(code: Code, inputs: list[Tensor]) -> float:
     """What a step takes that has run before, the best of three; of fewer if they take long."""
     taken: list[float] = []
     while len(taken) < 3 and sum(taken) < 1.0:
         began = time.perf_counter()
-        step(*inputs)[0].sum().item()  # waits for the device
+        code(*inputs)[0].sum().item()  # waits for the device
         taken.append(time.perf_counter() - began)
     return min(taken)
 
 
-def _load_or_compile(potential: Potential, gradient: bool) -> Step:
+def _load_or_compile(network: FoldedNetwork, potential: Potential, gradient: bool) -> Code:
     folder = cache_dir() / "compiled"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_own(folder)
-    path = folder / f"{_key(potential, gradient)}.pt2"
+    path = folder / f"{_key(network, potential, gradient)}.pt2"
     if not path.exists():
         with package_file(path) as package:
-            compile_step(potential, gradient, package, with_weights=False)
+            compile_step(network, potential.policy, gradient, package, with_weights=False)
             package.chmod(0o600)
     _require_own(path)
-    return load_step(path, potential.embedding.weight.device)
+    return load_code(path, network.embedding.weight.device)
 
 
 def _require_own(path: Path) -> None:
@@ -165,11 +176,11 @@ def _require_own(path: Path) -> None:
         )
 
 
-def _key(potential: Potential, gradient: bool) -> str:
+def _key(network: FoldedNetwork, potential: Potential, gradient: bool) -> str:
     """Name of compiled code: a hash of all it depends on."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-    weight, policy, head = potential.embedding.weight, potential.policy, potential.head
+    weight, policy, head = network.embedding.weight, potential.policy, potential.head
     about = (
         __version__,
         torch.__version__,
@@ -178,8 +189,7 @@ def _key(potential: Potential, gradient: bool) -> str:
         torch.get_num_threads(),
         potential.header.architecture,
         (policy.kind, policy.inline_sin2, head.repulsion and head.energy_scale),
-        [(name, tuple(x.shape), x.dtype) for name, x in weights(potential).items()],
-        potential.backbone.bf16,
+        [(name, tuple(x.shape), x.dtype) for name, x in weights(network).items()],
         gradient,
         torch.cuda.get_device_name(weight.device) if weight.is_cuda else weight.device.type,
     )

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from jmp_md.batch import BatchPredictor, Item, Result
 from jmp_md.checkpoints.exported import DTYPES, FixedPotential
+from jmp_md.compiled import CompiledStep
 from jmp_md.domain import foreign
 from jmp_md.errors import DomainWarning, InputError
 from jmp_md.load import load_model
@@ -130,7 +131,7 @@ def _potential(
         head=head,
         dtype=DTYPES[dtype] if dtype else own.dtype,
         device=device or own.device,
-        compile=model.compiled is not None if compile is None else compile,
+        compile=isinstance(model.step, CompiledStep) if compile is None else compile,
         precision="bf16" if not fixed and model.backbone.bf16 else "full",
         memory="auto" if fixed else model.memory,
     )

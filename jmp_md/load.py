@@ -15,7 +15,7 @@ from jmp_md.checkpoints.exported import DTYPES, FixedPotential, is_exported, rea
 from jmp_md.checkpoints.native import SUFFIX, read_native
 from jmp_md.checkpoints.official import read_official, to_native
 from jmp_md.checkpoints.packaged import PackagedPotential
-from jmp_md.compiled import CompiledNetwork
+from jmp_md.compiled import CompiledStep
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.forks import expect_threads_of, refuse_lost_threads
 from jmp_md.graph.policy import GraphPolicy
@@ -23,6 +23,7 @@ from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import notify_licence
 from jmp_md.models.registry import PACKAGE_SUFFIX, model_file, resolve
 from jmp_md.potential import Potential
+from jmp_md.step import FoldedStep
 
 
 def load_model(
@@ -107,8 +108,7 @@ def load_model(
     potential.memory = memory
     potential = potential.to(place).eval()
     expect_threads_of(potential)
-    if compile:
-        potential.compiled = CompiledNetwork(potential)
+    potential.step = CompiledStep(potential) if compile else FoldedStep(potential)
     return potential
 
 

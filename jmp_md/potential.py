@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,11 @@ from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.memory import fits
 from jmp_md.nn.backbone import GemNetOC
+from jmp_md.nn.fold import FoldedNetwork
 from jmp_md.nn.layers import mlp_head
 from jmp_md.nn.repulsion import NuclearRepulsion
+from jmp_md.step import Step, StepResult
 from jmp_md.structures import Structures
-
-if TYPE_CHECKING:
-    from jmp_md.compiled import CompiledNetwork
 
 
 class Prediction(NamedTuple):
@@ -59,14 +58,15 @@ class Potential(nn.Module):
     Attributes:
         memory: ``"fast"`` keeps what the backward pass needs, ``"lean"`` computes each block again
             there, ``"auto"`` does so when the former would take half of the free memory.
-        compiled: Compiled code that :meth:`predict` uses for forces, or None.
+        step: What :meth:`predict` computes the network with; None for the modules themselves, as
+            they are trained.
 
     Raises:
         CheckpointError: No such head.
     """
 
     references: Tensor
-    compiled: CompiledNetwork | None = None
+    step: Step | None = None
 
     def __init__(
         self, header: ModelHeader, head: str | None = None, graph: GraphPolicy | None = None
@@ -91,12 +91,14 @@ class Potential(nn.Module):
         )
         references = element_references(self.head, c.num_elements)
         self.register_buffer("references", references, persistent=False)
+        self.register_load_state_dict_post_hook(_forget_step)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
         """Every change of type or device; references are too large for single precision."""
         exact = self.references
         super()._apply(fn, recurse)
         self.references = exact.to(self.references.device)
+        _forget_step(self)
         return self
 
     def take_references(self, references: Mapping[int, float]) -> None:
@@ -155,6 +157,19 @@ class Potential(nn.Module):
             known = self.repulsion(numbers, graph.main) / graph.kept
             energies = energies + known / self.head.energy_scale
         return energies, forces
+
+    def fold(self) -> FoldedNetwork:
+        """The network of the weights as they are now, for inference."""
+        return FoldedNetwork(
+            self.embedding,
+            self.backbone,
+            self.energy_head,
+            self.force_head,
+            self.repulsion,
+            energy_scale=self.head.energy_scale,
+            cutoff=self.policy.cutoff,
+            half=torch.bfloat16 if self.backbone.bf16 else None,
+        )
 
     def _must_save_memory(self, graph: Graph) -> bool:
         """Whether blocks are to be computed again in the backward pass."""
@@ -230,7 +245,7 @@ class Potential(nn.Module):
         s = s._replace(positions=positions)
         inputs = ([positions] if conservative else []) + ([strain] if stress else [])
         with torch.set_grad_enabled(bool(inputs)):
-            energies, direct_forces, roots, slopes = self._differentiable(s, direct and forces)
+            energies, direct_forces, roots, slopes = self._step(s, direct and forces)
         gradients = list(torch.autograd.grad(roots, inputs, slopes)) if inputs else []
 
         scale = self.head.energy_scale
@@ -243,19 +258,13 @@ class Potential(nn.Module):
         tensor = gradients.pop(0) * scale / volume if stress else None
         return Prediction(total, per_atom, force, tensor)
 
-    def _differentiable(
-        self, s: Structures, direct: bool
-    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor] | None]:
-        """Raw outputs, and tensors from which gradients go on with what they are there."""
-        gradient = torch.is_grad_enabled()
-        if self.compiled is not None and (gradient or direct):
-            graph = self.graph_of(s)
-            if not self._must_save_memory(graph):
-                result = self.compiled(s.numbers, graph, gradient)
-                if result is not None:
-                    return result
-        energies, forces = self.network(s)
-        return energies, forces, [energies.sum()], None
+    def _step(self, s: Structures, direct: bool) -> StepResult:
+        if self.step is None:
+            energies, forces = self.network(s)
+            return StepResult(energies, forces, [energies.sum()], None)
+        graph = self.graph_of(s)
+        lean = self._must_save_memory(graph)
+        return self.step(s.numbers, graph, direct=direct, lean=lean)
 
     @classmethod
     @torch.inference_mode(False)
@@ -293,6 +302,12 @@ class Potential(nn.Module):
             key = key.replace("force_head.", f"{prefix}.forces.layers.", 1)
             renamed[key] = value.detach().cpu().contiguous()
         return renamed
+
+
+def _forget_step(potential: Potential, _keys: Any = None) -> None:
+    """What is called when weights become others."""
+    if potential.step is not None:
+        potential.step.forget()
 
 
 def element_references(head: HeadInfo, num_elements: int) -> Tensor:

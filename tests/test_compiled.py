@@ -22,14 +22,16 @@ from torch import Tensor
 import jmp_md.aoti
 import jmp_md.compiled
 from jmp_md import CheckpointError, InputError, JMPCalculator
-from jmp_md.aoti import Step, network_step
+from jmp_md.aoti import Code, network_step
 from jmp_md.check import Subject, machine_code
 from jmp_md.checkpoints.packaged import read_package_info
 from jmp_md.cli.main import main
-from jmp_md.compiled import CompiledNetwork, _key, _load_or_compile
+from jmp_md.compiled import CompiledStep, _key, _load_or_compile
 from jmp_md.evaluation import evaluate
 from jmp_md.export import export
+from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
+from jmp_md.nn.fold import FoldedNetwork
 from jmp_md.potential import Potential
 
 # The least that has every part: compiling takes time by the number of operations.
@@ -59,18 +61,23 @@ def in_python(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Replaces compiled code by the step it is made from, changed as a test likes."""
 
     def use(change: Callable[[tuple[Tensor, ...]], Sequence[Tensor]] = tuple) -> None:
-        made: dict[Path, Step] = {}
+        made: dict[Path, Code] = {}
 
         def compile_step(
-            potential: Potential, gradient: bool, path: Path, *, with_weights: bool, **_: Any
+            network: FoldedNetwork,
+            policy: GraphPolicy,
+            gradient: bool,
+            path: Path,
+            *,
+            with_weights: bool,
         ) -> None:
-            n_weights = 0 if with_weights else len(jmp_md.aoti.weights(potential))
-            step = network_step(potential, gradient)
+            n_weights = 0 if with_weights else len(jmp_md.aoti.weights(network))
+            step = network_step(network, policy, gradient)
             made[Path()] = lambda *given: change(tuple(step(*given[n_weights:])))
             path.write_bytes(b"code")
 
         monkeypatch.setattr(jmp_md.compiled, "compile_step", compile_step)
-        monkeypatch.setattr(jmp_md.compiled, "load_step", lambda path, device: made[Path()])
+        monkeypatch.setattr(jmp_md.compiled, "load_code", lambda path, device: made[Path()])
 
     monkeypatch.setattr(jmp_md.compiled, "_SLOWER", 10.0)  # the same code, on a busy machine
     return use
@@ -83,6 +90,10 @@ def small(**options: Any) -> Potential:
 def compiled(potential: Potential) -> Potential:
     """A copy that compiles."""
     return load_model(potential, dtype=torch.float64, device="cpu", memory="fast", compile=True)
+
+
+def key(potential: Potential, gradient: bool = True) -> str:
+    return _key(potential.fold(), potential, gradient)
 
 
 def crystal() -> Atoms:
@@ -126,9 +137,9 @@ def test_gradients_go_on_from_the_graph_to_forces_and_stress(
     potential = small(smooth=smooth)
     fast = compiled(potential)
     assert_same(fast, potential, [molecule("CH3CH2OH"), crystal(), molecule("C6H6")])
-    assert fast.compiled is not None
-    assert fast.compiled.seconds > 0
-    assert not fast.compiled.failure
+    assert isinstance(fast.step, CompiledStep)
+    assert fast.step.seconds > 0
+    assert not fast.step.failure
 
 
 def test_slower_code_is_told_once_and_used(
@@ -144,8 +155,8 @@ def test_slower_code_is_told_once_and_used(
     ) as told:
         (first,) = evaluate([molecule("CH3CH2OH")], fast)
     assert len(told) == 1
-    assert fast.compiled is not None
-    assert not fast.compiled.failure
+    assert isinstance(fast.step, CompiledStep)
+    assert not fast.step.failure
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (second,) = evaluate([molecule("CH3CH2OH")], fast)
@@ -157,8 +168,8 @@ def test_direct_forces_come_from_compiled_code(in_python: Callable[..., None]) -
     potential = small(direct=True)
     fast = compiled(potential)
     assert_same(fast, potential, [molecule("CH3CH2OH")], properties=("forces",), forces="direct")
-    assert fast.compiled is not None
-    assert fast.compiled.seconds > 0
+    assert isinstance(fast.step, CompiledStep)
+    assert fast.step.seconds > 0
 
 
 def test_wrong_results_are_given_up_with_one_warning(in_python: Callable[..., None]) -> None:
@@ -197,8 +208,8 @@ def test_the_smallest_structures_run_in_eager_mode(in_python: Callable[..., None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(fast, potential, [Atoms("H"), Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])])
-    assert fast.compiled is not None
-    assert fast.compiled.seconds == 0
+    assert isinstance(fast.step, CompiledStep)
+    assert fast.step.seconds == 0
 
 
 def test_lean_memory_is_not_compiled(in_python: Callable[..., None]) -> None:
@@ -207,8 +218,8 @@ def test_lean_memory_is_not_compiled(in_python: Callable[..., None]) -> None:
     fast = compiled(potential)
     fast.memory = "lean"
     assert_same(fast, potential, [molecule("CH3CH2OH")])
-    assert fast.compiled is not None
-    assert fast.compiled.seconds == 0
+    assert isinstance(fast.step, CompiledStep)
+    assert fast.step.seconds == 0
 
 
 def test_models_that_differ_in_weights_share_code() -> None:
@@ -217,9 +228,9 @@ def test_models_that_differ_in_weights_share_code() -> None:
     with torch.no_grad():
         for weight in second.parameters():
             weight.mul_(0.9)
-    assert _key(first, True) == _key(second, True)
+    assert key(first) == key(second)
     others = [small().float(), small(smooth=False), random_potential(num_blocks=2)]
-    assert len({_key(p, True) for p in [first, *others]} | {_key(first, False)}) == 5
+    assert len({key(p) for p in [first, *others]} | {key(first, gradient=False)}) == 5
 
 
 def test_a_copy_loads_its_code_again(in_python: Callable[..., None]) -> None:
@@ -235,8 +246,8 @@ def test_warmup_leaves_nothing_to_the_first_step(in_python: Callable[..., None])
     calculator = JMPCalculator(small(), dtype="float64", device="cpu", compile=True)
     ethanol = molecule("CH3CH2OH")
     assert calculator.warmup(ethanol) > 0
-    before = calculator.potential.compiled
-    assert before is not None
+    before = calculator.potential.step
+    assert isinstance(before, CompiledStep)
     seconds = before.seconds
     ethanol.calc = calculator
     ethanol.get_forces()
@@ -294,7 +305,7 @@ def test_one_compilation_serves_all_sizes_and_later_processes(
         warnings.filterwarnings("error", message=".* runs in eager mode")
         assert_same(fast, potential, [molecule("CH3CH2OH"), apart, crystal(), molecule("C6H6")])
         assert_same(fast, potential, [molecule("C6H6"), molecule("CH4")] * 3)
-    assert fast.compiled is not None
+    assert isinstance(fast.step, CompiledStep)
     assert len(list((home / "compiled").iterdir())) == 1
 
     def refuse(*args: object, **options: object) -> None:
@@ -306,9 +317,9 @@ def test_one_compilation_serves_all_sizes_and_later_processes(
             weight.mul_(0.9)  # other weights, the same code
     again = compiled(potential)
     assert_same(again, potential, [molecule("CH3CH2OH")])
-    assert again.compiled is not None
-    assert again.compiled.seconds > 0
-    assert not again.compiled.failure
+    assert isinstance(again.step, CompiledStep)
+    assert again.step.seconds > 0
+    assert not again.step.failure
 
 
 @pytest.mark.slow  # a compilation
@@ -338,15 +349,15 @@ def test_a_package_is_a_model(tmp_path: Path) -> None:
 def test_compiled_networks_are_made_for_one_potential(in_python: Callable[..., None]) -> None:
     in_python()
     potential = small()
-    assert potential.compiled is None
-    assert isinstance(compiled(potential).compiled, CompiledNetwork)
+    assert potential.step is None
+    assert isinstance(compiled(potential).step, CompiledStep)
 
 
 def test_what_ran_before_does_not_change_the_code() -> None:
     potential = small()
-    key, names = _key(potential, True), list(jmp_md.aoti.weights(potential))
+    before = key(potential)
     evaluate([molecule("H2O")], potential)
-    assert (_key(potential, True), list(jmp_md.aoti.weights(potential))) == (key, names)
+    assert key(potential) == before
 
 
 def test_too_little_memory_is_no_failure_of_the_compiler(in_python: Callable[..., None]) -> None:
@@ -360,8 +371,8 @@ def test_too_little_memory_is_no_failure_of_the_compiler(in_python: Callable[...
     batch = [molecule("CH3CH2OH"), molecule("CH3CH2OH")]
     evaluate(batch[:1], potential)
     results = evaluate(batch, potential)  # halves the batch
-    assert potential.compiled is not None
-    assert not potential.compiled.failure
+    assert isinstance(potential.step, CompiledStep)
+    assert not potential.step.failure
     assert results[1].energy == pytest.approx(evaluate(batch[1:], small())[0].energy)
 
 
@@ -388,7 +399,7 @@ def test_code_that_others_could_have_written_is_not_loaded(
     monkeypatch.setenv("JMP_MD_HOME", str(home))
     monkeypatch.setattr("jmp_md.compiled._key", lambda *_: "k")
     loaded: list[Path] = []
-    monkeypatch.setattr("jmp_md.compiled.load_step", lambda path, _: loaded.append(path))
+    monkeypatch.setattr("jmp_md.compiled.load_code", lambda path, _: loaded.append(path))
     if mode is not None:
         (home / what).chmod(mode)
     else:
@@ -403,11 +414,12 @@ def test_code_that_others_could_have_written_is_not_loaded(
                 else stat(self, **options)
             ),
         )
+    potential = random_potential(num_blocks=1)
     if message:
         with pytest.raises(PermissionError, match=message):
-            _load_or_compile(random_potential(num_blocks=1), True)
+            _load_or_compile(potential.fold(), potential, True)
     else:
-        _load_or_compile(random_potential(num_blocks=1), True)
+        _load_or_compile(potential.fold(), potential, True)
     assert len(loaded) == (not message)
 
 

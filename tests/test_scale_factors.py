@@ -14,7 +14,7 @@ from training_cases import tiny_trainer
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.nn.layers import Scaled, ScaleFactor
+from jmp_md.nn.layers import ScaleFactor
 from jmp_md.structures import concatenate, single_structure
 from jmp_md.training import assembly
 from jmp_md.training.scale_factors import fit_scale_factors
@@ -70,8 +70,8 @@ def test_factors_are_ratios_of_enumerated_variances() -> None:
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watch(name: str, module: nn.Module) -> None:
-        def hook(_m: nn.Module, inputs: tuple[Scaled, Scaled], _o: Scaled) -> None:
-            after, before = (x.value * x.gain for x in inputs)
+        def hook(_m: nn.Module, inputs: tuple[Tensor, Tensor], _o: Tensor) -> None:
+            after, before = inputs
             seen[name] = after / factors[name], before
 
         module.register_forward_hook(hook)

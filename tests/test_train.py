@@ -30,7 +30,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header, read_native, write_native
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.nn import backbone
+from jmp_md.nn import recompute
 from jmp_md.training.batches import to_data, to_structures
 from jmp_md.training.data.frame import FrameList, make_frame
 from jmp_md.training.distributed import share
@@ -308,13 +308,13 @@ def test_an_overflow_lowers_the_scale_and_is_no_failure(tmp_path: Path) -> None:
 
 def test_recomputation_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses, calls = [], []
-    checkpoint = backbone.checkpoint
+    checkpoint = recompute.checkpoint
 
     def counted(*args: Any, **options: Any) -> Any:
         calls.append(1)
         return checkpoint(*args, **options)
 
-    monkeypatch.setattr(backbone, "checkpoint", counted)
+    monkeypatch.setattr(recompute, "checkpoint", counted)
     for value in ("false", "true"):
         assert not calls
         trainer = tiny_trainer(tmp_path / value, f"optimiser.recompute={value}")

@@ -14,8 +14,8 @@ from jmp_md.errors import CheckpointError
 from jmp_md.forks import expect_threads
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.header import HeadInfo, ModelHeader
+from jmp_md.nn.activation import ScaledSiLU
 from jmp_md.nn.backbone import GemNetOC
-from jmp_md.nn.layers import ScaledSiLU
 from jmp_md.potential import element_references
 from jmp_md.structures import Structures
 from jmp_md.training.config import build

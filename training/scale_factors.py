@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jmp_md.graph.layout import Graph, source_slots, to_slots
-from jmp_md.nn.layers import Scaled, ScaleFactor
+from jmp_md.nn.layers import ScaleFactor
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
 from jmp_md.training.property import PropertyModel
@@ -48,7 +48,7 @@ def _fit(
 ) -> Callable[[nn.Module, Any, Any], Any]:
     rows_after, rows_before = uses.get(".".join(name.split(".")[-2:]), (None, None))
 
-    def hook(module: nn.Module, inputs: tuple[Scaled, Scaled], output: Scaled) -> Scaled:
+    def hook(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
         after, before = inputs
         v_after, v_before = _variance(after, rows_after), _variance(before, rows_before)
         # An interaction that no structure of the batch has teaches nothing: leave it at one.
@@ -56,14 +56,14 @@ def _fit(
         assert isinstance(module, ScaleFactor)
         module.scale_factor.fill_(factor)
         fitted[name] = factor
-        return Scaled(after.value * factor, after.gain)
+        return after * factor
 
     return hook
 
 
-def _variance(scaled: Scaled, weight: Tensor | None) -> float:
+def _variance(x: Tensor, weight: Tensor | None) -> float:
     """Variance over rows averaged over features; a row may count several times."""
-    x = scaled.value.reshape(-1, scaled.value.shape[-1]).double() * scaled.gain
+    x = x.reshape(-1, x.shape[-1]).double()
     w = x.new_ones(len(x), 1) if weight is None else weight.reshape(-1, 1).to(x)
     n = w.sum().clamp(min=1)
     mean = (w * x).sum(dim=0) / n

@@ -16,7 +16,6 @@ from torch.nn.utils import parametrize
 
 from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
-from jmp_md.nn.layers import Derived, Scaled
 from jmp_md.potential import Potential
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.gradients import LossScale, clip_gradients, reconciled, scale_shared_gradients
@@ -74,9 +73,6 @@ class Update:
                for p in getattr(objective.model, part).parameters()}  # fmt: skip
         self.shared = [id(p) in own for p in self.parameters]
         self.optimiser = make_optimiser(groups, section)
-        frozen = any(not p.requires_grad for p in objective.model.parameters())
-        modules = objective.model.modules() if frozen else ()
-        self.derived = [module for module in modules if isinstance(module, Derived)]
         self.scale = LossScale(section.precision == "fp16")
 
     @property
@@ -128,8 +124,6 @@ class Update:
         if not finite:
             return None
         self.optimiser.step()
-        for part in self.derived:  # buffers of the average are made those of the model
-            part.forget()
         self.average.update_parameters(self.objective.model)
         return float(total)
 
@@ -234,9 +228,8 @@ class Update:
 def add_dropout(backbone: GemNetOC, probability: float) -> None:
     """Let training zero features of what atoms receive from their edges in each block."""
 
-    def hook(module: nn.Module, inputs: Any, output: Scaled) -> Scaled:
-        value = functional.dropout(output.value, probability, module.training)
-        return Scaled(value, output.gain)
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return functional.dropout(output, probability, module.training)
 
     for name, module in backbone.named_modules():
         if name.endswith(".atom_update"):

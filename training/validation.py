@@ -10,8 +10,8 @@ from torch import nn
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from jmp_md.nn.layers import Derived
 from jmp_md.potential import Potential
+from jmp_md.step import FoldedStep
 from jmp_md.training.batches import PairedFrames, to_structures
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.metrics import ErrorSums, batch_errors
@@ -28,16 +28,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
     asked = [parameter for parameter in model.parameters() if parameter.requires_grad]
     trained = [module for module in model.modules() if module.training]
     model.requires_grad_(False).eval()
+    potentials = [module for module in model.modules() if isinstance(module, Potential)]
+    for potential in potentials:
+        potential.step = FoldedStep(potential)
     try:
         yield
     finally:
+        for potential in potentials:
+            potential.step = None
         for parameter in asked:
             parameter.requires_grad_(True)
         for module in trained:
             module.training = True
-        for module in model.modules():
-            if isinstance(module, Derived):  # of weights that change again
-                module.forget()
 
 
 def potential_errors(

@@ -8,6 +8,7 @@ import torch
 from jmp_md.batch import Result
 from jmp_md.check.subject import MEV, Outcome, Subject, difference, forces_of
 from jmp_md.checkpoints.exported import FixedPotential
+from jmp_md.compiled import CompiledStep
 from jmp_md.evaluation import evaluate
 from jmp_md.export.write import general_module
 from jmp_md.load import load_model
@@ -85,11 +86,10 @@ def machine_code(s: Subject) -> Outcome:
     dtype, device = getattr(torch, s.dtype), s.potential.embedding.weight.device
     fast = load_model(s.potential, dtype=dtype, device=device, memory="fast", compile=True)
     (result,), (eager,) = evaluate([s.atoms], fast), evaluate([s.atoms], s.potential, dtype=s.dtype)
-    assert fast.compiled is not None
-    if fast.compiled.failure or not fast.compiled.seconds:
-        return Outcome(
-            name, None, None, unit, fast.compiled.failure or "the structure is too small"
-        )
+    assert isinstance(fast.step, CompiledStep)
+    if fast.step.failure or not fast.step.seconds:
+        why = fast.step.failure or "the structure is too small"
+        return Outcome(name, None, None, unit, why)
     limit = {"float32": 1e-3, "float64": 1e-9}[s.dtype]
-    note = f"{s.dtype}, ready after {fast.compiled.seconds:.1f} s"
+    note = f"{s.dtype}, ready after {fast.step.seconds:.1f} s"
     return Outcome(name, difference(result, eager), limit, unit, note)

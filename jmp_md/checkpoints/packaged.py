@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jmp_md.aoti import StepResult, graph_inputs, is_general, load_step, step_result
+from jmp_md.aoti import graph_inputs, is_general, load_code, step_result
 from jmp_md.checkpoints.exported import DTYPES, EXTRA_FILE, ExportInfo, FixedPotential
 from jmp_md.errors import CheckpointError, InputError
 from jmp_md.forks import refuse_lost_threads
 from jmp_md.graph.builder import GraphBuilder
 from jmp_md.potential import element_references
+from jmp_md.step import StepResult
 from jmp_md.structures import Structures
 
 _LARGEST_METADATA = 16 * 2**20  # bytes
@@ -46,7 +47,7 @@ class PackagedPotential(FixedPotential):
         self.register_buffer("references", references, persistent=False)
         self.path = path
         try:
-            self._step = load_step(path, torch.device("cpu"))
+            self._code = load_code(path, torch.device("cpu"))
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0]
             raise CheckpointError(
@@ -60,7 +61,7 @@ class PackagedPotential(FixedPotential):
         result = self._run(s, torch.is_grad_enabled())
         return result.energies, result.forces
 
-    def _differentiable(self, s: Structures, direct: bool) -> StepResult:
+    def _step(self, s: Structures, direct: bool) -> StepResult:
         gradient = torch.is_grad_enabled()
         if gradient and self.info.forces == "direct":
             raise InputError(
@@ -79,7 +80,7 @@ class PackagedPotential(FixedPotential):
                 f"this one has {len(s.numbers)} atoms: use the model itself"
             )
         with torch.no_grad():
-            return step_result(self._step(*inputs), graph)
+            return step_result(self._code(*inputs), graph)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackagedPotential, (self.path,)

@@ -22,27 +22,21 @@ class ExportedPotential(nn.Module):
         direct: Take forces from the direct force head.
     """
 
-    has_force_head: Final[bool]
-    has_repulsion: Final[bool]
     direct: Final[bool]
     references: Tensor
 
     def __init__(self, potential: Potential, direct: bool) -> None:
         super().__init__()
         head = potential.head
-        self.has_force_head = head.force_scale is not None
-        self.has_repulsion = potential.repulsion is not None
         self.direct = direct
         self.cutoff = potential.policy.cutoff
         self.energy_scale = head.energy_scale
         self.energy_mean = head.energy_mean
         self.force_scale = head.force_scale or 1.0
         self.graph = potential.graph
-        self.embedding = potential.embedding
-        self.backbone = potential.backbone
-        self.energy_head = potential.energy_head
-        self.force_head = potential.force_head or nn.Identity()
-        self.repulsion = potential.repulsion or nn.Identity()
+        self.folded = potential.fold()
+        # What those who load the file ask for type and device, and whether there are direct forces.
+        self.embedding, self.force_head = self.folded.embedding, self.folded.force_head
         self.register_buffer("references", potential.references.double())
 
     @torch.jit.export
@@ -57,15 +51,7 @@ class ExportedPotential(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Raw outputs as :meth:`jmp_md.potential.Potential.network` gives them."""
         graph = self.graph(positions, cells, structure, tags, pairs)
-        x_e, x_f = self.backbone(self.embedding(numbers - 1), graph)
-        forces = x_e.new_zeros(0, 3)
-        if self.has_force_head:
-            main = graph.main
-            along = self.force_head(x_f) * main.unit * main.weight.unsqueeze(-1)
-            forces = x_e.new_zeros(x_e.shape[0], 3).index_add(0, main.target, along)
-        energies = self.energy_head(x_e).squeeze(-1)
-        if self.has_repulsion:
-            energies = energies + self.repulsion(numbers, graph.main) / self.energy_scale
+        energies, forces = self.folded(numbers, graph)
         return energies, forces
 
     @torch.jit.export

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,11 @@ from jmp_md.checkpoints.exported import (
 )
 from jmp_md.errors import InputError
 from jmp_md.export.module import ExportedPotential, OpenMMEnergy, OpenMMForces
-from jmp_md.export.verify import sample_batch, verify
+from jmp_md.export.verify import verify
 from jmp_md.files import atomic_write
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
 from jmp_md.models.registry import PACKAGE_SUFFIX
-from jmp_md.nn.layers import derive_all
 from jmp_md.potential import Potential
 from jmp_md.validate import check_numbers
 
@@ -126,7 +124,14 @@ def _write_package(potential: Potential, path: Path, info: ExportInfo) -> None:
     gradient, metadata = info.forces == "conservative", {EXTRA_FILE: info.to_json()}
     with package_file(path) as package:
         try:
-            compile_step(potential, gradient, package, with_weights=True, metadata=metadata)
+            compile_step(
+                potential.fold(),
+                potential.policy,
+                gradient,
+                package,
+                with_weights=True,
+                metadata=metadata,
+            )
         except InputError:
             raise
         except Exception as error:  # whatever a compiler may raise
@@ -159,10 +164,6 @@ def general_module(potential: Potential, forces: str) -> torch.jit.ScriptModule:
         return potential.module
     if isinstance(potential, FixedPotential):
         raise InputError(f"the package of model {potential.header.name!r} is no TorchScript")
-    potential, weight = deepcopy(potential), potential.embedding.weight
-    *_, sample = sample_batch(potential)
-    sample = sample.to(weight.device, weight.dtype)
-    derive_all(potential, lambda: potential.network(sample))
     return torch.jit.script(ExportedPotential(potential, forces == "direct").eval())
 
 

@@ -5,38 +5,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jmp_md.graph.layout import Edges
-from jmp_md.nn.layers import Dense, Derived, Scaled, sigma
+from jmp_md.nn.activation import sigma
+from jmp_md.nn.layers import Dense
 
 
 class EdgeEmbedding(nn.Module):
-    """m_ca = sigma(W [h_c, h_a, x_ca]), evaluated by columns of W.
-
-    The columns of atoms act on n_atoms rows, not n_edges, before they are gathered.
-    """
+    """m_ca = sigma(W [h_c, h_a, x_ca])."""
 
     def __init__(self, emb_atom: int, n_edge_features: int, out_features: int) -> None:
         super().__init__()
         self.emb_atom = emb_atom
         self.dense = Dense(2 * emb_atom + n_edge_features, out_features)
-        self._on_atoms, self._on_edges = Derived(), Derived()
 
-    def forward(self, h: Scaled, x: Scaled, edges: Edges) -> Scaled:
-        if torch.jit.is_scripting():
-            on_atoms, on_edges = self._on_atoms.kept, self._on_edges.kept
-        else:
-            weight = [self.dense.linear.weight]
-            on_atoms = self._on_atoms.of(self._atom_columns, weight, h.gain)
-            on_edges = self._on_edges.of(self._edge_columns, weight, x.gain)
-        from_source, from_target = functional.linear(h.value, on_atoms).chunk(2, dim=1)
-        from_atoms = from_source.index_select(0, edges.source)
-        from_atoms = from_atoms + from_target.index_select(0, edges.target)
-        return sigma(torch.addmm(from_atoms, x.value, on_edges))
+    def forward(self, h: Tensor, x: Tensor, edges: Edges) -> Tensor:
+        on_atoms, on_edges = self.columns()
+        return sigma(by_columns(h, x, on_atoms, on_edges, edges))
 
-    def _atom_columns(self, weight: list[Tensor], gain: float) -> Tensor:
-        """gain times the columns of sources, above those of targets: (2 * out, emb_atom)."""
-        n = self.emb_atom
-        return torch.cat([weight[0][:, :n], weight[0][:, n : 2 * n]]) * gain
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """The columns of W for sources, above those for targets, and those for edges."""
+        n, weight = self.emb_atom, self.dense.linear.weight
+        return torch.cat([weight[:, :n], weight[:, n : 2 * n]]), weight[:, 2 * n :]
 
-    def _edge_columns(self, weight: list[Tensor], gain: float) -> Tensor:
-        """gain times the columns of edges, transposed: (n_edge_features, out)."""
-        return weight[0][:, 2 * self.emb_atom :].t() * gain
+
+def by_columns(h: Tensor, x: Tensor, on_atoms: Tensor, on_edges: Tensor, edges: Edges) -> Tensor:
+    """W [h_c, h_a, x_ca] by columns of W: those of atoms act on atoms, before they are gathered."""
+    from_source, from_target = functional.linear(h, on_atoms).chunk(2, dim=1)
+    from_atoms = from_source.index_select(0, edges.source)
+    from_atoms = from_atoms + from_target.index_select(0, edges.target)
+    return torch.addmm(from_atoms, x, on_edges.t())

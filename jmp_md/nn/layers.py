@@ -1,194 +1,36 @@
 """Building blocks of the network: dense and residual layers, scale factors, MLP heads."""
 
 import math
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from jmp_md.forks import expect_threads
+from jmp_md.nn.activation import ScaledSiLU, sigma
 
 
-class Scaled(NamedTuple):
-    """The embedding ``gain * value``.
-
-    The network is full of constant factors: 1/0.6 of the activation, 1/sqrt(2) of every sum. A
-    pass over all edges for each would cost more than many layers do. They gather in ``gain``
-    instead, until the next weight takes them in. Blocks end with plain tensors, so that values
-    stay of order one.
-    """
-
-    value: Tensor
-    gain: float
-
-
-def unscaled(x: Scaled) -> Tensor:
-    """The embedding as a plain tensor."""
-    return x.value if x.gain == 1.0 else x.value * x.gain
-
-
-def times(x: Scaled, factor: float) -> Scaled:
-    """factor * x."""
-    return Scaled(x.value, x.gain * factor)
-
-
-def plus(x: Scaled, y: Scaled) -> Scaled:
-    """x + y."""
-    return Scaled(torch.add(x.value, y.value, alpha=y.gain / x.gain), x.gain)
-
-
-def merge(x: Scaled, y: Scaled) -> Scaled:
+def merge(x: Tensor, y: Tensor) -> Tensor:
     """(x + y) / sqrt(2): the sum of two embeddings of unit variance has it again."""
-    return times(plus(x, y), 1.0 / math.sqrt(2.0))
-
-
-def sigma(x: Tensor) -> Scaled:
-    """silu(x) / 0.6: keeps unit variance for unit-normal input (GemNet, section 6)."""
-    return Scaled(functional.silu(x), 1.0 / 0.6)
-
-
-def scaled_silu(x: Tensor) -> Tensor:
-    """:func:`sigma` as a plain tensor."""
-    return functional.silu(x) * (1.0 / 0.6)
-
-
-class ScaledSiLU(nn.Module):
-    """:func:`scaled_silu` as a module."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return scaled_silu(x)
-
-
-def joined(weights: list[Tensor], gain: float) -> Tensor:
-    """gain times the weights of layers that act on the same input, outputs side by side."""
-    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-    return weight if gain == 1.0 else weight * gain
-
-
-def product(factors: list[Tensor], gain: float) -> Tensor:
-    """gain times both factors."""
-    return factors[0] * (factors[1] * gain)
-
-
-class Derived(nn.Module):
-    """A tensor made from weights, kept while they are frozen and unchanged.
-
-    Weights are changed by operations on them, not through ``.data``, which nothing can notice.
-    From weights of more than ``LARGEST`` numbers it is made anew: the layers that use it take far
-    longer. TorchScript does not get here; it reads what :func:`derive_all` has left in ``kept``.
-
-    Attributes:
-        kept: The tensor; empty before it is first made.
-    """
-
-    LARGEST = 512 * 512
-
-    kept: Tensor
-    __jit_ignored_attributes__: ClassVar[list[str]] = ["_sources", "_stamp"]
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Not on the device "meta", where networks are built: no file fills this.
-        self.register_buffer("kept", torch.empty(0, device="cpu"), persistent=False)
-        self._stamp: list[object] = []
-        self._sources: list[Tensor] = []
-        self._keep_always = False
-
-    def of(
-        self,
-        make: Callable[[list[Tensor], float], Tensor],
-        weights: list[Tensor],
-        gain: float = 1.0,
-    ) -> Tensor:
-        """``make(weights, gain)``, which must depend on nothing that changes but these."""
-        if self._keep_always:
-            self.kept, self._sources = make(weights, gain).detach(), weights
-            return self.kept
-        # Compilers and other observers must see what the result depends on.
-        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-            return make(weights, gain)
-        for w in weights:
-            if w.requires_grad or w.numel() > self.LARGEST or w.is_inference():
-                return make(weights, gain)
-        stamp: list[object] = [(w.data_ptr(), w._version, w.dtype) for w in weights]
-        stamp.append(gain)
-        if stamp != self._stamp:
-            with torch.no_grad():
-                self.kept = make(weights, gain).detach()  # may be a parameter itself
-            # Held, so that no other tensor can come to lie at the same address.
-            self._stamp, self._sources = stamp, [w.detach() for w in weights]
-        return self.kept
-
-    def forget(self) -> None:
-        """Keep nothing until it is needed again."""
-        self.kept = self.kept.new_empty(0)
-        self._stamp, self._sources = [], []
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
-        return Derived()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Derived, ()
-
-
-def derive_all(network: nn.Module, run: Callable[[], object]) -> None:
-    """Replace weights by the tensors derived from them, of which TorchScript uses nothing else.
-
-    Args:
-        network: A network that is to be scripted and nothing else.
-        run: Runs it, through all of its layers.
-    """
-    parts = [module for module in network.modules() if isinstance(module, Derived)]
-    for part in parts:
-        part._keep_always = True
-    with torch.no_grad():
-        run()
-    sources = {id(w) for part in parts for w in part._sources}
-    for part in parts:
-        part._keep_always, part._sources = False, []
-    for parameter in network.parameters():
-        if id(parameter) in sources:
-            parameter.data = parameter.new_empty(0)
+    return (x + y).mul_(1.0 / math.sqrt(2.0))
 
 
 class Dense(nn.Module):
-    """Linear layer without bias, followed by the scaled SiLU unless told otherwise."""
+    """Linear layer without bias, followed by sigma unless told otherwise."""
 
     def __init__(self, in_features: int, out_features: int, activation: bool = True) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features, bias=False)
         self.activation = activation
-        self._derived = Derived()
         he_orthogonal_(self.linear.weight)
 
-    def forward(self, x: Scaled) -> Scaled:
-        if not self.activation:
-            return Scaled(self.linear(x.value), x.gain)
-        if torch.jit.is_scripting():
-            weight = self._derived.kept
-        else:
-            weight = self._derived.of(joined, [self.linear.weight], x.gain)
-        return sigma(functional.linear(x.value, weight))
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return sigma(y) if self.activation else y
 
     def times(self, factor: Tensor, x: Tensor) -> Tensor:
-        """factor * W x, for a factor of one number."""
-        if torch.jit.is_scripting():
-            weight = self._derived.kept
-        else:
-            weight = self._derived.of(product, [self.linear.weight, factor])
-        return functional.linear(x, weight)
-
-
-class Layers(nn.Sequential):
-    """Layers in a row."""
-
-    def forward(self, x: Scaled) -> Scaled:
-        for layer in self:
-            x = layer(x)
-        return x
+        """factor * W x, for a factor of one number: there are fewer weights than features."""
+        return functional.linear(x, self.linear.weight * factor)
 
 
 class ResidualLayer(nn.Module):
@@ -196,15 +38,15 @@ class ResidualLayer(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.dense_mlp = Layers(Dense(features, features), Dense(features, features))
+        self.dense_mlp = nn.Sequential(Dense(features, features), Dense(features, features))
 
-    def forward(self, x: Scaled) -> Scaled:
+    def forward(self, x: Tensor) -> Tensor:
         return merge(x, self.dense_mlp(x))
 
 
-def residual_stack(features: int, depth: int) -> Layers:
+def residual_stack(features: int, depth: int) -> nn.Sequential:
     """``depth`` residual layers in a row."""
-    return Layers(*[ResidualLayer(features) for _ in range(depth)])
+    return nn.Sequential(*[ResidualLayer(features) for _ in range(depth)])
 
 
 class ScaleFactor(nn.Module):
@@ -221,7 +63,7 @@ class ScaleFactor(nn.Module):
         super().__init__()
         self.register_buffer("scale_factor", torch.tensor(1.0))
 
-    def forward(self, x: Scaled, reference: Scaled) -> Scaled:
+    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
         return x
 
 
