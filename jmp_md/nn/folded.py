@@ -29,16 +29,28 @@ HALF = math.sqrt(0.5)
 
 
 class Linear(nn.Module):
-    """W x for a weight that is folded, in the type of the weight."""
+    """W x for a weight that is folded."""
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.detach().to(dtype or weight.dtype).contiguous())
+        self.register_buffer("weight", weight.detach().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+
+class LinearInHalf(Linear):
+    """The same in the type of the weight, whatever that of x."""
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x.to(self.weight.dtype), self.weight)
+
+
+def linear(weight: Tensor, half: torch.dtype | None) -> Linear:
+    """A linear layer in the type of its weight, or in another."""
+    return Linear(weight) if half is None else LinearInHalf(weight.to(half))
 
 
 def weight_of(layer: Dense, *factors: float | ScaleFactor) -> Tensor:
@@ -54,11 +66,11 @@ class FoldedResidual(nn.Module):
 
     share: Final[float]
 
-    def __init__(self, layer: ResidualLayer, gain: float, dtype: torch.dtype | None) -> None:
+    def __init__(self, layer: ResidualLayer, gain: float, half: torch.dtype | None) -> None:
         super().__init__()
         inner, outer = layer.dense_mlp
-        self.inner = Linear(weight_of(inner, gain), dtype)
-        self.outer = Linear(weight_of(outer, GAIN), dtype)
+        self.inner = linear(weight_of(inner, gain), half)
+        self.outer = linear(weight_of(outer, GAIN), half)
         self.share = GAIN / gain
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,16 +87,16 @@ class FoldedLayers(nn.Module):
 
     has_dense: Final[bool]
 
-    def __init__(self, layers: nn.Sequential, gain: float, dtype: torch.dtype | None) -> None:
+    def __init__(self, layers: nn.Sequential, gain: float, half: torch.dtype | None) -> None:
         super().__init__()
         rest = list(layers)
         self.has_dense = bool(rest) and isinstance(rest[0], Dense)
         self.dense: nn.Module = nn.Identity()
         if self.has_dense:
-            self.dense, gain = Linear(weight_of(rest.pop(0), gain), dtype), GAIN
+            self.dense, gain = linear(weight_of(rest.pop(0), gain), half), GAIN
         residual = []
         for layer in rest:
-            residual.append(FoldedResidual(layer, gain, dtype))
+            residual.append(FoldedResidual(layer, gain, half))
             gain *= HALF
         self.residual = nn.ModuleList(residual)
         self.gain = gain
@@ -108,15 +120,15 @@ class FoldedEdgeEmbedding(nn.Module):
         layer: EdgeEmbedding,
         h_gain: float,
         x_gain: float,
-        dtype: torch.dtype | None,
+        half: torch.dtype | None,
         keep: Tensor | None = None,
     ) -> None:
         super().__init__()
         atoms, edges = layer.columns()
         edges = edges if keep is None else edges[:, keep]
-        dtype = dtype or atoms.dtype
-        self.register_buffer("on_atoms", (atoms * h_gain).detach().to(dtype))
-        self.register_buffer("on_edges", (edges * x_gain).detach().to(dtype).contiguous())
+        half = half or atoms.dtype
+        self.register_buffer("on_atoms", (atoms * h_gain).detach().to(half))
+        self.register_buffer("on_edges", (edges * x_gain).detach().to(half).contiguous())
 
     def forward(self, h: Tensor, x: Tensor, graph: Graph) -> Tensor:
         dtype = self.on_atoms.dtype
@@ -130,18 +142,18 @@ class FoldedEdgePass(nn.Module):
     def __init__(
         self,
         layer: passes.EdgeToEdge | passes.QuadrupletInteraction | passes.AtomToEdge,
-        dtype: torch.dtype | None,
+        half: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.mlp_rbf = Linear(weight_of(layer.mlp_rbf, layer.scale_rbf), dtype)
-        self.down = Linear(weight_of(layer.down_projection, GAIN), dtype)
+        self.mlp_rbf = linear(weight_of(layer.mlp_rbf, layer.scale_rbf), half)
+        self.down = linear(weight_of(layer.down_projection, GAIN), half)
         up = [layer.up_projection_ca.linear.weight, layer.up_projection_ac.linear.weight]
-        self.up = Linear(torch.cat(up), dtype)
+        self.up = linear(torch.cat(up), half)
         if isinstance(layer, passes.QuadrupletInteraction):
             bilinear = weight_of(layer.mlp_sbf.bilinear, GAIN, layer.scale_sbf_sum)
         else:
             bilinear = weight_of(layer.mlp_cbf.bilinear, GAIN, layer.scale_cbf_sum)
-        self.bilinear = Linear(bilinear, dtype)
+        self.bilinear = linear(bilinear, half)
 
     def downwards(self, x: Tensor, rad: Tensor) -> Tensor:
         """The filtered input, projected."""
@@ -160,9 +172,9 @@ class FoldedEdgeToEdge(FoldedEdgePass):
 
 
 class FoldedQuadruplet(FoldedEdgePass):
-    def __init__(self, layer: passes.QuadrupletInteraction, dtype: torch.dtype | None) -> None:
-        super().__init__(layer, dtype)
-        self.mlp_cbf = Linear(weight_of(layer.mlp_cbf, layer.scale_cbf), dtype)
+    def __init__(self, layer: passes.QuadrupletInteraction, half: torch.dtype | None) -> None:
+        super().__init__(layer, half)
+        self.mlp_cbf = linear(weight_of(layer.mlp_cbf, layer.scale_cbf), half)
 
     def forward(self, x: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         x = to_slots(self.downwards(x, bases.rad_q), graph.main, n_atoms)
@@ -180,12 +192,12 @@ class FoldedAtomToEdge(FoldedEdgePass):
 class FoldedEdgeToAtom(nn.Module):
     """:class:`~jmp_md.nn.interactions.EdgeToAtom`; two linear layers in a row are one."""
 
-    def __init__(self, layer: passes.EdgeToAtom, dtype: torch.dtype | None) -> None:
+    def __init__(self, layer: passes.EdgeToAtom, half: torch.dtype | None) -> None:
         super().__init__()
-        self.mlp_rbf = Linear(weight_of(layer.mlp_rbf, layer.scale_rbf), dtype)
-        self.down = Linear(weight_of(layer.down_projection, GAIN), dtype)
+        self.mlp_rbf = linear(weight_of(layer.mlp_rbf, layer.scale_rbf), half)
+        self.down = linear(weight_of(layer.down_projection, GAIN), half)
         bilinear = weight_of(layer.mlp_cbf.bilinear, GAIN, layer.scale_cbf_sum)
-        self.up = Linear(layer.up_projection_ca.linear.weight @ bilinear, dtype)
+        self.up = linear(layer.up_projection_ca.linear.weight @ bilinear, half)
 
     def forward(self, x: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         x = functional.silu(self.down(x * self.mlp_rbf(bases.rad_ea)))
@@ -196,10 +208,10 @@ class FoldedEdgeToAtom(nn.Module):
 class FoldedAtomToAtom(nn.Module):
     """:class:`~jmp_md.nn.interactions.AtomToAtom` from its down-projection on, likewise."""
 
-    def __init__(self, layer: passes.AtomToAtom, dtype: torch.dtype | None) -> None:
+    def __init__(self, layer: passes.AtomToAtom, half: torch.dtype | None) -> None:
         super().__init__()
         bilinear = weight_of(layer.bilinear, GAIN, layer.scale_rbf_sum)
-        self.up = Linear(layer.up_projection.linear.weight @ bilinear, dtype)
+        self.up = linear(layer.up_projection.linear.weight @ bilinear, half)
 
     def forward(self, x: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         x_b = x.index_select(0, bases.atom_atom_sources)
@@ -214,11 +226,11 @@ class FoldedSum(nn.Module):
         self,
         layer: passes.AtomUpdate | plain.OutputBlock,
         gain: float,
-        dtype: torch.dtype | None,
+        half: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.dense_rbf = Linear(weight_of(layer.dense_rbf, layer.scale_sum), dtype)
-        self.layers = FoldedLayers(layer.layers, gain, dtype)
+        self.dense_rbf = linear(weight_of(layer.dense_rbf, layer.scale_sum), half)
+        self.layers = FoldedLayers(layer.layers, gain, half)
 
     def forward(self, m: Tensor, rad: Tensor, graph: Graph, n_atoms: int) -> Tensor:
         y: Tensor = self.layers(sum_to_target(m * self.dense_rbf(rad), graph.main, n_atoms))
@@ -238,7 +250,7 @@ class FoldedInteraction(nn.Module):
         block: plain.InteractionBlock,
         h_gain: float,
         m_gain: float,
-        dtype: torch.dtype | None,
+        half: torch.dtype | None,
     ) -> None:
         super().__init__()
         on_edges = [
@@ -251,26 +263,26 @@ class FoldedInteraction(nn.Module):
             block.atom_edge_interaction.dense_ba,
             block.atom_interaction.down_projection,
         ]
-        self.on_edges = Linear(torch.cat([weight_of(x, m_gain) for x in on_edges]), dtype)
-        self.on_atoms = Linear(torch.cat([weight_of(x, h_gain) for x in on_atoms]), dtype)
+        self.on_edges = linear(torch.cat([weight_of(x, m_gain) for x in on_edges]), half)
+        self.on_atoms = linear(torch.cat([weight_of(x, h_gain) for x in on_atoms]), half)
         self.widths = [layer.linear.out_features for layer in on_atoms]
-        self.e2e = FoldedEdgeToEdge(block.trip_interaction, dtype)
-        self.quad = FoldedQuadruplet(block.quad_interaction, dtype)
-        self.a2e = FoldedAtomToEdge(block.atom_edge_interaction, dtype)
-        self.e2a = FoldedEdgeToAtom(block.edge_atom_interaction, dtype)
-        self.a2a = FoldedAtomToAtom(block.atom_interaction, dtype)
+        self.e2e = FoldedEdgeToEdge(block.trip_interaction, half)
+        self.quad = FoldedQuadruplet(block.quad_interaction, half)
+        self.a2e = FoldedAtomToEdge(block.atom_edge_interaction, half)
+        self.e2a = FoldedEdgeToAtom(block.edge_atom_interaction, half)
+        self.a2a = FoldedAtomToAtom(block.atom_interaction, half)
         self.h_share = GAIN / h_gain
         h_gain /= math.sqrt(3.0)
-        self.before_skip = FoldedLayers(block.layers_before_skip, 0.5 * GAIN, dtype)
+        self.before_skip = FoldedLayers(block.layers_before_skip, 0.5 * GAIN, half)
         self.m_share = self.before_skip.gain / m_gain
-        self.after_skip = FoldedLayers(block.layers_after_skip, m_gain * HALF, dtype)
+        self.after_skip = FoldedLayers(block.layers_after_skip, m_gain * HALF, half)
         m_gain = self.after_skip.gain
-        self.atom_layers = FoldedLayers(block.atom_emb_layers, h_gain, dtype)
-        self.update = FoldedSum(block.atom_update, m_gain, dtype)
+        self.atom_layers = FoldedLayers(block.atom_emb_layers, h_gain, half)
+        self.update = FoldedSum(block.atom_update, m_gain, half)
         self.update_share = self.update.layers.gain / self.atom_layers.gain
         self.h_gain = self.atom_layers.gain * HALF
-        self.concat = FoldedEdgeEmbedding(block.concat_layer, self.h_gain, m_gain, dtype)
-        self.residual_m = FoldedLayers(block.residual_m, GAIN, dtype)
+        self.concat = FoldedEdgeEmbedding(block.concat_layer, self.h_gain, m_gain, half)
+        self.residual_m = FoldedLayers(block.residual_m, GAIN, half)
         self.residual_share = self.residual_m.gain / m_gain
         self.m_gain = m_gain * HALF
 
@@ -304,19 +316,19 @@ class FoldedOutput(nn.Module):
     direct_forces: Final[bool]
 
     def __init__(
-        self, block: plain.OutputBlock, h_gain: float, m_gain: float, dtype: torch.dtype | None
+        self, block: plain.OutputBlock, h_gain: float, m_gain: float, half: torch.dtype | None
     ) -> None:
         super().__init__()
-        self.sum = FoldedSum(block, m_gain, dtype)
+        self.sum = FoldedSum(block, m_gain, half)
         self.share = h_gain / self.sum.layers.gain
-        self.energy = FoldedLayers(block.seq_energy2, self.sum.layers.gain * HALF, dtype)
+        self.energy = FoldedLayers(block.seq_energy2, self.sum.layers.gain * HALF, half)
         self.energy_gain, self.force_gain = self.energy.gain, 1.0
         self.direct_forces = block.direct_forces
         self.force: nn.Module = nn.Identity()
         self.dense_rbf_F: nn.Module = nn.Identity()
         if block.direct_forces:
-            self.force = FoldedLayers(block.seq_forces, m_gain, dtype)
-            self.dense_rbf_F = Linear(weight_of(block.dense_rbf_F, block.scale_rbf_F), dtype)
+            self.force = FoldedLayers(block.seq_forces, m_gain, half)
+            self.dense_rbf_F = linear(weight_of(block.dense_rbf_F, block.scale_rbf_F), half)
             self.force_gain = self.force.gain
 
     def forward(
