@@ -57,35 +57,41 @@ class FoldedStep:
 
     def __init__(self, potential: Potential) -> None:
         self._potential = potential
-        self._network: FoldedNetwork | None = None
-        self._weights: list[Tensor] = []
-        self._made_of: list[int] = []
+        self._folded: _Folded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_potential": self._potential}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        FoldedStep.__init__(self, state["_potential"])
+        return {"_potential": self._potential, "_folded": None}
 
     @property
     def network(self) -> FoldedNetwork:
         """The network, of the weights as they are now."""
-        if self._network is None or self._made_of != self._stamp():
-            weights = [*self._potential.parameters(), *self._potential.buffers()]
-            self._weights = [w for w in weights if not w.is_inference()]  # others cannot change
-            self._made_of = self._stamp()
-            self._network = self._potential.fold()
-        return self._network
-
-    def _stamp(self) -> list[int]:
-        return [self._potential.backbone.bf16, *[w._version for w in self._weights]]
+        folded, potential = self._folded, self._potential
+        if folded is None or folded.versions != _versions(potential, folded.weights):
+            everything = [*potential.parameters(), *potential.buffers()]
+            weights = [w for w in everything if not w.is_inference()]  # others cannot change
+            folded = _Folded(weights, _versions(potential, weights), potential.fold())
+            self._folded = folded  # at once, as threads share it
+        return folded.network
 
     def forget(self) -> None:
         """Fold again at the next step."""
-        self._network = None
+        self._folded = None
 
     def __call__(self, numbers: Tensor, graph: Graph, *, direct: bool, lean: bool) -> StepResult:
         network = self.network
         run = network.lean if lean else network
         energies, forces = run(numbers, graph)
         return StepResult(energies, forces, [energies.sum()], None)
+
+
+class _Folded(NamedTuple):
+    """A network, and what it was folded from."""
+
+    weights: list[Tensor]
+    versions: list[int]
+    network: FoldedNetwork
+
+
+def _versions(potential: Potential, weights: list[Tensor]) -> list[int]:
+    """What changes with every change of the weights, or of the precision."""
+    return [potential.backbone.bf16, *[w._version for w in weights]]
