@@ -4,8 +4,9 @@
     jmp-md train organic --data data
 
 PRETRAIN holds aimnet2.npz, ani1x.npz and transition1x.npz, files of concatenated frames (see
-docs/training.md). Frames on whose forces the four networks that labelled aimnet2.npz disagree are
-left out, and of molecules with many thermal frames the coldest.
+docs/training.md); `--extra` takes what organic_labels.py wrote. Frames on whose forces the four
+networks that labelled them disagree are left out, and of molecules with many thermal frames the
+coldest.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("pretrain", type=Path)
     parser.add_argument("--output", type=Path, default=Path("data"))
+    parser.add_argument("--extra", type=Path, help="more frames, all of which are taken")
     parser.add_argument("--frames", type=int, default=23_000, help="training frames of aimnet2.npz")
     parser.add_argument(
         "--repeat-small", type=int, default=0, help="times that small molecules come once more"
@@ -81,11 +83,16 @@ def main() -> None:
         chosen.append(rng.permutation(candidates)[: round(share * args.frames)])
     small = (pool["source"] == "noise") & (pool["n_atoms"] <= SMALL) & agreed & ~test
     chosen += [np.flatnonzero(small)] * args.repeat_small
+    training = take(pool, np.concatenate(chosen))
+    if args.extra:
+        extra = read(args.extra)
+        usable = (extra["force_std_max"] <= MAX_SPREAD) & ~is_test(extra["system_id"])
+        training = join([training, take(extra, np.flatnonzero(usable))])
     parts = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
     second = join(parts)
     second_test = is_test(second["system_id"])
     for name, data in (
-        ("wb97m-train", take(pool, np.concatenate(chosen))),
+        ("wb97m-train", training),
         ("wb97m-test", take(pool, np.flatnonzero(agreed & test))),
         ("wb97x-train", take(second, np.flatnonzero(~second_test))),
         ("wb97x-test", take(second, np.flatnonzero(second_test))),

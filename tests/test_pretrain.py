@@ -25,7 +25,7 @@ from jmp_md.training.heads import Heads
 from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.objective import PotentialObjective
 from jmp_md.training.recipe import PretrainRecipe, from_yaml
-from jmp_md.training.sampling import MixSampler, expanded_sizes
+from jmp_md.training.sampling import EpochSampler, MixSampler, SortedSampler, expanded_sizes
 from jmp_md.training.shuffle import Shuffle
 from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import Trainer
@@ -74,6 +74,30 @@ def test_an_epoch_takes_every_frame_its_number_of_times() -> None:
     again = [key for step in range(15, 30) for key in sampler.batch(step)]
     assert Counter(again) == times
     assert again != keys
+
+
+def test_batches_of_similar_size_take_every_frame_as_often_as_before() -> None:
+    sizes = np.random.default_rng(0).integers(2, 30, 103)
+    drawn = EpochSampler("molecules", len(sizes), 4, seed=1)
+
+    def sampler() -> SortedSampler:
+        return SortedSampler(drawn, lambda key: int(sizes[key[1]]), 8, seed=2)
+
+    steps = range(drawn.steps_per_epoch, 2 * drawn.steps_per_epoch)
+    batches = [sampler().batch(step) for step in steps]  # anew: a resumed run takes the same
+    going = sampler()
+    assert batches == [going.batch(step) for step in steps]
+    assert Counter(k for b in batches for k in b) == Counter(
+        k for s in steps for k in drawn.batch(s)
+    )
+    assert sorted(map(len, batches)) == [3] + [4] * 25
+
+    def spread(some: list[list[tuple[str, int]]]) -> float:
+        return float(np.mean([np.ptp([sizes[index] for _, index in batch]) for batch in some]))
+
+    assert spread(batches) < 0.3 * spread([drawn.batch(step) for step in steps])
+    means = [np.mean([sizes[index] for _, index in batch]) for batch in batches]
+    assert abs(np.corrcoef(means[:8], range(8))[0, 1]) < 0.9  # not from small to large
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 1000, 4097])

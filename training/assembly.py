@@ -42,7 +42,7 @@ from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_task import property_task
 from jmp_md.training.recipe import AnyRecipe, PretrainRecipe, PropertyRecipe, Recipe
 from jmp_md.training.replay import replay_task
-from jmp_md.training.sampling import EpochSampler, MixSampler, ReplaySampler, Sampler
+from jmp_md.training.sampling import EpochSampler, MixSampler, ReplaySampler, Sampler, SortedSampler
 from jmp_md.training.scale_factors import fit_scale_factors
 from jmp_md.training.shift import shifted_references
 from jmp_md.training.start import Start, build, start_from
@@ -106,11 +106,12 @@ def assemble(
                     model.potential(task.name), train[task.name], prior=task.prior
                 )
                 model.take_references(task.name, shift.references)
+    frames = TaskFrames(train)
     trainer = Trainer(
         make_objective(recipe, model, tasks, validation),
         recipe,
-        TaskFrames(train),
-        make_sampler(recipe, tasks),
+        frames,
+        make_sampler(recipe, tasks, frames),
         output,
         ranks,
         zero_shot=isinstance(recipe, Recipe) and tasks[0].start is not None,
@@ -183,8 +184,14 @@ def make_objective(
     return PotentialObjective(model, tasks, validation, weights, monitored(recipe.loss))
 
 
-def make_sampler(recipe: AnyRecipe, tasks: list[Task]) -> Sampler:
+def make_sampler(recipe: AnyRecipe, tasks: list[Task], frames: TaskFrames) -> Sampler:
     """Which frames each step takes."""
+    sampler, steps = _as_drawn(recipe, tasks), recipe.optimiser.sorted_steps
+    return sampler if steps == 1 else SortedSampler(sampler, frames.n_atoms, steps, recipe.seed)
+
+
+def _as_drawn(recipe: AnyRecipe, tasks: list[Task]) -> Sampler:
+    """Which frames each step takes, of any sizes."""
     size, seed = recipe.optimiser.batch_size, recipe.seed
     if isinstance(recipe, PretrainRecipe):
         sizes = {task.name: len(task.train) for task in tasks}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -118,3 +118,42 @@ class MixSampler:
         tasks = np.searchsorted(self.ends, chosen, side="right")
         within = chosen - np.concatenate([[0], self.ends])[tasks]
         return [(self.tasks[t], int(k) % self.sizes[t]) for t, k in zip(tasks, within, strict=True)]
+
+
+class SortedSampler:
+    """Batches of structures of similar size, which pad little.
+
+    The structures of consecutive steps are sorted by their numbers of atoms and cut into batches
+    again, which then come in an order drawn at random. A batch keeps its number of structures, an
+    epoch its structures.
+
+    Args:
+        sampler: Which structures there are.
+        n_atoms: Atoms of one of them.
+        steps: How many steps are sorted together; those at the end of an epoch may be fewer.
+        seed: Of the order of the batches.
+    """
+
+    def __init__(
+        self, sampler: Sampler, n_atoms: Callable[[Key], int], steps: int, seed: int
+    ) -> None:
+        self.sampler, self.n_atoms, self.steps, self.seed = sampler, n_atoms, steps, seed
+        self.steps_per_epoch = sampler.steps_per_epoch
+        self._window = (-1, -1)
+        self._batches: list[list[Key]] = []
+
+    def batch(self, step: int) -> list[Key]:
+        """Task and index of each frame of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        number, within = divmod(place, self.steps)
+        if (epoch, number) != self._window:
+            first, end = number * self.steps, min((number + 1) * self.steps, self.steps_per_epoch)
+            drawn = [
+                self.sampler.batch(epoch * self.steps_per_epoch + k) for k in range(first, end)
+            ]
+            keys = sorted((key for keys in drawn for key in keys), key=self.n_atoms)
+            ends = np.cumsum([len(keys) for keys in drawn])
+            parts = [keys[e - len(own) : e] for e, own in zip(ends, drawn, strict=True)]
+            order = np.random.default_rng([self.seed, epoch, number]).permutation(len(parts))
+            self._window, self._batches = (epoch, number), [parts[k] for k in order]
+        return self._batches[within]

@@ -165,6 +165,8 @@ class OptimiserSection(Section):
         precision: ``bf16`` and ``fp16`` compute the blocks, not geometry, bases and heads, in 16
             bits; ``fp16`` scales gradients so that they do not vanish.
         recompute: Compute blocks again in the backward pass: a third more time, far less memory.
+        sorted_steps: Steps whose structures are sorted by size and cut into batches again, which
+            then pad less; 1 takes structures as they are drawn.
         validate_every: Steps between validations, where not once per epoch.
         max_skipped: Batches whose loss or gradient may fail to be finite; the next one stops.
     """
@@ -191,6 +193,7 @@ class OptimiserSection(Section):
     dropout: BelowOne = 0.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     recompute: bool = False
+    sorted_steps: Count = 1
     validate_every: Count | None = None
     max_skipped: CountOrNone = 100
 
