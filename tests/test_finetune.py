@@ -199,6 +199,14 @@ def test_frames_of_validation_among_those_of_training_are_refused(
         recipe_of(base, data, valid=other)
 
 
+def test_test_frames_among_those_of_validation_are_refused(base: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "train.xyz", well(12))
+    one = write(tmp_path / "valid.xyz", well(4, seed=1))
+    other = write(tmp_path / "test.xyz", well(4, seed=1)[:2] + well(3, seed=2))
+    with pytest.raises(InputError, match=r"2 of 5 test frames in test.xyz .* that validate"):
+        recipe_of(base, data, valid=one, test=other)
+
+
 def test_two_sets_of_labels_that_differ_are_asked_about(base: str, tmp_path: Path) -> None:
     frames = well(12)
     images = ase.io.read(write(tmp_path / "a.xyz", frames), ":")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import require_writable
 from jmp_md.load import usable_device
 from jmp_md.models.registry import add_model, model_file, models_dir, require_free
-from jmp_md.training.data.frame import Subset
+from jmp_md.training.data.frame import Frame, Subset
 from jmp_md.training.recipe import Recipe, load_recipe, to_yaml
 from jmp_md.training.session import chosen_frames, split_of, train
 from jmp_md.training.trainer import LAST_FILE, LOG_FILE, MODEL_FILE, RECIPE_FILE
@@ -177,26 +178,40 @@ def _parts(files: Files, contents: Contents, recipe: Recipe) -> tuple[int, int, 
     learned = [dataset[int(k)] for k in split.train]
     if not learned:
         raise InputError("the split leaves no frames to train on: give more, or smaller shares")
-    sizes = [len(learned)]
-    for name, drawn, part in (
-        (files.validation, split.val, "validation"),
-        (files.test, split.test, "test"),
+    parts: dict[str, tuple[str | None, list[Frame]]] = {"training": (None, learned)}
+    for part, name, drawn in (
+        ("validation", files.validation, split.val),
+        ("test", files.test, split.test),
     ):
         others = (
             Subset(dataset, drawn) if name is None else chosen_frames(section, files.folder, name)
         )
-        sizes.append(len(others))
-        if name is not None:
-            same = overlap(learned, [others[k] for k in range(len(others))])
-            if same:
-                raise InputError(
-                    f"{same} of {len(others)} {part} frames in {name} are among those that train: "
-                    "errors on them would look better than they are; give other frames, or leave "
-                    "them out of one file"
-                )
+        parts[part] = (name, [others[k] for k in range(len(others))])
+    _refuse_overlaps(parts)
+    sizes = [len(part) for _, part in parts.values()]
     if not sizes[1]:
         raise InputError("there are no validation frames: give a larger share as --valid")
     return sizes[0], sizes[1], sizes[2]
+
+
+def _refuse_overlaps(parts: Mapping[str, tuple[str | None, list[Frame]]]) -> None:
+    """Frames that are in two parts, of which one has a file of its own; others were drawn apart.
+
+    Raises:
+        InputError: There are some.
+    """
+    purpose = {"training": "train", "validation": "validate"}
+    for first, second in itertools.combinations(parts, 2):
+        (one, seen), (other, left) = parts[first], parts[second]
+        if one is None and other is None:
+            continue
+        if same := overlap(seen, left):
+            place = f" in {other}" if other else ""
+            raise InputError(
+                f"{same} of {len(left)} {second} frames{place} are among those that "
+                f"{purpose[first]}: errors on them would look better than they are; give other "
+                "frames, or leave them out of one file"
+            )
 
 
 def _name_after(paths: Sequence[str | Path]) -> str:
