@@ -87,7 +87,9 @@ def main() -> None:
     if args.extra:
         extra = read(args.extra)
         usable = (extra["force_std_max"] <= MAX_SPREAD) & ~is_test(extra["system_id"])
-        training = join([training, take(extra, np.flatnonzero(usable))])
+        small = np.flatnonzero(usable & (extra["n_atoms"] <= SMALL))
+        own = [np.flatnonzero(usable), *[small] * args.repeat_small]
+        training = join([training, take(extra, np.concatenate(own))])
     parts = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
     second = join(parts)
     second_test = is_test(second["system_id"])

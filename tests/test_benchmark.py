@@ -12,11 +12,13 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
+from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from jmp_md.benchmark import PARTS, Benchmark, Case, Part, benchmark
-from jmp_md.benchmark.energies import REACTIONS, reference_energies
+from jmp_md.benchmark.energies import REACTIONS, reference_energies, turned_name
 from jmp_md.benchmark.molecules import DIATOMICS
 from jmp_md.benchmark.tables import JSON, markdown, read_benchmark, write_benchmark
+from jmp_md.benchmark.torsions import ANGLES, AXES, turned
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
@@ -111,6 +113,36 @@ def test_reactions_have_the_error_of_their_molecules() -> None:
 
     wrong = only(Table(shifted), "reactions")
     assert {c.name: c.error for c in wrong.cases}["N2 + 3 H2 -> 2 NH3"] == pytest.approx(-300)
+
+
+def test_torsions_turn_a_part_and_have_the_error_of_their_energies() -> None:
+    for name, (fixed, moving) in AXES.items():
+        atoms = molecule(name)
+        bonds = np.array(neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.2)))
+        [first, *_] = (b for a, b in bonds.T if a == fixed and b != moving)
+        [last, *_] = (b for a, b in bonds.T if a == moving and b != fixed)
+        after = turned(atoms, fixed, moving, 60)
+        lengths = (x.get_all_distances()[tuple(bonds)] for x in (atoms, after))
+        np.testing.assert_allclose(*lengths, atol=1e-9)
+        places = (first, fixed, moving, last)
+        change = after.get_dihedral(*places) - atoms.get_dihedral(*places)
+        assert change % 360 == pytest.approx(60)
+
+    table = reference_energies()["wb97m"]
+    by_places = {
+        _key(turned(molecule(name), *axis, angle)): turned_name(name, angle)
+        for name, axis in AXES.items()
+        for angle in ANGLES
+    }
+    right = only(Table(lambda atoms: table[by_places[_key(atoms)]]), "torsions")
+    assert len(right.cases) == len(AXES) * (len(ANGLES) - 1)
+    assert right.mean_error == pytest.approx(0, abs=1e-6)
+    # Gauche butane lies 0.6 to 0.7 kcal/mol above trans, the eclipsed one about 3.4, relaxed.
+    butane = {c.name: c.reference for c in right.cases if c.name.startswith("trans-butane")}
+    assert 25 < butane["trans-butane 120°"] < 80
+    assert 140 < butane["trans-butane 60°"] < 190
+    wrong = only(Table(lambda atoms: 0.0), "torsions")
+    assert wrong.mean_error == pytest.approx(np.mean([abs(c.reference) for c in right.cases]))
 
 
 def _key(atoms: Atoms) -> str:

@@ -56,6 +56,9 @@ PARTS: dict[str, Kind] = {
     "reactions": Kind(
         energies.reactions, "reaction energies", "meV", "DFT of the model's level, or wB97M-D3"
     ),
+    "torsions": Kind(
+        energies.torsions, "rigid torsions", "meV", "DFT of the model's level, or wB97M-D3"
+    ),
     "dimers": Kind(energies.dimers, "interactions of S22", "meV", "CCSD(T), complete basis set"),
     "separation": Kind(energies.separation, "two molecules far apart", "meV", "additivity"),
     "drift": Kind(dynamics.drift, "drift of the energy", "meV/atom/ps", "conservation"),

@@ -1,4 +1,4 @@
-"""Reaction energies, interactions of molecules, and additivity."""
+"""Reaction energies, torsions, interactions of molecules, and additivity."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ase.data.s22 import (
 
 from jmp_md.benchmark.results import Case
 from jmp_md.benchmark.subject import Subject, molecules
+from jmp_md.benchmark.torsions import ANGLES, AXES, turned
 
 FAR = 50.0  # Å
 # Coefficients of products are positive, those of educts negative.
@@ -55,6 +56,28 @@ def reactions(subject: Subject) -> list[Case]:
     return cases
 
 
+def torsions(subject: Subject) -> list[Case]:
+    """Energies of turned molecules above their G2 geometries, against DFT at the same places."""
+    reference = reference_energies()[reference_level(subject)]
+
+    def measure(name: str, atoms: Atoms) -> list[Case]:
+        energies = [
+            _energy(name, _with(subject, turned(atoms, *AXES[name], angle)))[1] for angle in ANGLES
+        ]
+        expected = [reference[turned_name(name, angle)] for angle in ANGLES]
+        return [
+            Case(turned_name(name, angle), 1000 * (e - energies[0]), 1000 * (r - expected[0]))
+            for angle, e, r in list(zip(ANGLES, energies, expected, strict=True))[1:]
+        ]
+
+    return [case for cases in subject.attempt(molecules(AXES), measure) for case in cases]
+
+
+def turned_name(name: str, angle: int) -> str:
+    """Of a turned molecule in the table of DFT energies."""
+    return f"{name} {angle}°" if angle else name
+
+
 def dimers(subject: Subject) -> list[Case]:
     """Interaction energies of S22 at its geometries."""
 
@@ -84,7 +107,7 @@ def separation(subject: Subject) -> list[Case]:
 @cache
 def reference_energies() -> dict[str, dict[str, float]]:
     """DFT energies in eV, by level and molecule."""
-    text = (files("jmp_md.benchmark") / "reactions.json").read_text(encoding="utf-8")
+    text = (files("jmp_md.benchmark") / "energies.json").read_text(encoding="utf-8")
     found: dict[str, dict[str, float]] = json.loads(text)
     return found
 

@@ -8,6 +8,7 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from jmp_md.benchmark.results import Case
 from jmp_md.benchmark.subject import Subject, minimum, molecules
+from jmp_md.benchmark.torsions import turned
 from jmp_md.simulate.vibrations import vibrations
 
 FMAX = 0.005  # eV/Å
@@ -111,15 +112,9 @@ def rotation_barriers(subject: Subject) -> list[Case]:
     def measure(name: str, atoms: Atoms) -> Case:
         reference, carbon, other = BARRIERS[name]
         low = minimum(atoms, fmax=FMAX)
-        turned = low.atoms.copy()
-        bonded = turned.get_distances(carbon, range(len(turned))) < 1.3
-        hydrogens = np.flatnonzero(bonded & (turned.numbers == 1))
-        top = turned[hydrogens]
-        axis = turned.positions[other] - turned.positions[carbon]
-        top.rotate(60, axis, center=turned.positions[carbon])
-        turned.positions[hydrogens] = top.positions
-        turned.calc = subject.calculator
-        high = minimum(turned, fmax=FMAX)
+        top = turned(low.atoms, other, carbon, 60)
+        top.calc = subject.calculator
+        high = minimum(top, fmax=FMAX)
         return Case(name, 1000 * (high.energy - low.energy), reference * PER_CM)
 
     return subject.attempt(molecules(BARRIERS), measure)

@@ -1,7 +1,7 @@
-"""DFT energies that `jmp-md benchmark` compares reactions with, anew by PySCF.
+"""DFT energies that `jmp-md benchmark` compares reactions and torsions with, anew by PySCF.
 
     pip install pyscf pyscf-dispersion
-    python benchmarks/reactions.py wb97x
+    python benchmarks/reference_energies.py wb97x
 
 Molecules are those of the G2 set at its MP2 geometries (`ase.build.molecule`). Levels: wb97x,
 wB97X/6-31G(d); wb97m, wB97M-D3(BJ)/def2-TZVPP, that of AIMNet2. What is in the file already is
@@ -18,9 +18,10 @@ from ase import Atoms
 from ase.build import molecule
 from ase.units import Hartree
 
-from jmp_md.benchmark.energies import REACTIONS
+from jmp_md.benchmark.energies import REACTIONS, turned_name
+from jmp_md.benchmark.torsions import ANGLES, AXES, turned
 
-REFERENCE = Path(__file__).parents[1] / "jmp_md" / "benchmark" / "reactions.json"
+REFERENCE = Path(__file__).parents[1] / "jmp_md" / "benchmark" / "energies.json"
 
 
 def dft(atoms: Atoms, level: str) -> float:
@@ -46,11 +47,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("level", choices=("wb97x", "wb97m"))
     level = parser.parse_args().level
-    stored = json.loads(REFERENCE.read_text())
-    for name in sorted({name for parts in REACTIONS.values() for name in parts}):
+    stored = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    structures = {n: molecule(n) for parts in REACTIONS.values() for n in parts}
+    structures |= {
+        turned_name(name, angle): turned(molecule(name), *axis, angle)
+        for name, axis in AXES.items()
+        for angle in ANGLES
+    }
+    for name, atoms in sorted(structures.items()):
         if name not in stored[level]:
-            stored[level][name] = dft(molecule(name), level)
-            REFERENCE.write_text(json.dumps(stored, indent=1) + "\n")
+            stored[level][name] = dft(atoms, level)
+            text = json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
+            REFERENCE.write_text(text, encoding="utf-8")
             print(level, name, stored[level][name], flush=True)
 
 
