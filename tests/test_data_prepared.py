@@ -14,7 +14,7 @@ from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Frame, FrameList, make_frame
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.data.prepared import PreparedDataset, prepare
-from jmp_md.training.data.references import linear_references
+from jmp_md.training.summary import summarised
 
 SOURCE = {"somewhere.npz": "abc"}
 
@@ -138,7 +138,7 @@ def test_commands_prepare_in_several_processes_and_report(
     assert "frames:           2" in told
     assert f"next:             jmp-md data prepare {source} --format npz --output FOLDER" in told
     assert main(["data", "reference", str(source), "--json", str(tmp_path / "r.json")]) == 0
-    carbon = linear_references(open_dataset(source))[6]
+    carbon = summarised(open_dataset(source)).references()[6]
     assert f"C  {carbon:18.6f} eV" in capsys.readouterr().out
     assert '"force_rms"' in (tmp_path / "r.json").read_text()
 

@@ -11,8 +11,8 @@ import pytest
 from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Frame, FrameList, make_frame
 from jmp_md.training.data.npz import open_npz
-from jmp_md.training.data.references import linear_references
-from jmp_md.training.data.statistics import inspect, normalisation
+from jmp_md.training.data.statistics import inspect
+from jmp_md.training.summary import summarised
 
 ATOMIC = {1: -13.6, 6: -1030.5, 8: -2042.0}
 
@@ -34,7 +34,7 @@ def molecules(n: int, seed: int, noise: float = 0.0) -> list[Frame]:
 
 
 def test_references_recover_atomic_energies() -> None:
-    references = linear_references(FrameList(molecules(60, seed=1)))
+    references = summarised(FrameList(molecules(60, seed=1))).references()
     assert references == pytest.approx(ATOMIC, rel=1e-9)
 
 
@@ -44,27 +44,25 @@ def test_references_are_the_least_squares_solution() -> None:
     counts = np.array([[(frame.numbers == z).sum() for z in ATOMIC] for frame in frames])
     energies = np.array([frame.energy for frame in frames])
     expected = np.linalg.lstsq(counts, energies, rcond=None)[0]
-    found = linear_references(FrameList(frames))
+    found = summarised(FrameList(frames)).references()
     np.testing.assert_allclose([found[z] for z in ATOMIC], expected, rtol=1e-9)
 
 
 def test_references_of_one_molecule_are_unique_and_reproduce_its_energy() -> None:
     water = {"numbers": [8, 1, 1], "positions": np.eye(3)}
     dataset = FrameList([make_frame("w", k, energy=-2079.0 + k, **water) for k in range(3)])
-    references = linear_references(dataset)
+    references = summarised(dataset).references()
     assert references[8] + 2 * references[1] == pytest.approx(-2078.0)
     # By the Thomas-Fermi model, within a percent of the atoms of oxygen (wB97X: -2042 eV).
     assert references[8] == pytest.approx(-2042.0, rel=0.01)
-    assert normalisation(dataset, references).energy_std == pytest.approx(np.sqrt(2 / 3))
+    assert summarised(dataset).energy_std(references) == pytest.approx(np.sqrt(2 / 3))
 
 
 def test_scales_of_energies_and_forces() -> None:
     frames = molecules(2000, seed=3, noise=0.25)
-    scales = normalisation(FrameList(frames), ATOMIC)
-    assert scales.energy_std == pytest.approx(0.25, rel=0.05)
-    assert scales.force_rms == 2.0
-    with pytest.raises(InputError, match="holds O, for which there is no reference energy"):
-        normalisation(FrameList(frames), {1: 0.0, 6: 0.0})
+    summary = summarised(FrameList(frames))
+    assert summary.energy_std(ATOMIC) == pytest.approx(0.25, rel=0.05)
+    assert summary.force_rms == 2.0
 
 
 def test_held_atoms_do_not_set_the_force_scale() -> None:
@@ -76,16 +74,17 @@ def test_held_atoms_do_not_set_the_force_scale() -> None:
         forces=[[90.0, 90.0, 90.0], [3.0, -3.0, 3.0]],
         fixed=[True, False],
     )
-    assert normalisation(FrameList([frame]), {}).force_rms == 3.0
+    assert summarised(FrameList([frame])).force_rms == 3.0
 
 
 def test_scales_are_safe_to_divide_by() -> None:
     exact = FrameList(molecules(3, seed=4))  # fewer frames than elements fit exactly
-    assert normalisation(exact, linear_references(exact)).energy_std == 1.0
+    summary = summarised(exact)
+    assert summary.energy_std(summary.references()) == 1.0
     bare = FrameList([make_frame("b", 0, numbers=[1], positions=[[0, 0, 0]], forces=[[0, 0, 0]])])
-    assert normalisation(bare, {}).force_rms == 1.0
+    assert summarised(bare).force_rms == 1.0
     with pytest.raises(InputError, match="no frame has an energy"):
-        linear_references(bare)
+        summarised(bare).references()
 
 
 def test_inspect_finds_what_was_planted() -> None:

@@ -160,23 +160,22 @@ def _sample(dataset: Dataset, args: argparse.Namespace) -> Dataset:
 def _reference(args: argparse.Namespace) -> int:
     from ase.data import chemical_symbols
 
-    from jmp_md.training.data.references import linear_references
-    from jmp_md.training.data.statistics import normalisation
+    from jmp_md.training.summary import summarised
 
-    dataset = _sample(open_data(args.files, args), args)
-    references = linear_references(dataset)
-    scales = normalisation(dataset, references)
+    summary = summarised(_sample(open_data(args.files, args), args))
+    references = summary.references()
+    energy_std = summary.energy_std(references)
     by_symbol = {chemical_symbols[z]: energy for z, energy in references.items()}
     result = {
         "references": by_symbol,
-        "energy_std": scales.energy_std,
-        "force_rms": scales.force_rms,
+        "energy_std": energy_std,
+        "force_rms": summary.force_rms,
     }
     _save(args.json, result)
     for symbol, energy in by_symbol.items():
         print(f"{symbol:3}{energy:18.6f} eV")
-    print(f"energy, standard deviation from these: {scales.energy_std:.6f} eV")
-    print(f"forces, root mean square: {scales.force_rms:.6f} eV/Å")
+    print(f"energy, standard deviation from these: {energy_std:.6f} eV")
+    print(f"forces, root mean square: {summary.force_rms:.6f} eV/Å")
     return 0
 
 

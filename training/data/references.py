@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jmp_md.errors import InputError
-from jmp_md.training.data.frame import Dataset, Frame, frames
+from jmp_md.training.data.frame import Frame
 
 Composition = tuple[tuple[int, int], ...]
 
@@ -35,27 +34,6 @@ def is_lone_atom(frame: Frame) -> bool:
     if frame.cell is None or not periodic.any():
         return True
     return bool((np.linalg.norm(frame.cell[periodic], axis=1) > ALONE).all())
-
-
-def linear_references(dataset: Dataset) -> dict[int, float]:
-    """Energy per atom of each element, fitted to the energies of a data set.
-
-    See :func:`fit_references`.
-
-    Args:
-        dataset: Its frames with an energy; usually the training part. Read once.
-
-    Returns:
-        Reference energy in eV by atomic number, for the elements in those frames.
-
-    Raises:
-        InputError: No frame has an energy.
-    """
-    known = [(composition(f), f.energy) for f in frames(dataset) if f.energy is not None]
-    if not known:
-        raise InputError("no frame has an energy, so there is nothing to fit references to")
-    kinds, energies = zip(*known, strict=True)
-    return fit_references(kinds, energies)
 
 
 def fit_references(

@@ -1,4 +1,4 @@
-"""What a data set holds, and the constants that put its energies and forces on a common scale."""
+"""What a data set holds, and what in it looks wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from jmp_md.errors import InputError
 from jmp_md.training.data.frame import Dataset, Frame, frames
 from jmp_md.training.data.references import Composition, composition, fit_references
 from jmp_md.training.data.splits import system_of
@@ -18,49 +17,6 @@ MAX_FORCE = 50.0  # eV/Å; calculations beyond it have usually failed
 MAX_DEVIATION = 10.0  # robust standard deviations of the energy per atom
 LISTED = 20
 NOTHING_LEFT = 1e-6  # eV and eV/Å: less is rounding, not something to learn
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Scales that bring labels to the order of one.
-
-    Attributes:
-        energy_std: Standard deviation of energies less their references, eV.
-        force_rms: Root mean square of the force components on free atoms, eV/Å.
-    """
-
-    energy_std: float
-    force_rms: float
-
-
-def normalisation(dataset: Dataset, references: dict[int, float]) -> Normalisation:
-    """Scales of energies and forces.
-
-    Args:
-        dataset: Usually the training part. Read once.
-        references: Reference energies in eV by atomic number, as of `fit_references`.
-
-    Returns:
-        The scales; 1 where there are no such labels, or where they are the same throughout (to
-        1e-6), so that dividing by them is always safe.
-
-    Raises:
-        InputError: An element has no reference.
-    """
-    residuals, squares, components = [], 0.0, 0
-    for index, frame in enumerate(frames(dataset)):
-        if frame.energy is not None:
-            residuals.append(frame.energy - _reference(index, frame, references))
-        if frame.forces is not None:
-            free = frame.forces if frame.fixed is None else frame.forces[~frame.fixed]
-            squares += float(np.sum(free**2))
-            components += free.size
-    energy_std = float(np.std(residuals)) if residuals else 0.0
-    force_rms = float(np.sqrt(squares / components)) if components else 0.0
-    return Normalisation(
-        energy_std if energy_std > NOTHING_LEFT else 1.0,
-        force_rms if force_rms > NOTHING_LEFT else 1.0,
-    )
 
 
 def inspect(dataset: Dataset, max_force: float = MAX_FORCE) -> dict[str, Any]:
@@ -160,17 +116,6 @@ def _fingerprint(frame: Frame) -> int:
     parts = [frame.positions] if frame.cell is None else [frame.positions, frame.cell]
     rounded = [np.round(part * 1000).astype(np.int64).tobytes() for part in parts]
     return hash((frame.numbers.tobytes(), frame.pbc, *rounded))
-
-
-def _reference(index: int, frame: Frame, references: dict[int, float]) -> float:
-    kind = composition(frame)
-    missing = [chemical_symbols[number] for number, _ in kind if number not in references]
-    if missing:
-        raise InputError(
-            f"frame {index} holds {', '.join(missing)}, for which there is no reference energy; "
-            "fit the references to data that hold every element"
-        )
-    return sum(count * references[number] for number, count in kind)
 
 
 def _far_from_median(values: np.ndarray) -> np.ndarray:
