@@ -20,7 +20,7 @@ from jmp_md.systems import System
 from jmp_md.validate import ignored_electrons
 
 PROPERTIES = ("energy", "energies", "forces", "stress")
-_PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
+PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
 
 
 def evaluate(
@@ -149,7 +149,7 @@ def _chunks(systems: dict[int, System], results: dict[int, Result]) -> Iterator[
             results[i] = Result.failed(len(system.numbers), error)
             continue
         n_pairs += len(chunk[i].structures.pairs.source)
-        if n_pairs > _PAIRS_AT_ONCE:
+        if n_pairs > PAIRS_AT_ONCE:
             yield chunk
             chunk, n_pairs = {}, 0
     yield chunk

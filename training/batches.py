@@ -35,6 +35,7 @@ class StructureData(Data):
     numbers     (n_atoms,) int64        atomic numbers
     tags        (n_atoms,) int64        of OC20; 2 for anything else
     cells       (n_structures, 3, 3)    Å, rows are lattice vectors, zero without
+    pbc         (n_structures, 3) bool  directions in which it is periodic
     source      (n_pairs,) int32        atom the pair comes from, counted over the batch
     target      (n_pairs,) int32        atom it goes to
     offset      (n_pairs, 3) int8       cells between the two
@@ -85,6 +86,7 @@ def to_data(
         numbers=_tensor(frame.numbers, np.int64),
         tags=_tensor(np.full(n, 2) if frame.tags is None else frame.tags, np.int64),
         cells=_tensor(cell).view(1, 3, 3),
+        pbc=_tensor([frame.pbc], np.bool_),
         **_compact(pairs),
         energy=_tensor([np.nan if frame.energy is None else frame.energy]),
         forces=_tensor(forces),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from torch_geometric.data import Data
 
-from jmp_md.errors import InputError
-from jmp_md.evaluation import evaluate
+from jmp_md.batch import BatchPredictor, Item
+from jmp_md.domain import foreign
+from jmp_md.errors import DomainWarning, InputError
+from jmp_md.evaluation import PAIRS_AT_ONCE
+from jmp_md.header import HeadInfo
 from jmp_md.potential import Potential
-from jmp_md.training.batches import labels, to_structures
-from jmp_md.training.data.frame import Dataset, Frame
+from jmp_md.systems import System
+from jmp_md.training.data.frame import Dataset, Frame, frames
 from jmp_md.training.parity import Parity
 
 MEV = 1000.0
@@ -133,29 +135,57 @@ class ErrorSums:
         return np.concatenate(self._energy) if self._energy else np.empty(0)
 
 
-def batch_errors(potential: Potential, batches: Iterable[Data]) -> ErrorSums:
-    """Errors over batches; forces are those of the direct head where there is one."""
+class Labelled(NamedTuple):
+    """A structure ready to be computed, and what it is compared with.
+
+    Attributes:
+        number: Of the frame.
+        item: The structure with its pairs.
+        label: Arrays of one frame; NaN where there is no label.
+    """
+
+    number: int
+    item: Item
+    label: Values
+
+
+def errors_of(
+    potential: Potential,
+    structures: Iterable[Labelled],
+    *,
+    direct: bool = False,
+    failed: Callable[[int, InputError], object] | None = None,
+    at_once: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> ErrorSums:
+    """Errors over structures, in batches that fit in memory.
+
+    Args:
+        potential: The model.
+        structures: What to compute, with labels.
+        direct: Whether to measure the forces of the direct force head.
+        failed: Called with the number of a frame that cannot be computed and the reason; it is
+            then left out. By default its errors are NaN.
+        at_once: Structures in memory together, at most; by default as many as have
+            :data:`PAIRS_AT_ONCE` pairs.
+        progress: Called with the number of frames done since the last call.
+    """
     sums = ErrorSums()
-    device, direct = potential.embedding.weight.device, potential.force_head is not None
-    for batch in batches:
-        energy, forces = labels(batch, torch.float64, device)
-        structures = to_structures(batch)
-        stress = not direct and not bool(batch.stress.isnan().all())
-        prediction = potential.predict(structures, direct=direct, stress=stress)
-        assert prediction.forces is not None
-        constant = torch.zeros_like(prediction.energy)
-        by_atom = potential.constant_energies(structures.to(device, torch.float64))
-        constant.index_add_(0, structures.structure.to(device), by_atom)
-        sums.add(
-            Values(
-                prediction.energy.cpu().numpy(),
-                prediction.forces.double().cpu().numpy(),
-                None if prediction.stress is None else prediction.stress.double().cpu().numpy(),
-            ),
-            Values(energy.cpu().numpy(), forces.cpu().numpy(), batch.stress.cpu().numpy()),
-            batch.numbers.cpu().numpy(),
-            constant.cpu().numpy(),
-        )
+    for part in _parts(structures, at_once):
+        stress = not direct and any(_is_labelled(each.label.stress) for each in part)
+        predictor = BatchPredictor(potential, stress=stress, direct=direct)
+        results = predictor.predict([each.item for each in part])
+        for each, result in zip(part, results, strict=True):
+            if result.error is not None and failed is not None:
+                failed(each.number, result.error)
+                continue
+            numbers = each.item.structures.numbers.numpy()
+            assert result.forces is not None
+            tension = None if result.stress is None else result.stress[None]
+            predicted = Values(np.array([result.energy]), result.forces, tension)
+            sums.add(predicted, each.label, numbers, _constant(potential.head, numbers))
+        if progress:
+            progress(len(part))
     return sums
 
 
@@ -168,7 +198,7 @@ def dataset_errors(
     skip_bad: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> ErrorSums:
-    """Errors over a data set, read a few frames at a time.
+    """Errors over a data set, read a few frames at a time and checked before they are computed.
 
     Args:
         potential: The model.
@@ -183,35 +213,60 @@ def dataset_errors(
     """
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
-    sums = ErrorSums()
-    references = np.zeros(len(chemical_symbols))
-    for number, energy in potential.head.references.items():
-        references[number] = energy
-    for start in range(0, len(dataset), batch_size):
-        frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-        stress = not direct and any(frame.stress is not None for frame in frames)
-        results = evaluate(
-            [to_atoms(frame) for frame in frames],
-            potential,
-            properties=("energy", "forces", "stress") if stress else ("energy", "forces"),
-            forces="direct" if direct else "conservative",
-            tags="oc",
-            on_error="keep",
-        )
-        for i, (frame, result) in enumerate(zip(frames, results, strict=True), start):
-            if result.error is not None and not skip_bad:
-                raise InputError(f"frame {i}: {result.error}") from result.error
-            if result.error is None:
-                constant = references[frame.numbers].sum() + potential.head.energy_mean
-                assert result.forces is not None
-                tension = None if result.stress is None else result.stress[None]
-                predicted = Values(np.array([result.energy]), result.forces, tension)
-                sums.add(predicted, _labels(frame), frame.numbers, np.array([constant]))
-        if progress:
-            progress(len(frames))
+
+    def failed(number: int, error: InputError) -> None:
+        if not skip_bad:
+            raise InputError(f"frame {number}: {error}") from error
+
+    structures = _checked(potential, dataset, failed)
+    sums = errors_of(
+        potential, structures, direct=direct, failed=failed, at_once=batch_size, progress=progress
+    )
     if not sums.n_frames:
         raise InputError("there is no frame to evaluate: check the data set, or what was left out")
     return sums
+
+
+def _checked(
+    potential: Potential, dataset: Dataset, failed: Callable[[int, InputError], object]
+) -> Iterator[Labelled]:
+    """Frames that the model is made for; the first one that it does not know is warned of."""
+    warned = False
+    for number, frame in enumerate(frames(dataset)):
+        atoms = to_atoms(frame)
+        try:
+            item = System(atoms, potential, skin=0.0, oc_tags=True).item()
+        except InputError as error:
+            failed(number, error)
+            continue
+        if not warned and (message := foreign(atoms, potential.header)):
+            warnings.warn(message, DomainWarning, stacklevel=2)
+            warned = True
+        yield Labelled(number, item, _labels(frame))
+
+
+def _parts(structures: Iterable[Labelled], at_once: int | None) -> Iterator[list[Labelled]]:
+    part: list[Labelled] = []
+    n_pairs = 0
+    for each in structures:
+        part.append(each)
+        n_pairs += len(each.item.structures.pairs.source)
+        if n_pairs > PAIRS_AT_ONCE or len(part) == at_once:
+            yield part
+            part, n_pairs = [], 0
+    if part:
+        yield part
+
+
+def _is_labelled(values: np.ndarray | None) -> bool:
+    return values is not None and not bool(np.isnan(values).all())
+
+
+def _constant(head: HeadInfo, numbers: np.ndarray) -> np.ndarray:
+    """eV, energy of the elements of one frame: (1,)."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    known = [head.references.get(z, 0.0) for z in elements.tolist()]
+    return np.array([float(counts @ known) + head.energy_mean])
 
 
 def to_atoms(frame: Frame) -> Atoms:

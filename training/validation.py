@@ -10,11 +10,12 @@ from torch import nn
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
+from jmp_md.batch import make_item
 from jmp_md.potential import Potential
 from jmp_md.step import FoldedStep
 from jmp_md.training.batches import PairedFrames, to_structures
 from jmp_md.training.distributed import Ranks
-from jmp_md.training.metrics import ErrorSums, batch_errors
+from jmp_md.training.metrics import ErrorSums, Labelled, Values, errors_of
 from jmp_md.training.packing import Model, packed
 from jmp_md.training.property import PropertyModel
 from jmp_md.training.property_metrics import property_summary
@@ -45,10 +46,24 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def potential_errors(
     potential: Potential, frames: PairedFrames, ranks: Ranks, title: str = "validation"
 ) -> ErrorSums:
-    """Errors over frames that the processes share; all of them get those over all frames."""
-    with frozen(potential):
-        mine = batch_errors(potential, shared_batches(potential, frames, ranks, title))
+    """Errors over frames that the processes share; all of them get those over all frames.
+
+    Forces are those of the direct head where there is one.
+    """
+    numbers = range(ranks.rank, len(frames), ranks.size)
+    structures = (_labelled(potential, frames, number) for number in numbers)
+    direct = potential.force_head is not None
+    with frozen(potential), _bar(len(numbers), title, ranks) as bar:
+        mine = errors_of(potential, structures, direct=direct, progress=bar.update)
     return sum(ranks.gathered(mine), ErrorSums())
+
+
+def _labelled(potential: Potential, frames: PairedFrames, number: int) -> Labelled:
+    """A frame with the pairs that were kept of it."""
+    data = frames[number]
+    item = make_item(to_structures(data), data.pbc[0].numpy(), potential.policy)
+    labels = (data.energy, data.forces, data.stress)
+    return Labelled(number, item, Values(*(label.numpy() for label in labels)))
 
 
 def property_errors(model: PropertyModel, frames: PairedFrames, ranks: Ranks) -> dict[str, float]:
@@ -76,10 +91,15 @@ def shared_batches(
     """
     mine = range(ranks.rank, len(frames), ranks.size)
     items = (frames[index] for index in mine)
-    hidden = ranks.rank > 0
-    with tqdm(
-        total=len(mine), desc=title, unit="frame", leave=False, delay=SHOW_AFTER, disable=hidden
-    ) as bar:
+    with _bar(len(mine), title, ranks) as bar:
         for part in packed(model, items):
             yield Batch.from_data_list(part)
             bar.update(len(part))
+
+
+def _bar(total: int, title: str, ranks: Ranks) -> tqdm:
+    """A progress bar, on the first process."""
+    hidden = ranks.rank > 0
+    return tqdm(
+        total=total, desc=title, unit="frame", leave=False, delay=SHOW_AFTER, disable=hidden
+    )
