@@ -12,7 +12,7 @@ AXES = {
     "CH3CH2NH2": (1, 2), "CH3COOH": (0, 2), "HCOOCH3": (0, 2), "CH3CONH2": (1, 2),
     "OCHCHO": (0, 1), "H2O2": (0, 1),
 }  # fmt: skip
-ANGLES = (0, 60, 120, 180)  # degrees from the geometry of the set
+ANGLES = (0, 60, 180)  # degrees from the geometry of the set
 
 
 def turned(atoms: Atoms, fixed: int, moving: int, angle: float) -> Atoms:
