@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jmp_md.errors import InputError
-from jmp_md.files import atomic_write, require_writable
+from jmp_md.files import atomic_write
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -127,24 +127,18 @@ def write_structures(path: Path, structures: Sequence[Atoms]) -> None:
             write(temporary, structures if len(structures) > 1 else structures[0], format=form)
 
 
-def check_output(path: Path, source: Path, count: int) -> None:
-    """Refuse, before any computing, a file that cannot be written or would overwrite the input.
+def require_format(path: Path, count: int) -> None:
+    """Refuse, before any computing, a file that ASE cannot write.
 
     Args:
         path: File to write structures to.
-        source: File they came from.
         count: How many there are.
 
     Raises:
-        InputError: It is the input, its folder is missing, or ASE cannot write its format.
+        InputError: ASE cannot write its format, or only one structure in it.
     """
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-    if path.resolve() == source.resolve():
-        raise InputError(f"{path} is the input and would be overwritten: choose another --output")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} for {path.name}: create it first")
-    require_writable(path)
     if path.suffix in _COMPRESSED:
         raise InputError(f"{path} is not written compressed: leave out {path.suffix}")
     try:

@@ -325,17 +325,17 @@ def test_the_enol_is_refused_by_the_model_of_the_diketone_unless_forced(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["relax", str(EXAMPLES / f"{ENOL}.xyz"), "--model", "jmp-xs-rmd17-malonaldehyde"]
-    words += ["--steps", "1", "--output", "out.extxyz"]
+    words += ["--steps", "1", "--output", "out"]
     assert main(words) == 1
     error = capsys.readouterr().err
     assert "another molecule, with 1 C-H bond fewer, 1 H-O bond more" in error
     assert "--force-model" in error
-    assert not Path("out.extxyz").exists()
+    assert not Path("out").exists()
     assert main([*words, "--force-model"]) == 2  # one step does not converge
     told = capsys.readouterr().err.splitlines()
     assert any(line.startswith("warning: the structure lies outside") for line in told)
     assert any(line.startswith("warning: the last structure lies outside") for line in told)
-    domain = json.loads(Path("out.summary.json").read_text())["domain"]
+    domain = json.loads(Path("out/summary.json").read_text())["domain"]
     [record] = domain.values()
     for phase, count in (("start", 1), ("run", 2), ("end", 1)):
         assert record[phase]["outside"] == record[phase]["structures"] == count
@@ -346,9 +346,9 @@ def test_structures_that_relax_in_a_batch_are_watched_on_their_way(here: Path) -
     enol = read(EXAMPLES / f"{ENOL}.xyz")
     write("two.xyz", [enol, enol])
     words = ["relax", "two.xyz", "--model", "jmp-xs-rmd17-malonaldehyde", "--force-model"]
-    words += ["--batch-size", "2", "--steps", "25", "--fmax", "1e-5", "--output", "out.extxyz"]
+    words += ["--batch-size", "2", "--steps", "25", "--fmax", "1e-5", "--output", "out"]
     main(words)
-    [record] = json.loads(Path("out.summary.json").read_text())["domain"].values()
+    [record] = json.loads(Path("out/summary.json").read_text())["domain"].values()
     assert record["run"]["structures"] == 2  # each once in 20 steps
     assert record["run"]["findings"][0]["first"] == "step 19 of structure 0"
 
@@ -356,7 +356,7 @@ def test_structures_that_relax_in_a_batch_are_watched_on_their_way(here: Path) -
 def test_the_enol_relaxes_with_the_model_of_reactions(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["relax", str(EXAMPLES / f"{ENOL}.xyz"), "--steps", "1", "--output", "out.extxyz"]
+    words = ["relax", str(EXAMPLES / f"{ENOL}.xyz"), "--steps", "1", "--output", "out"]
     assert main(words) == 2
     captured = capsys.readouterr()
     assert "model jmp-xs-organic" in captured.out

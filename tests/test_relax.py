@@ -157,15 +157,15 @@ def test_the_command_writes_the_result_and_exits_0(
 ) -> None:
     source = water(here / "water.xyz")
     before = source.read_bytes()
-    assert main(["relax", "water.xyz", "--model", model, "--fmax", "0.005", "--log", "log"]) == 0
-    relaxed = read("water-relaxed.extxyz")
+    assert main(["relax", "water.xyz", "--model", model, "--fmax", "0.005"]) == 0
+    relaxed = read("water-relax/relaxed.extxyz")
     assert np.linalg.norm(relaxed.get_forces(), axis=1).max() < 0.005
     out = capsys.readouterr().out
     assert f"H2O, model {model}" in out
-    assert "step    0  energy" in out
+    assert "step   0/500  energy" in out
     assert f"energy {relaxed.get_potential_energy():.6f} eV (-" in out
-    assert "wrote water-relaxed.extxyz: 1 of 1" in out
-    assert "BFGS" in Path("log").read_text()
+    assert "wrote water-relax/relaxed.extxyz: 1 of 1" in out
+    assert "BFGS" in Path("water-relax/optimizer.log").read_text()
     assert source.read_bytes() == before
 
 
@@ -175,11 +175,11 @@ def test_the_command_relaxes_every_structure_and_exits_2_where_one_did_not_conve
     far = water(here / "a.xyz")
     write("two.xyz", [molecule("H"), read(far)])
     args = ["relax", "two.xyz", "--model", model, "--steps", "1", "--fmax", "0.0001"]
-    args += ["--optimizer", "FIRE", "--trajectory", "path.traj", "--output", "two.traj"]
+    args += ["--optimizer", "FIRE", "--trajectory", "traj", "--output", "run", "--format", "traj"]
     assert main(args) == 2
-    assert [len(atoms) for atoms in read("two.traj", index=":")] == [1, 3]
-    assert len(read("path-1.traj", index=":")) == 1
-    assert len(read("path-2.traj", index=":")) == 2
+    assert [len(atoms) for atoms in read("run/relaxed.traj", index=":")] == [1, 3]
+    assert len(read("run/trajectory-1.traj", index=":")) == 1
+    assert len(read("run/trajectory-2.traj", index=":")) == 2
     out = capsys.readouterr().out
     assert out.index("converged after 0") < out.index("NOT converged after 1 steps")
 
@@ -189,8 +189,8 @@ def test_the_command_relaxes_cells(here: Path, capsys: pytest.CaptureFixture[str
     write("si.cif", bulk("Si"))
     args = ["relax", "si.cif", "--model", str(path), "--relax-cell", "--steps", "2"]
     assert main([*args, "--fmax", "1e-6"]) == 2
-    assert read("si-relaxed.extxyz").cell.volume != pytest.approx(bulk("Si").cell.volume)
-    assert read("si-relaxed.extxyz").get_stress().shape == (6,)
+    assert read("si-relax/relaxed.extxyz").cell.volume != pytest.approx(bulk("Si").cell.volume)
+    assert read("si-relax/relaxed.extxyz").get_stress().shape == (6,)
 
 
 def test_the_command_knows_pressure_mask_and_symmetry(here: Path) -> None:
@@ -200,14 +200,14 @@ def test_the_command_knows_pressure_mask_and_symmetry(here: Path) -> None:
     args = ["relax", "si.cif", "--model", str(path), "--relax-cell", "--steps", "2"]
     args += ["--fmax", "1e-6", "--pressure", "3"]
     assert main([*args, "--keep-symmetry"]) == 2
-    lengths = read("si-relaxed.extxyz").cell.lengths()
+    lengths = read("si-relax/relaxed.extxyz").cell.lengths()
     assert lengths == pytest.approx(np.full(3, lengths[0]))
     assert lengths[0] < 5.43
-    assert main([*args, "--cell-mask", "1", "0", "0", "0", "0", "0"]) == 2
-    lengths = read("si-relaxed.extxyz").cell.lengths()
+    assert main([*args, "--overwrite", "--cell-mask", "1", "0", "0", "0", "0", "0"]) == 2
+    lengths = read("si-relax/relaxed.extxyz").cell.lengths()
     assert lengths[1:] == pytest.approx(np.full(2, 5.43))
     assert lengths[0] < 5.43
-    summary = json.loads(Path("si-relaxed.summary.json").read_text())
+    summary = json.loads(Path("si-relax/summary.json").read_text())
     assert summary["settings"]["cell_mask"] == [1, 0, 0, 0, 0, 0]
     assert summary["results"]["structures"][0]["converged"] is False
 
@@ -220,7 +220,7 @@ def test_constraints_in_the_file_hold(here: Path, model: str, name: str) -> None
     columns = {"columns": ["symbols", "positions", "move_mask"]} if name.endswith("xyz") else {}
     write(name, atoms, **columns)
     assert main(["relax", name, "--model", model, "--steps", "3", "--fmax", "1e-6"]) == 2
-    given, relaxed = read(name), read("fixed-relaxed.extxyz")
+    given, relaxed = read(name), read("fixed-relax/relaxed.extxyz")
     moved = np.linalg.norm(relaxed.positions - given.positions, axis=1) > 1e-6
     assert moved.tolist() == [False, False, True]
 
@@ -236,19 +236,39 @@ def test_structures_of_several_files_relax_together(
     assert main([*command, "--batch-size", "8"]) == 2  # N2 is not for this model
     out = capsys.readouterr().out
     assert "structure 2 of 4: dropped: atom 0 (N)" in out
-    assert "wrote a-relaxed.extxyz: 3 of 4 structures" in out
-    together = read("a-relaxed.extxyz", index=":")
+    assert "wrote a-relax/relaxed.extxyz: 3 of 4 structures" in out
+    together = read("a-relax/relaxed.extxyz", index=":")
     assert [len(atoms) for atoms in together] == [3, 2, 3]
-    rows = json.loads(Path("a-relaxed.summary.json").read_text())["results"]["structures"]
+    rows = json.loads(Path("a-relax/summary.json").read_text())["results"]["structures"]
     assert [(row["fmax_eV_per_A"] or 1) < 0.002 for row in rows] == [True, False, True, True]
     assert "atom 0 (N)" in rows[1]["error"]
     for atoms in together:
         assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.002
     assert rows[3]["energy_eV"] == pytest.approx(together[2].get_potential_energy(), abs=1e-6)
-    assert main([*command, "--batch-size", "8", "--relax-cell"]) == 1
+    assert main([*command, "--batch-size", "8", "--overwrite", "--relax-cell"]) == 1
     assert "--relax-cell cannot be had for structures that relax" in capsys.readouterr().err
-    assert main([*command, "--batch-size", "8", "--optimizer", "BFGS"]) == 1
+    assert main([*command, "--batch-size", "8", "--overwrite", "--optimizer", "BFGS"]) == 1
     assert "optimizer 'BFGS': choose one of LBFGS, FIRE" in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_is_overwritten_only_when_asked_and_not_without_a_word(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    water(here / "water.xyz")
+    command = ["relax", "water.xyz", "--model", model, "--steps", "1", "--fmax", "1e-6"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "fmax: 1e-06" in capsys.readouterr().out
+    assert not Path("water-relax").exists()
+    assert main(command) == 2
+    before = Path("water-relax/relaxed.extxyz").read_bytes()
+    Path("water-relax/notes.txt").write_text("mine")
+    assert main([*command[:-3], "2", *command[-2:]]) == 1
+    assert "water-relax holds a run: continue it with restart" in capsys.readouterr().err
+    assert Path("water-relax/relaxed.extxyz").read_bytes() == before
+    assert main([*command[:-3], "2", *command[-2:], "--overwrite"]) == 2
+    assert "warning: overwriting the run in water-relax: 3 files" in capsys.readouterr().err
+    assert Path("water-relax/relaxed.extxyz").read_bytes() != before
+    assert Path("water-relax/notes.txt").read_text() == "mine"
 
 
 def test_tags_are_read_where_they_count(
@@ -258,7 +278,7 @@ def test_tags_are_read_where_they_count(
     atoms.set_tags([0, 1, 7])
     write("tags.traj", atoms)
     assert main(["relax", "tags.traj", "--model", model, "--steps", "0", "--fmax", "9"]) == 0
-    assert main(["relax", "tags.traj", "--model", model, "--tags", "oc"]) == 1
+    assert main(["relax", "tags.traj", "--model", model, "--tags", "oc", "--overwrite"]) == 1
     assert "atom 2 has tag 7" in capsys.readouterr().err
 
 
@@ -266,7 +286,7 @@ def test_options_come_from_a_file(here: Path, model: str) -> None:
     water(here / "water.xyz")
     Path("run.yaml").write_text(f"model: {model}\nsteps: 1\nfmax: 0.0001\noptimizer: FIRE\n")
     assert main(["relax", "water.xyz", "--config", "run.yaml", "--steps", "2"]) == 2
-    summary = json.loads(Path("water-relaxed.summary.json").read_text())
+    summary = json.loads(Path("water-relax/summary.json").read_text())
     assert summary["settings"]["optimizer"] == "FIRE"
     assert summary["results"]["structures"][0]["steps"] == 2
     assert len(next(iter(summary["model"].values()))["sha256"]) == 64
@@ -298,8 +318,8 @@ def test_what_is_done_is_kept_when_a_later_structure_fails(
     assert main(["relax", "mixed.xyz", "--model", model]) == 1
     captured = capsys.readouterr()
     assert "atom 0 (N): head 'test'" in captured.err
-    assert "wrote mixed-relaxed.extxyz: 1 of 2" in captured.out
-    assert len(read("mixed-relaxed.extxyz", index=":")) == 1
+    assert "wrote mixed-relax/relaxed.extxyz: 1 of 2" in captured.out
+    assert len(read("mixed-relax/relaxed.extxyz", index=":")) == 1
 
 
 @pytest.mark.parametrize(
@@ -308,11 +328,11 @@ def test_what_is_done_is_kept_when_a_later_structure_fails(
         (["none.xyz"], "there is no structure file none.xyz"),
         (["broken.xyz"], "broken.xyz, record 0: cut short, it has 3 atoms"),
         (["empty.cif"], "empty.cif holds no structures"),
-        (["water.xyz", "--output", "water.xyz"], "is the input and would be overwritten"),
-        (["water.xyz", "--output", "./a/../water.xyz"], "is the input and would be overwritten"),
-        (["water.xyz", "--output", "none/out.xyz"], "there is no folder none for out.xyz"),
-        (["water.xyz", "--output", "out.unknown"], "cannot write 1 structures to out.unknown"),
-        (["two.xyz", "--output", "out.vasp"], "cannot write 2 structures to out.vasp"),
+        (["water.xyz", "--output", "out.cif"], "give --output out --format cif"),
+        (["water.xyz", "--log", "log"], "--log is no option any more: the log of the optimizer is"),
+        (["water.xyz", "--format", "unknown"], "cannot write 1 structures to water-relax/relaxed"),
+        (["two.xyz", "--format", "vasp"], "cannot write 2 structures to two-relax/relaxed.vasp"),
+        (["water.xyz", "--restart", "--overwrite"], "restart goes on with a run, and overwrite"),
         (["water.xyz", "--model", "jmp-tyni"], "unknown model 'jmp-tyni'"),
         (["water.xyz", "--relax-cell"], "leave out relax_cell (--relax-cell)"),
         (["water.xyz", "--head", "oc20"], "no head 'oc20'"),

@@ -110,5 +110,5 @@ def test_batches_continue_from_the_command_line(
     assert main(command) == 1
     assert "holds a run" in capsys.readouterr().err
     assert main([*command, "--restart"]) == 0
-    assert len(frames(Path("all-relaxed.extxyz"))) == 3
-    assert not list(tmp_path.glob("*.state"))
+    assert len(frames(Path("all-relax/relaxed.extxyz"))) == 3
+    assert not list(tmp_path.glob("*/state"))

@@ -5,32 +5,34 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jmp_md.cli.config import add_config
-from jmp_md.structure_files import check_output, read_structures, write_structures
+from jmp_md.errors import InputError
+from jmp_md.structure_files import read_structures, write_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.options import Options
-    from jmp_md.simulate.watch import DomainWatch
 
 __all__ = [
     "add_model_arguments",
     "add_run_arguments",
     "add_tags_argument",
     "calculators_for",
-    "check_output",
+    "folder_of",
     "read_structures",
     "require_own",
     "say_plan",
-    "watch_domain",
     "write_structures",
+    "written_format",
 ]
+
+_ENDINGS = {".csv", ".json", ".extxyz", ".xyz", ".traj", ".cif", ".vasp", ".pdb", ".db", ".h5"}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
@@ -109,6 +111,38 @@ def add_run_arguments(parser: argparse.ArgumentParser, default: str, *, report: 
     add_config(parser)
 
 
+def folder_of(output: Path | None) -> Path | None:
+    """The folder of a run, where ``--output`` does not name a file, as it once did.
+
+    Raises:
+        InputError: It does.
+    """
+    if output is not None and output.suffix.lower() in _ENDINGS and not output.is_dir():
+        raise InputError(
+            f"--output is a folder now, not the file {output.name}: give --output "
+            f"{output.with_suffix('')} --format {output.suffix[1:]}"
+        )
+    return output
+
+
+def written_format(*known: str) -> Callable[[str], str]:
+    """Type of ``--trajectory``, which once named a file.
+
+    Args:
+        known: Formats.
+    """
+
+    def read(text: str) -> str:
+        if text.lower() not in known:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is none of the formats {', '.join(known)}; the file is "
+                "trajectory.FORMAT in the folder of --output"
+            )
+        return text.lower()
+
+    return read
+
+
 def say_plan(
     structures: Sequence[Atoms],
     models: Sequence[tuple[str, JMPCalculator]],
@@ -139,7 +173,6 @@ def calculators_for(
         ModelNotFoundError: No model was named and no shipped one covers a structure.
     """
     from jmp_md.calculators.ase import JMPCalculator
-    from jmp_md.errors import InputError
     from jmp_md.memory import keep_freed_memory
     from jmp_md.models.choice import choose
 
@@ -172,20 +205,6 @@ def calculators_for(
     return [(name, loaded[name]) for name in names]
 
 
-def watch_domain(
-    structures: Sequence[Atoms], models: Sequence[tuple[str, JMPCalculator]]
-) -> dict[str, DomainWatch]:
-    """By name of the model, a watch over its structures, which warns of those given."""
-    from jmp_md.simulate.watch import DomainWatch
-
-    watches = {}
-    for name, calculator in dict(models).items():
-        own = [atoms for atoms, (model, _) in zip(structures, models, strict=True) if model == name]
-        watches[name] = DomainWatch(calculator)
-        watches[name].begin(own)
-    return watches
-
-
 def require_own(structures: Mapping[int, Atoms], calculator: JMPCalculator) -> None:
     """Refuse structures that are another molecule than the only one of a model.
 
@@ -197,7 +216,6 @@ def require_own(structures: Mapping[int, Atoms], calculator: JMPCalculator) -> N
         InputError: One is.
     """
     from jmp_md.domain import foreign
-    from jmp_md.errors import InputError
 
     for index, atoms in structures.items():
         if message := foreign(atoms, calculator.potential.header):
@@ -207,7 +225,6 @@ def require_own(structures: Mapping[int, Atoms], calculator: JMPCalculator) -> N
 
 def _warm_up(name: str, calculator: JMPCalculator, atoms: Atoms) -> None:
     """Compile before the command starts, and say how long it took."""
-    from jmp_md.errors import InputError
 
     print(f"compiling {name} ...", end=" ", file=sys.stderr, flush=True)
     try:

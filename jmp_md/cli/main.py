@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from jmp_md._version import __version__
 from jmp_md.cli.config import effective, expand_config
-from jmp_md.errors import DomainWarning, JMPError
+from jmp_md.errors import DomainWarning, InputError, JMPError
 from jmp_md.files import require_writable
 from jmp_md.signals import Terminated, sigterm_interrupts
 
@@ -74,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv:
         parser.print_help()
         return 0
-    args = parser.parse_args(argv)
+    try:
+        _refuse_renamed(argv)
+        args = parser.parse_args(argv)
+    except JMPError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     try:
         if getattr(args, "print_config", False) and args.command != "train":
             print(effective(args), end="")
@@ -99,6 +104,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _refuse_renamed(argv: Sequence[str]) -> None:
+    """Name what an option of an older version is called now.
+
+    Raises:
+        InputError: There is one.
+    """
+    asked = next((word for word in argv if word in COMMANDS), None)
+    if asked is None:
+        return
+    renamed = getattr(importlib.import_module(f"jmp_md.cli.{asked}"), "RENAMED", {})
+    for word in argv:
+        if (option := word.partition("=")[0]) in renamed:
+            raise InputError(f"{option} is no option any more: {renamed[option]}")
 
 
 def _check_places(args: argparse.Namespace) -> None:

@@ -14,7 +14,6 @@ from jmp_md.cli.common import (
     add_tags_argument,
     calculators_for,
     read_structures,
-    watch_domain,
 )
 from jmp_md.cli.config import add_config
 from jmp_md.structure_files import with_results
@@ -64,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             structures.append(atoms)
             formula = atoms.get_chemical_formula(mode="hill")
             rows.append({"file": str(path), "index": i, "formula": formula})
+    from jmp_md.simulate.watch import watch_domain
+
     started = time.monotonic()
     models = calculators_for(structures, args)
     watches = watch_domain(structures, models)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jmp_md.errors import InputError
-from jmp_md.files import locked, remove_if_empty
+from jmp_md.files import LOCK, locked, remove_if_empty
 
 
 @contextmanager
@@ -28,12 +28,24 @@ def opened(
     """
     if restart and overwrite:
         raise InputError("restart goes on with a run, and overwrite removes it: choose one")
+    there = folder.exists()
     with locked(folder):
-        old = [path for pattern in files for path in folder.glob(pattern)] if overwrite else []
-        if old:
-            warnings.warn(f"overwriting the run in {folder}: {len(old)} files", stacklevel=4)
-        for path in old:
-            path.unlink()
-            if path.parent != folder:
-                remove_if_empty(path.parent)
-        yield
+        try:
+            if overwrite:
+                _clear(folder, files)
+            yield
+        finally:
+            if not there and [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()  # what was refused leaves nothing
+                remove_if_empty(folder)
+
+
+def _clear(folder: Path, files: Sequence[str]) -> None:
+    """Remove what a run has written, and say so."""
+    old = [path for pattern in files for path in folder.glob(pattern) if path.is_file()]
+    if old:
+        warnings.warn(f"overwriting the run in {folder}: {len(old)} files", stacklevel=5)
+    for path in old:
+        path.unlink()
+        if path.parent != folder:
+            remove_if_empty(path.parent)

@@ -160,3 +160,15 @@ class DomainWatch:
 
     def _say(self, text: str) -> None:
         warnings.warn(text, DomainWarning, stacklevel=3)
+
+
+def watch_domain(
+    structures: Sequence[Atoms], models: Sequence[tuple[str, Calculator]]
+) -> dict[str, DomainWatch]:
+    """By name of the model, a watch over its structures, which warns of those given."""
+    watches: dict[str, DomainWatch] = {}
+    for name, calculator in dict(models).items():
+        own = [atoms for atoms, (model, _) in zip(structures, models, strict=True) if model == name]
+        watches[name] = DomainWatch(calculator)
+        watches[name].begin(own)
+    return watches

@@ -1,0 +1,237 @@
+"""Relaxations of any number of structures in a folder, which can be killed and continued."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jmp_md.errors import InputError
+from jmp_md.files import exists, remove_if_empty
+from jmp_md.runs.folder import opened
+from jmp_md.simulate.summary import NAME as SUMMARY
+from jmp_md.simulate.summary import describe, write_summary
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.options import RelaxOptions
+    from jmp_md.simulate.relax import RelaxResult
+    from jmp_md.simulate.watch import DomainWatch
+
+RESULT, STATE, LOG = "relaxed", "state", "optimizer.log"
+FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, SUMMARY)
+
+
+@dataclass
+class Relaxations:
+    """Relaxations in a folder.
+
+    Args:
+        structures: Any number, of any sizes; they are left as they are.
+        models: Name and calculator for each.
+        folder: Where ``relaxed.FORMAT``, ``optimizer.log``, ``summary.json`` and trajectories go,
+            and until all is done the state that a killed run goes on from.
+        options: Of each relaxation.
+        batch_size: Structures to relax in a batch on one model; 1 for one after another.
+        format: Ending of the file of results, of a format of ASE's.
+        trajectory: Whether to write the steps, ``trajectory.traj``, numbered where there are
+            several structures; not for a batch.
+        restart: Continue the run in the folder.
+        overwrite: Remove the files of a run that it holds, with a warning.
+        begun: Called with the index of each structure before it relaxes by itself.
+        progress: Called with step, energy in eV and largest force in eV/Å of that structure.
+        ended: Called with the index and the end of each structure that is done.
+
+    Attributes:
+        ends: What became of structures, by index.
+        watches: Where they left what their models were trained on, by name of the model.
+    """
+
+    structures: Sequence[Atoms]
+    models: Sequence[tuple[str, JMPCalculator]]
+    folder: Path
+    options: RelaxOptions
+    batch_size: int = 1
+    format: str = "extxyz"
+    trajectory: bool = False
+    restart: bool = False
+    overwrite: bool = False
+    begun: Callable[[int], None] = lambda index: None
+    progress: Callable[[int, float, float], None] | None = None
+    ended: Callable[[int, RelaxResult], None] = lambda index, end: None
+    ends: dict[int, RelaxResult] = field(default_factory=dict)
+    watches: dict[str, DomainWatch] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Path:
+        """File of the relaxed structures."""
+        return self.folder / f"{RESULT}.{self.format}"
+
+    @property
+    def good(self) -> list[int]:
+        """Indices of the structures that could be computed."""
+        return [i for i in sorted(self.ends) if self.ends[i].error is None]
+
+    def check(self) -> None:
+        """Refuse what cannot be meant, before any model is loaded.
+
+        Raises:
+            InputError: Options that do not go with a batch, a format that cannot hold the
+                structures, or a folder that holds a run.
+        """
+        from jmp_md.structure_files import require_format
+
+        if self.batch_size < 1:
+            raise InputError(f"batch-size {self.batch_size}: must be 1 or more")
+        alone = ("relax_cell", "keep_symmetry")
+        given = [f"--{n.replace('_', '-')}" for n in alone if getattr(self.options, n)]
+        given += ["--trajectory"] if self.trajectory else []
+        if self.batch_size > 1 and given:
+            raise InputError(
+                f"{', '.join(given)} cannot be had for structures that relax together: leave out "
+                "--batch-size"
+            )
+        require_format(self.result, len(self.structures))
+        if not (self.restart or self.overwrite) and exists(self.result):
+            raise InputError(
+                f"{self.folder} holds a run: continue it with restart (--restart), remove it with "
+                "overwrite (--overwrite), or choose another output"
+            )
+
+    def run(self) -> None:
+        """Relax all structures; what is done is written whatever happens.
+
+        Raises:
+            InputError: One of those that relax by themselves cannot be computed.
+        """
+        from jmp_md.simulate.watch import watch_domain
+
+        started = time.monotonic()
+        state = self.folder / STATE
+        files = (*FILES, f"{STATE}/*/*") if self.overwrite else ()
+        with opened(self.folder, files, restart=self.restart, overwrite=self.overwrite):
+            self.watches = watch_domain(self.structures, self.models)
+            try:
+                self._in_batches() if self.batch_size > 1 else self._one_by_one()
+            finally:  # an error or an interrupt does not cost what is done
+                self._write()
+                remove_if_empty(state)
+            for name, watch in self.watches.items():
+                watch.end([self.ends[i].atoms for i in self.good if self.models[i][0] == name])
+            self._summarize(time.monotonic() - started)
+            self._remove_state()
+
+    def _one_by_one(self) -> None:
+        from jmp_md.simulate.identity import identity
+        from jmp_md.simulate.relax_state import RelaxState, relax_resumable
+
+        options = self.options.changed({"optimizer": self.options.optimizer or "BFGS"})
+        settings = options.model_dump(exclude={"steps"})
+        with ExitStack() as stack:
+            states = {}
+            for model, calculator in dict(self.models).items():
+                who = identity(calculator, settings)
+                state = RelaxState(self._state(model), who, options.steps, self.restart)
+                states[model] = stack.enter_context(state)
+            for i, atoms in enumerate(self.structures):
+                model, atoms.calc = self.models[i]
+                self.begun(i)
+                self.ends[i] = relax_resumable(
+                    states[model],
+                    i,
+                    atoms,
+                    options,
+                    trajectory=self._trajectory(i),
+                    restart=self.restart,
+                    log=self.folder / LOG,
+                    progress=self.progress,
+                    observer=self._observer(model, i),
+                )
+                self.ended(i, self.ends[i])
+
+    def _in_batches(self) -> None:
+        """Those of each model."""
+        from jmp_md.simulate.relax_batched import relax_batched
+
+        for model, calculator in dict(self.models).items():
+            own = [i for i, (name, _) in enumerate(self.models) if name == model]
+            self._batch(model, own, relax_batched, calculator)
+
+    def _batch(
+        self, model: str, own: Sequence[int], relax_batched: Any, calculator: JMPCalculator
+    ) -> None:
+        def note(k: int, end: RelaxResult) -> None:
+            self.ends[own[k]] = end
+            self.ended(own[k], end)
+
+        found = relax_batched(
+            [self.structures[i] for i in own],
+            calculator,
+            self.options,
+            batch_size=self.batch_size,
+            output=self._state(model),
+            restart=self.restart,
+            progress=note,
+            observer=lambda k, step, atoms: self._observer(model, own[k])(step, atoms),
+        )
+        self.ends.update(zip(own, found, strict=True))  # also what was done before a restart
+
+    def _observer(self, model: str, index: int) -> Callable[[int, Atoms], None]:
+        watch = self.watches[model]
+        return lambda step, atoms: watch.see(atoms, f"step {step} of structure {index}")
+
+    def _trajectory(self, index: int) -> Path | None:
+        if not self.trajectory:
+            return None
+        number = f"-{index + 1}" if len(self.structures) > 1 else ""
+        return self.folder / f"trajectory{number}.traj"
+
+    def _state(self, model: str) -> Path:
+        return self.folder / STATE / Path(model).name
+
+    def _write(self) -> None:
+        """Write the structures that could be computed, each of which says which it is."""
+        from jmp_md.structure_files import with_results, write_structures
+
+        ends = {i: self.ends[i] for i in self.good}
+        if ends:
+            frames = [
+                with_results(end.atoms, index=i, converged=end.converged, steps=end.steps)
+                for i, end in ends.items()
+            ]
+            write_structures(self.result, frames)
+
+    def _summarize(self, seconds: float) -> None:
+        rows = [
+            {
+                "formula": atoms.get_chemical_formula(mode="hill"),
+                "model": self.models[i][0],
+                "converged": self.ends[i].converged,
+                "steps": self.ends[i].steps,
+                "energy_eV": self.ends[i].energy,
+                "fmax_eV_per_A": self.ends[i].fmax,
+                "error": self.ends[i].error,
+            }
+            for i, atoms in enumerate(self.structures)
+        ]
+        write_summary(
+            self.folder,
+            "relax",
+            model={name: describe(calculator) for name, calculator in dict(self.models).items()},
+            settings=self.options.model_dump() | {"batch_size": self.batch_size},
+            results={"structures": rows},
+            seconds=seconds,
+            domain={name: watch.record() for name, watch in self.watches.items()},
+        )
+
+    def _remove_state(self) -> None:
+        from jmp_md.simulate.relax_state import remove_state
+
+        for model in dict(self.models):
+            remove_state(self._state(model))
+        remove_if_empty(self.folder / STATE)
