@@ -189,8 +189,9 @@ class Potential(nn.Module):
 
     def constant_energies(self, structures: Structures) -> Tensor:
         """(n_atoms,) float64 eV: element references and the mean, spread over the atoms."""
-        count = torch.bincount(structures.structure, minlength=structures.cells.shape[0])
-        mean = self.head.energy_mean / count.double()
+        ones = torch.ones_like(structures.structure, dtype=torch.float64)
+        count = ones.new_zeros(structures.cells.shape[0]).index_add(0, structures.structure, ones)
+        mean = self.head.energy_mean / count
         return self.references.double()[structures.numbers] + mean[structures.structure]
 
     @torch.inference_mode(False)  # which also enables gradients, whatever the caller has switched

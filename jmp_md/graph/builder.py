@@ -111,8 +111,9 @@ class GraphBuilder(nn.Module):
         near = masks[0] | masks[1] | masks[2] | masks[3]
         near = near | near[pairs.reverse]
         pairs = select_pairs(pairs, near)
-        masks = [mask[near] for mask in masks]
-        masks[2] &= touched[near]
+        kept = near.nonzero().squeeze(1)
+        masks = [mask[kept] for mask in masks]
+        masks[2] = masks[2] & touched[kept]
         shift = pairs.offset.to(positions.dtype)
         return Neighbourhood(
             pairs=pairs,

@@ -31,11 +31,12 @@ class Topology(NamedTuple):
 def select_pairs(pairs: Pairs, chosen: Tensor) -> Pairs:
     """The pairs of a mask (n_pairs,) bool that holds the reverse of each pair it holds."""
     renumbered = chosen.cumsum(0) - 1
+    kept = chosen.nonzero().squeeze(1)  # a mask would be waited for at each use
     return Pairs(
-        pairs.source[chosen],
-        pairs.target[chosen],
-        pairs.offset[chosen],
-        renumbered[pairs.reverse[chosen]],
+        pairs.source[kept],
+        pairs.target[kept],
+        pairs.offset[kept],
+        renumbered[pairs.reverse[kept]],
     )
 
 
@@ -59,8 +60,8 @@ def find_topology(masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Topology:
     back = pairs.reverse[chosen[2]]  # a -> b for each quadruplet edge b -> a
 
     # d -> b with d == a, where a -> b is in the main graph: not a triplet.
-    is_main = masks[0][back]
-    row, column = quad.slot[is_main], main.slot[in_main[back[is_main]]] % max(k, 1)
+    known = masks[0][back].nonzero().squeeze(1)
+    row, column = quad.slot[known], main.slot[in_main[back[known]]] % max(k, 1)
     open_triplet = torch.ones(n_atoms * kq * k, dtype=torch.bool, device=row.device)
     open_triplet[row * k + column] = False
     open_triplet = open_triplet.view(n_atoms * kq, k)
@@ -83,7 +84,7 @@ def find_topology(masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Topology:
 
 def rank_in_target(target: Tensor, n_atoms: int) -> Tensor:
     """Place of each entry among those of its target, for sorted targets."""
-    count = torch.bincount(target, minlength=n_atoms)
+    count = target.new_zeros(n_atoms).index_add(0, target, torch.ones_like(target))
     start = count.cumsum(0) - count
     return torch.arange(target.shape[0], device=target.device) - start[target]
 
@@ -112,7 +113,7 @@ def _differ(
     differ = torch.ones(
         n_atoms * main.slots * other.slots, dtype=torch.bool, device=main.source.device
     )
-    both = main_mask & other_mask
+    both = (main_mask & other_mask).nonzero().squeeze(1)
     in_main = main_mask.cumsum(0) - 1
     in_other = other_mask.cumsum(0) - 1
     row, column = main.slot[in_main[both]], other.slot[in_other[both]]
@@ -156,6 +157,7 @@ def _closing_triplets(
     )
     place = torch.searchsorted(known, wanted).clamp(max=known.shape[0] - 1)
     found = known[place] == wanted
+    found = found.nonzero().squeeze(1)
     triplet, edge = triplet[found], place[found]
     quad_slot = (triplet // k) % kq
     where = main.slot[edge] * kq + quad_slot
