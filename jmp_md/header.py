@@ -21,6 +21,8 @@ FORMAT_VERSION = 2
 _MOST_BRACKETS = 5000  # json overruns the stack where a program has raised Python's limit
 _READABLE = (1, 2)  # version 1 had no repulsion of nuclei
 
+OFFICIAL_LICENCE = "CC-BY-NC-4.0"  # of the published weights, and of what is made from them
+
 
 @dataclass(frozen=True)
 class HeadInfo:

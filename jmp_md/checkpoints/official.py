@@ -19,8 +19,7 @@ from jmp_md.checkpoints.hyperparameters import (
 )
 from jmp_md.checkpoints.restricted import load_torch_file
 from jmp_md.errors import CheckpointError, InputError, shown
-from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.models.catalogue import OFFICIAL_LICENCE
+from jmp_md.header import OFFICIAL_LICENCE, HeadInfo, ModelHeader
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.config import BackboneConfig
 

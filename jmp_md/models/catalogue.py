@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from importlib import resources
 
-OFFICIAL_LICENCE = "CC-BY-NC-4.0"
+from jmp_md.header import OFFICIAL_LICENCE
 
 _OFFICIAL_URL = "https://jmp-iclr-datasets.s3.amazonaws.com/{name}.pt"
 

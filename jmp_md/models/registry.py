@@ -18,8 +18,8 @@ from pathlib import Path
 from jmp_md.checkpoints.native import SUFFIX, read_header, read_native
 from jmp_md.errors import CheckpointError, InputError, ModelNotFoundError, shown
 from jmp_md.files import atomic_write, is_file, user_path
-from jmp_md.header import ModelHeader
-from jmp_md.models.catalogue import KNOWN, OFFICIAL_LICENCE, how_to_get, notify_licence
+from jmp_md.header import OFFICIAL_LICENCE, ModelHeader
+from jmp_md.models.catalogue import KNOWN, how_to_get, notify_licence
 from jmp_md.models.download import beside, download, verify_sha256
 
 _OFFICIAL_SUFFIXES = (".pt", ".ckpt")
