@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -164,7 +164,7 @@ def with_results(atoms: Atoms, results: dict[str, Any] | None = None, **info: An
             calculator has at hand.
         info: Further entries of ``info``.
     """
-    from ase.calculators.singlepoint import SinglePointCalculator, all_properties
+    from ase.calculators.singlepoint import all_properties
 
     copy = atoms.copy()
     for held in (copy.info, copy.arrays):
@@ -184,8 +184,15 @@ def with_results(atoms: Atoms, results: dict[str, Any] | None = None, **info: An
         )
     copy.info.update(info)
     known = _at_hand(atoms) if results is None else results
-    copy.calc = SinglePointCalculator(copy, **known) if known else None
-    return copy
+    return attach_results(copy, known)
+
+
+def attach_results(atoms: Atoms, results: Mapping[str, Any]) -> Atoms:
+    """The structure itself, given results by ASE's names that no calculator computes again."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    atoms.calc = SinglePointCalculator(atoms, **results) if results else None
+    return atoms
 
 
 def _at_hand(atoms: Atoms) -> dict[str, Any]:

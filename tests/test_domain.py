@@ -394,11 +394,11 @@ def test_free_atoms_and_radicals_are_told_of(
 
 def test_a_collapsed_molecule_is_told_of(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hydrogen(0.4).write("h2.xyz")
-    words = ["singlepoint", "h2.xyz", "--model", "jmp-xs-organic", "--output", "out.json"]
+    words = ["singlepoint", "h2.xyz", "--model", "jmp-xs-organic", "--output", "out"]
     assert main(words) == 0
     told = capsys.readouterr().err
     assert "H-H at 0.400 Å, training had no such pair below" in told
-    [record] = json.loads(Path("out.summary.json").read_text())["domain"].values()
+    [record] = json.loads(Path("out/summary.json").read_text())["domain"].values()
     assert record["start"]["findings"][0]["kind"] == "closest H-H"
 
 

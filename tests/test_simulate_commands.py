@@ -52,8 +52,8 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
     write("a.xyz", [molecule("H2O"), molecule("N2")])
     write("b.xyz", molecule("CH3OH"))
     command = ["singlepoint", "a.xyz", "b.xyz", "--model", model]
-    assert main([*command, "--output", "table.csv"]) == 2
-    with open("table.csv", newline="") as file:
+    assert main([*command, "--output", "table", "--format", "csv"]) == 2
+    with open("table/results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["file"], row["index"], row["formula"]) for row in rows] == [
         ("a.xyz", "0", "H2O"),
@@ -61,24 +61,26 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
         ("b.xyz", "0", "CH4O"),
     ]
     assert "atom 0 (N): head 'test'" in rows[1]["error"]
-    summary = json.loads(Path("table.summary.json").read_text())
+    summary = json.loads(Path("table/summary.json").read_text())
     assert summary["results"] == {"n_structures": 3, "n_failed": 1}
     assert summary["model"][model]["dtype"] == "float32"
-    assert main([*command, "--output", "all.json"]) == 2
-    entries = json.loads(Path("all.json").read_text())
+    assert main([*command, "--output", "all", "--format", "json"]) == 2
+    entries = json.loads(Path("all/results.json").read_text())
     assert float(rows[0]["energy_eV"]) == entries[0]["energy_eV"]
     assert np.shape(entries[2]["forces_eV_per_A"]) == (6, 3)
-    assert main([*command, "--output", "good.extxyz"]) == 2
-    good = read("good.extxyz", index=":")
+    assert main([*command, "--output", "good"]) == 2
+    good = read("good/results.extxyz", index=":")
     assert [len(atoms) for atoms in good] == [3, 6]
     assert good[0].get_potential_energy() == pytest.approx(entries[0]["energy_eV"])
     capsys.readouterr()
     assert main(["singlepoint", "b.xyz", "--model", model]) == 0
     assert capsys.readouterr().out.startswith(f"b.xyz[0]  CH4O  model {model}  energy ")
-    assert main([*command, "--output", "a.xyz"]) == 1
-    assert "choose an ending of .csv" in capsys.readouterr().err
-    assert main([*command, "--output", "none/table.csv"]) == 1
-    assert "there is no folder none for table.csv" in capsys.readouterr().err
+    assert main([*command, "--output", "table.csv"]) == 1
+    assert "--output is a folder now, not the file table.csv" in capsys.readouterr().err
+    assert main([*command, "--output", "good"]) == 1
+    assert "good holds a run: remove it with --overwrite" in capsys.readouterr().err
+    assert main([*command, "--output", "good", "--overwrite"]) == 2
+    assert "overwriting the run in good: 2 files" in capsys.readouterr().err
 
 
 def test_md_runs_and_continues_from_the_command_line(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 from ase.build import molecule
 
-from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import UNSUITED, findings
 from jmp_md.errors import InputError
+from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.relax import RelaxResult, relax
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Subject:
     @property
     def level_of_theory(self) -> str:
         """Of the labels a JMP model was trained on; ``"unknown"`` for another calculator."""
-        if isinstance(self.calculator, JMPCalculator):
-            return self.calculator.potential.head.level_of_theory
+        if (jmp := as_jmp(self.calculator)) is not None:
+            return jmp.potential.head.level_of_theory
         return "unknown"
 
     def attempt(self, cases: Iterable[tuple[str, Atoms]], measure: Callable[..., Any]) -> list[Any]:
@@ -57,9 +57,9 @@ class Subject:
         return found
 
     def _unsuited(self, atoms: Atoms) -> str:
-        if not isinstance(self.calculator, JMPCalculator):
+        if (jmp := as_jmp(self.calculator)) is None:
             return ""
-        potential = self.calculator.potential
+        potential = jmp.potential
         strange = [f.text for f in findings(atoms, potential.header, potential.head)
                    if f.kind in UNSUITED]  # fmt: skip
         return "; ".join(strange)

@@ -85,16 +85,20 @@ def add_tags_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, default: str, *, report: bool) -> None:
+def add_run_arguments(
+    parser: argparse.ArgumentParser, default: str, *, report: bool, restart: bool = True
+) -> None:
     """Add the options of a run in a folder.
 
     Args:
         parser: Parser of a command.
-        default: What its folder is called by default.
+        default: What its folder is by default.
         report: Whether it has a report.
+        restart: Whether it can be continued.
     """
-    parser.add_argument("--output", type=Path, help=f"folder of the run (default: {default} here)")
-    parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
+    parser.add_argument("--output", type=Path, help=f"folder of the run (default: {default})")
+    if restart:
+        parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the files of the run in the folder first"
     )

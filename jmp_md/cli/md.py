@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float32")
     add_tags_argument(parser)
-    add_run_arguments(parser, "STEM-md", report=True)
+    add_run_arguments(parser, "STEM-md here", report=True)
     parser.add_argument(
         "--replicas",
         type=int,

@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser, dtype="float64")
     add_tags_argument(parser)
-    add_run_arguments(parser, "STEM-neb", report=True)
+    add_run_arguments(parser, "STEM-neb here", report=True)
     add_options(parser, NEBOptions)
 
 

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
     add_tags_argument(parser)
-    add_run_arguments(parser, "STEM-relax", report=False)
+    add_run_arguments(parser, "STEM-relax here", report=False)
     parser.add_argument(
         "--format",
         type=lambda text: text.lstrip("."),

@@ -6,16 +6,23 @@ import argparse
 import csv
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.common import (
     add_model_arguments,
+    add_run_arguments,
     add_tags_argument,
     calculators_for,
+    folder_of,
     read_structures,
+    say_plan,
 )
-from jmp_md.cli.config import add_config
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.errors import InputError
+from jmp_md.files import exists
+from jmp_md.simulate.options import SinglepointOptions
 from jmp_md.structure_files import with_results
 
 if TYPE_CHECKING:
@@ -28,7 +35,9 @@ if TYPE_CHECKING:
     Models = list[tuple[str, JMPCalculator]]
 
 NAME = "singlepoint"
-_ENDINGS = (".csv", ".json", ".extxyz")
+OPTIONS = SinglepointOptions
+RESULTS = "results"
+FILES = (f"{RESULTS}.*", "summary.json")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,26 +45,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
     add_tags_argument(parser)
-    parser.add_argument("--stress", action="store_true", help="also stress, of periodic structures")
+    add_run_arguments(parser, "a table to the terminal", report=False, restart=False)
     parser.add_argument(
-        "--output",
-        type=Path,
-        help="table .csv, or with forces .json or .extxyz (default: a table to the terminal)",
+        "--format",
+        choices=("extxyz", "json", "csv"),
+        default="extxyz",
+        help="of results.FORMAT in the folder of --output; csv has no forces (default: extxyz)",
     )
-    add_config(parser)
+    add_options(parser, SinglepointOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.errors import InputError
+    from jmp_md.runs.folder import opened
+    from jmp_md.simulate.watch import watch_domain
 
-    if args.output is not None and args.output.suffix not in _ENDINGS:
-        raise InputError(f"cannot write {args.output}: choose an ending of {', '.join(_ENDINGS)}")
-    if args.output is not None and args.output.resolve() in [p.resolve() for p in args.structures]:
-        raise InputError(f"{args.output} is an input and would be overwritten: choose another")
-    if args.output is not None and not args.output.resolve().parent.is_dir():
+    options = options_from(args, SinglepointOptions)
+    output = folder_of(args.output)
+    target = None if output is None else output / f"{RESULTS}.{args.format}"
+    if target is not None and exists(target) and not args.overwrite:
         raise InputError(
-            f"there is no folder {args.output.parent} for {args.output.name}: create it first"
+            f"{output} holds a run: remove it with --overwrite, or choose another output"
         )
     structures, rows = [], []
     for path in args.structures:
@@ -63,21 +73,24 @@ def run(args: argparse.Namespace) -> int:
             structures.append(atoms)
             formula = atoms.get_chemical_formula(mode="hill")
             rows.append({"file": str(path), "index": i, "formula": formula})
-    from jmp_md.simulate.watch import watch_domain
-
     started = time.monotonic()
     models = calculators_for(structures, args)
-    watches = watch_domain(structures, models)
-    results = _compute(structures, models, args.stress)
-    for i, (atoms, (name, _), result) in enumerate(zip(structures, models, results, strict=True)):
-        watches[name].see(_with_result(atoms, result), f"structure {i}")
-    for row, (name, _), result in zip(rows, models, results, strict=True):
-        row |= _figures(result) | {"model": name}
-    _write(args.output, structures, results, rows)
-    failed = sum(result.error is not None for result in results)
-    if args.output is not None:
-        _summarise(args, models, watches, len(results), failed, time.monotonic() - started)
-        print(f"wrote {args.output}: {len(results) - failed} of {len(results)} structures")
+    if args.dry_run:
+        say_plan(structures, models, output or Path("results"), options)
+        return 0
+    with opened(output, FILES, overwrite=args.overwrite) if output else nullcontext():
+        watches = watch_domain(structures, models)
+        results = _compute(structures, models, options.stress)
+        for i, (name, _) in enumerate(models):
+            watches[name].see(_with_result(structures[i], results[i]), f"structure {i}")
+            rows[i] |= _figures(results[i]) | {"model": name}
+        _write(target, structures, results, rows)
+        failed = sum(found.error is not None for found in results)
+        if output is not None:
+            settings = options.model_dump() | {"tags": args.tags}
+            counts = {"n_structures": len(results), "n_failed": failed}
+            _summarise(output, models, watches, settings, counts, time.monotonic() - started)
+            print(f"wrote {target}: {len(results) - failed} of {len(results)} structures")
     return 2 if failed else 0
 
 
@@ -98,25 +111,24 @@ def _compute(structures: list[Atoms], models: Models, stress: bool) -> list[Resu
 
 
 def _summarise(
-    args: argparse.Namespace,
+    output: Path,
     models: Models,
     watches: dict[str, DomainWatch],
-    count: int,
-    failed: int,
+    settings: dict[str, Any],
+    counts: dict[str, int],
     seconds: float,
 ) -> None:
-    """Write ``OUTPUT.summary.json``, beside the result."""
+    """Write ``summary.json``."""
     from jmp_md.simulate.summary import describe, write_summary
 
     write_summary(
-        args.output.parent,
+        output,
         NAME,
         model={name: describe(calculator) for name, calculator in dict(models).items()},
-        settings={"stress": args.stress, "tags": args.tags},
-        results={"n_structures": count, "n_failed": failed},
+        settings=settings,
+        results=counts,
         seconds=seconds,
         domain={name: watch.record() for name, watch in watches.items()},
-        name=f"{args.output.stem}.summary.json",
     )
 
 

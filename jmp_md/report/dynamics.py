@@ -12,6 +12,7 @@ from jmp_md.domain import bonded_pairs, outside
 from jmp_md.report.figures import histogram, radial_distribution, time_series
 from jmp_md.report.page import NAME, Report
 from jmp_md.report.sample import sample_frames
+from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.md.log import Log, read_log
 
 if TYPE_CHECKING:
@@ -65,11 +66,9 @@ def write_dynamics_report(
 
 def domain_warnings(frames: Sequence[Atoms], calculator: Calculator | None) -> list[str]:
     """See :func:`jmp_md.domain.outside`; empty for calculators that are not JMP models."""
-    from jmp_md.calculators.ase import JMPCalculator
-
-    if not isinstance(calculator, JMPCalculator):
+    if (jmp := as_jmp(calculator)) is None:
         return []
-    return outside(frames, calculator.potential.header, calculator.potential.head)
+    return outside(frames, jmp.potential.header, jmp.potential.head)
 
 
 def _add_series(report: Report, log: Log, summary: Mapping[str, Any]) -> None:

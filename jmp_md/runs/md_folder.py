@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
+from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.md.options import MDOptions, check_structure
 from jmp_md.simulate.md.recorder import LOG
 from jmp_md.simulate.md.results import MDResult
@@ -168,12 +169,12 @@ class Runs:
         return settings if self.alone else settings | many
 
     def _forces(self, saved: Saved | None) -> Forces:
-        from jmp_md.calculators.ase import JMPCalculator
         from jmp_md.simulate.md.forces import Batched, OneByOne
 
         stress = self.options.constant_pressure
-        if isinstance(self.calculator, JMPCalculator) and not self.alone:
-            return Batched(self.calculator, stress, saved[1]["forces"] if saved else None)
+        jmp = as_jmp(self.calculator)
+        if jmp is not None and not self.alone:
+            return Batched(jmp, stress, saved[1]["forces"] if saved else None)
         return OneByOne(self.calculator, stress)
 
     def _identity(self) -> dict[str, Any]:

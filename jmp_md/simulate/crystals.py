@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jmp_md.errors import InputError
+from jmp_md.simulate.forces import as_jmp
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -54,10 +55,8 @@ def right_handed(atoms: Atoms) -> Atoms:
 
 def has_stress(calculator: Calculator) -> bool:
     """Whether a calculator gives stress; direct forces of a JMP model have none."""
-    from jmp_md.calculators.ase import JMPCalculator
-
-    if isinstance(calculator, JMPCalculator):
-        return not calculator.direct
+    if (jmp := as_jmp(calculator)) is not None:
+        return not jmp.direct
     return "stress" in calculator.implemented_properties
 
 
@@ -68,11 +67,9 @@ def official_remark(calculator: Calculator) -> str:
     and where the K-th falls inside a shell, the least displacement exchanges neighbours: the
     energy jumps, and derivatives of it have no meaning.
     """
-    from jmp_md.calculators.ase import JMPCalculator
-
-    if not isinstance(calculator, JMPCalculator):
+    if (jmp := as_jmp(calculator)) is None:
         return ""
-    potential = calculator.potential
+    potential = jmp.potential
     if potential.policy.kind != "official":
         return ""
     return (
@@ -106,13 +103,12 @@ def relax_positions(
     Raises:
         InputError: One cannot be computed, or does not converge; its index is named.
     """
-    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.simulate.relax import relax
     from jmp_md.simulate.relax_batched import relax_batched
 
     relaxed = []
-    if isinstance(calculator, JMPCalculator):
-        ends = relax_batched(structures, calculator, fmax=fmax, steps=steps)
+    if (jmp := as_jmp(calculator)) is not None:
+        ends = relax_batched(structures, jmp, fmax=fmax, steps=steps)
         for i, end in enumerate(ends):
             if end.error is not None:
                 raise InputError(f"structure {i}: {end.error}") from end.error

@@ -45,13 +45,12 @@ def descriptors(structures: Sequence[Atoms], calculator: JMPCalculator) -> Descr
             a calculator without embeddings.
     """
     from jmp_md.batch import BatchPredictor
-    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.embeddings import embed
+    from jmp_md.simulate.forces import require_jmp
     from jmp_md.structures import concatenate
     from jmp_md.systems import System
 
-    if not isinstance(calculator, JMPCalculator):
-        raise InputError(f"descriptors need a JMPCalculator, not {type(calculator).__name__}")
+    calculator = require_jmp(calculator, "descriptors need")
     if not structures:
         raise InputError("there are no structures to describe")
     potential = calculator.potential

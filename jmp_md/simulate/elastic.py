@@ -18,6 +18,7 @@ from jmp_md.simulate.crystals import (
     warn_official,
 )
 from jmp_md.simulate.singlepoint import singlepoint
+from jmp_md.structure_files import attach_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -254,8 +255,4 @@ def _stress(stress: np.ndarray | None) -> np.ndarray:
 
 
 def _with_stress(image: Atoms, stress: np.ndarray) -> Atoms:
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    copy = image.copy()
-    copy.calc = SinglePointCalculator(copy, stress=stress)
-    return copy
+    return attach_results(image.copy(), {"stress": stress})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError
+from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.summary import describe
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ def identify_calculator(calculator: Calculator) -> dict[str, Any]:
 
     What another calculator keeps elsewhere than in ASE's ``parameters`` cannot be seen.
     """
-    from jmp_md.calculators.ase import JMPCalculator
-
-    if isinstance(calculator, JMPCalculator):
+    if as_jmp(calculator) is not None:
         about = {k: v for k, v in describe(calculator).items() if k not in ("name", "device")}
         return about
     kind = type(calculator)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.options import with_options
+from jmp_md.simulate.forces import require_jmp
 from jmp_md.simulate.identity import identity
 from jmp_md.simulate.options import RelaxOptions
 from jmp_md.simulate.precomputed import PrecomputedCalculator
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ase.optimize.optimize import Optimizer
 
     from jmp_md.batch import Result
+    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.systems import System
 
 OPTIMIZERS = ("LBFGS", "FIRE")
@@ -76,11 +77,7 @@ def relax_batched(
         InputError: An option that does not exist or does not fit, or a folder that holds another
             run.
     """
-    if not isinstance(calculator, JMPCalculator):
-        raise InputError(
-            f"relax_batched needs a JMPCalculator, not {type(calculator).__name__}: use relax for "
-            "each structure"
-        )
+    calculator = require_jmp(calculator, "relax_batched needs")
     options = (options or RelaxOptions()).changed(changes)
     optimizer = options.optimizer or "LBFGS"
     if optimizer == "BFGS":

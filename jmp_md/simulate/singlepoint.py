@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jmp_md.errors import InputError
+from jmp_md.simulate.forces import as_jmp
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,16 +38,15 @@ def singlepoint(
     Raises:
         InputError: A structure cannot be computed; its index is named.
     """
-    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.evaluation import evaluate
 
-    if isinstance(calculator, JMPCalculator):
+    if (jmp := as_jmp(calculator)) is not None:
         return evaluate(
             structures,
-            calculator.potential,
+            jmp.potential,
             properties=("energy", "forces", "stress") if stress else ("energy", "forces"),
-            forces="direct" if calculator.direct else "conservative",
-            tags="oc" if calculator.oc_tags else None,
+            forces="direct" if jmp.direct else "conservative",
+            tags="oc" if jmp.oc_tags else None,
             on_error=on_error,
         )
     return [_compute(i, atoms, calculator, stress, on_error) for i, atoms in enumerate(structures)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md._version import __version__
 from jmp_md.files import atomic_write
+from jmp_md.simulate.forces import as_jmp
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -30,12 +31,11 @@ def describe(calculator: Calculator) -> dict[str, Any]:
         head, graphs, references and weights, which does not depend on the precision in use, nor on
         names and notes in the header.
     """
-    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.fingerprint import fingerprint
 
     about: dict[str, Any] = {"calculator": type(calculator).__name__}
-    if isinstance(calculator, JMPCalculator):
-        potential = calculator.potential
+    if (jmp := as_jmp(calculator)) is not None:
+        potential = jmp.potential
         weight = next(potential.parameters())
         about |= {
             "name": potential.header.name,
@@ -43,8 +43,8 @@ def describe(calculator: Calculator) -> dict[str, Any]:
             "dtype": str(weight.dtype).removeprefix("torch."),
             "device": str(weight.device),
             "precision": "bf16" if _in_bf16(potential) else "full",
-            "forces": "direct" if calculator.direct else "conservative",
-            "tags": "oc" if calculator.oc_tags else None,
+            "forces": "direct" if jmp.direct else "conservative",
+            "tags": "oc" if jmp.oc_tags else None,
             "sha256": fingerprint(potential),
         }
     return about

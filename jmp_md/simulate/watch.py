@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md.domain import Finding, findings, knows
 from jmp_md.errors import DomainWarning
+from jmp_md.simulate.forces import as_jmp
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -73,9 +74,7 @@ class DomainWatch:
     """
 
     def __init__(self, calculator: Calculator | None) -> None:
-        from jmp_md.calculators.ase import JMPCalculator
-
-        self._calculator = calculator if isinstance(calculator, JMPCalculator) else None
+        self._calculator = as_jmp(calculator)
         self._phases = {name: _Tally() for name in ("start", "run", "end")}
 
     def begin(self, structures: Sequence[Atoms]) -> None:

@@ -12,6 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError, JMPError
 from jmp_md.graph.neighbours import NeighbourCache
+from jmp_md.simulate.forces import as_jmp
 from jmp_md.systems import BatchedSystems
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ class OneByOne:
         self._calculator, self._stress = calculator, stress
         self._structures: list[Atoms] = []
         self._searched: list[tuple[np.ndarray, np.ndarray]] = []
-        if isinstance(calculator, JMPCalculator):
-            self._forget()
+        self._jmp = as_jmp(calculator)
+        if self._jmp is not None:
+            self._forget(self._jmp)
 
     def add(self, atoms: Atoms) -> JMPError | None:
         """Add a structure."""
@@ -129,7 +131,7 @@ class OneByOne:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Where neighbours were searched, for a JMP model."""
-        if not isinstance(self._calculator, JMPCalculator):
+        if self._jmp is None:
             return {}
         return _searched_arrays(self._searched)
 
@@ -139,18 +141,19 @@ class OneByOne:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Search neighbours where they were searched; of one structure, as only the last counts."""
-        if not isinstance(self._calculator, JMPCalculator):
+        if self._jmp is None:
             return
-        self._forget()
+        self._forget(self._jmp)
         self._searched = _searched_places(arrays, [len(atoms) for atoms in self._structures])
         for atoms, (positions, cell) in zip(self._structures, self._searched, strict=True):
-            self._calculator.neighbours.update(positions, atoms.numbers, cell, atoms.pbc)
+            self._jmp.neighbours.update(positions, atoms.numbers, cell, atoms.pbc)
 
-    def _forget(self) -> None:
-        """Make a JMP model search here and now, whatever it has computed before."""
-        old = self._calculator.neighbours
-        self._calculator.neighbours = NeighbourCache(old.cutoff, old.skin)
-        self._calculator.reset()
+    @staticmethod
+    def _forget(jmp: JMPCalculator) -> None:
+        """Make a model search here and now, whatever it has computed before."""
+        old = jmp.neighbours
+        jmp.neighbours = NeighbourCache(old.cutoff, old.skin)
+        jmp.reset()
 
     def _searches(self) -> int:
         neighbours = getattr(self._calculator, "neighbours", None)

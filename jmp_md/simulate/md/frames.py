@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import units
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import cell_to_cellpar
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -16,7 +15,7 @@ from jmp_md.simulate.md.integrators import Integrator
 from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.recorder import CELL_COLUMNS, COLUMNS
 from jmp_md.simulate.md.state import State
-from jmp_md.structure_files import with_results
+from jmp_md.structure_files import attach_results, with_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -62,8 +61,7 @@ class Snapshots:
         }
         if np.isfinite(computed.stress[place]).all():
             known["stress"] = full_3x3_to_voigt_6_stress(computed.stress[place])
-        atoms.calc = SinglePointCalculator(atoms, **known)
-        return atoms
+        return attach_results(atoms, known)
 
     def lines(
         self, state: State, integrator: Integrator, step: int, numbers: Sequence[int]

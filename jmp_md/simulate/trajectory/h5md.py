@@ -18,6 +18,7 @@ from jmp_md._version import __version__
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
 from jmp_md.simulate.trajectory.patched_file import PatchedFile
+from jmp_md.structure_files import attach_results
 
 SUFFIX = ".h5"
 _GROUP = "particles/trajectory"
@@ -145,8 +146,6 @@ def read_h5md(path: str | Path, index: str | slice | Sequence[int] = ":") -> lis
     Raises:
         InputError: The file is not such a trajectory.
     """
-    from ase.calculators.singlepoint import SinglePointCalculator
-
     try:
         chosen = _slice(index) if isinstance(index, str) else index
         with h5py.File(path, "r") as file:
@@ -173,7 +172,7 @@ def read_h5md(path: str | Path, index: str | slice | Sequence[int] = ":") -> lis
         results: dict[str, Any] = {} if energies is None else {"energy": float(energies[i])}
         if "force" in stored:
             results["forces"] = stored["force"][i] * _FORCE
-        atoms.calc = SinglePointCalculator(atoms, **results)
+        attach_results(atoms, results)
         frames.append(atoms)
     return frames
 
