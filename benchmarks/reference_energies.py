@@ -18,8 +18,8 @@ from ase import Atoms
 from ase.build import molecule
 from ase.units import Hartree
 
-from jmp_md.benchmark.energies import REACTIONS, turned_name
-from jmp_md.benchmark.torsions import ANGLES, AXES, turned
+from jmp_md.benchmarking.energies import REACTIONS, turned_name
+from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
 
 REFERENCE = Path(__file__).parents[1] / "jmp_md" / "benchmark" / "energies.json"
 

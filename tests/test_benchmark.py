@@ -14,11 +14,11 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
-from jmp_md.benchmark import PARTS, Benchmark, Case, Part, benchmark
-from jmp_md.benchmark.energies import REACTIONS, reference_energies, turned_name
-from jmp_md.benchmark.molecules import DIATOMICS
-from jmp_md.benchmark.tables import JSON, markdown, read_benchmark, write_benchmark
-from jmp_md.benchmark.torsions import ANGLES, AXES, turned
+from jmp_md.benchmarking import PARTS, Benchmark, Case, Part, benchmark
+from jmp_md.benchmarking.energies import REACTIONS, reference_energies, turned_name
+from jmp_md.benchmarking.molecules import DIATOMICS
+from jmp_md.benchmarking.tables import JSON, markdown, read_benchmark, write_benchmark
+from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError

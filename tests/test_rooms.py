@@ -98,7 +98,7 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
 
 def test_calculations_know_neither_reports_nor_commands() -> None:
     graph = rooms(imports(sources(), types=True))
-    outer = {"jmp_md.report", "jmp_md.runs", "jmp_md.cli", "jmp_md.benchmark"}
+    outer = {"jmp_md.report", "jmp_md.runs", "jmp_md.cli", "jmp_md.benchmarking"}
     assert not reached(graph, ["jmp_md.simulate"]) & outer
     assert not reached(graph, ["jmp_md.report"]) & (outer - {"jmp_md.report"})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jmp_md.benchmark import Part
+    from jmp_md.benchmarking import Part
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.benchmark import PARTS, benchmark
-    from jmp_md.benchmark.tables import read_benchmark, write_benchmark
+    from jmp_md.benchmarking import PARTS, benchmark
+    from jmp_md.benchmarking.tables import read_benchmark, write_benchmark
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.errors import InputError
 

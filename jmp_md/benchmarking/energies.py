@@ -16,9 +16,9 @@ from ase.data.s22 import (
     s22,
 )
 
-from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject, molecules
-from jmp_md.benchmark.torsions import ANGLES, AXES, turned
+from jmp_md.benchmarking.results import Case
+from jmp_md.benchmarking.subject import Subject, molecules
+from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
 
 FAR = 50.0  # Å
 # Coefficients of products are positive, those of educts negative.
@@ -107,7 +107,7 @@ def separation(subject: Subject) -> list[Case]:
 @cache
 def reference_energies() -> dict[str, dict[str, float]]:
     """DFT energies in eV, by level and molecule."""
-    text = (files("jmp_md.benchmark") / "energies.json").read_text(encoding="utf-8")
+    text = (files("jmp_md.benchmarking") / "energies.json").read_text(encoding="utf-8")
     found: dict[str, dict[str, float]] = json.loads(text)
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jmp_md.benchmark.results import Benchmark, Case, Part
+from jmp_md.benchmarking.results import Benchmark, Case, Part
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
 from jmp_md.simulate.summary import finite

@@ -11,8 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject, molecules
+from jmp_md.benchmarking.results import Case
+from jmp_md.benchmarking.subject import Subject, molecules
 from jmp_md.connectivity import Contacts, same_molecule
 from jmp_md.domain import forms
 from jmp_md.runs.md import run_md

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jmp_md._version import __version__
-from jmp_md.benchmark import crystals, dynamics, energies, molecules
-from jmp_md.benchmark.results import Benchmark, Case, Part
-from jmp_md.benchmark.subject import Subject
+from jmp_md.benchmarking import crystals, dynamics, energies, molecules
+from jmp_md.benchmarking.results import Benchmark, Case, Part
+from jmp_md.benchmarking.subject import Subject
 from jmp_md.errors import InputError
 from jmp_md.simulate.summary import describe
 
@@ -83,7 +83,7 @@ def benchmark(
 
     Structures that a JMP model was not made for, and those on which another calculator fails, are
     left out and named. Energies are compared at one level of theory where there is a choice:
-    see :func:`jmp_md.benchmark.energies.reference_level`.
+    see :func:`jmp_md.benchmarking.energies.reference_level`.
 
     Args:
         calculator: Any of ASE's; a ``JMPCalculator`` best in float64.

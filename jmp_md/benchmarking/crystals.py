@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from ase import Atoms, units
 from ase.build import bulk
 
-from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject
+from jmp_md.benchmarking.results import Case
+from jmp_md.benchmarking.subject import Subject
 from jmp_md.simulate.eos import EquationOfState, eos
 from jmp_md.simulate.phonons import phonons
 from jmp_md.simulate.relax import relax

@@ -6,9 +6,9 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
-from jmp_md.benchmark.results import Case
-from jmp_md.benchmark.subject import Subject, minimum, molecules
-from jmp_md.benchmark.torsions import turned
+from jmp_md.benchmarking.results import Case
+from jmp_md.benchmarking.subject import Subject, minimum, molecules
+from jmp_md.benchmarking.torsions import turned
 from jmp_md.simulate.vibrations import vibrations
 
 FMAX = 0.005  # eV/Å
