@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.common import add_model_arguments
+from jmp_md.cli.common import add_model_arguments, add_tags_argument
 from jmp_md.cli.config import add_config
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def add_crystal_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """
     parser.add_argument("structure", type=Path, help="file of a crystal; the last of several")
     add_model_arguments(parser, dtype="float64")
+    add_tags_argument(parser)
     parser.add_argument("--output", type=Path, help=f"folder (default: STEM-{name} here)")
     add_config(parser)
     parser.add_argument(

@@ -11,6 +11,7 @@ import argparse
 import difflib
 import importlib
 import io
+import json
 import os
 import re
 import sys
@@ -83,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if getattr(args, "print_config", False) and args.command != "train":
             print(effective(args), end="")
+            return 0
+        if getattr(args, "print_schema", False):
+            cls = importlib.import_module(f"jmp_md.cli.{args.command}").OPTIONS
+            print(json.dumps(cls.model_json_schema(), indent=2, ensure_ascii=False))
             return 0
         _check_places(args)
         with sigterm_interrupts(), _warnings_in_words():

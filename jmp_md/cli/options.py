@@ -19,6 +19,11 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Options]) -> None:
         parser: Parser of a command.
         cls: Class of its options.
     """
+    parser.add_argument(
+        "--print-schema",
+        action="store_true",
+        help="print the JSON schema of the options of the calculation, and stop",
+    )
     group = parser.add_argument_group("options of the calculation")
     for name, field in cls.model_fields.items():
         group.add_argument(
