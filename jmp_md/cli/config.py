@@ -10,8 +10,10 @@ from typing import Any
 
 OPTION = "--config"
 # What a command line has besides: what it is for, and how it is done this time.
-_NO_OPTIONS = {"run", "command", "debug", "config", "print_config", "print_schema", "dry_run", "restart",
-               "overwrite", "structure", "structures", "input", "files"}  # fmt: skip
+_NO_OPTIONS = {
+    *("run", "command", "debug", "config", "print_config", "print_schema", "dry_run"),
+    *("restart", "overwrite", "structure", "structures", "input", "files"),
+}
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
