@@ -264,7 +264,7 @@ def deviation(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 def tolerance(network: FoldedNetwork) -> float:
     """Deviation that rounding explains."""
-    if network.backbone.half is not None:
+    if network.backbone.reduced is not None:
         return _TOLERANCE_BF16
     return _TOLERANCE[network.embedding.weight.dtype]
 

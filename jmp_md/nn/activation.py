@@ -13,7 +13,7 @@ GAIN = 1.0 / 0.6  # keeps unit variance for unit-normal input (GemNet, section 6
 
 def sigma(x: Tensor) -> Tensor:
     """silu(x) / 0.6."""
-    y: Tensor = _Sigma.apply(x)  # type: ignore[no-untyped-call]
+    y: Tensor = _Sigma.apply(x)
     return y
 
 
@@ -38,7 +38,7 @@ class _Sigma(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        result: Tensor = _SigmaBackward.apply(gradient, x)  # type: ignore[no-untyped-call]
+        result: Tensor = _SigmaBackward.apply(gradient, x)
         return result
 
 

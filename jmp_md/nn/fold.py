@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from jmp_md.graph.layout import Graph
 from jmp_md.nn.activation import GAIN
-from jmp_md.nn.backbone import GemNetOC, GlobalOutput
+from jmp_md.nn.backbone import GemNetOC, GlobalOutput, InteractionBlock, OutputBlock
 from jmp_md.nn.bases import Bases
 from jmp_md.nn.coefficients import (
     BasisProjections,
@@ -31,7 +31,7 @@ from jmp_md.nn.folded import (
     FoldedOutput,
     Linear,
 )
-from jmp_md.nn.layers import RadialBasis
+from jmp_md.nn.layers import Dense, RadialBasis
 from jmp_md.nn.recompute import propagate, recomputed
 from jmp_md.nn.repulsion import NuclearRepulsion
 
@@ -72,11 +72,11 @@ class FoldedNetwork(nn.Module):
         with torch.no_grad():
             self.embedding = nn.Embedding.from_pretrained(embedding.weight.detach().clone())
             self.backbone = FoldedBackbone(backbone, cutoff, half)
-            self.energy_head = _folded_head(energy_head, self.backbone.out_mlp_E.gain)
+            self.energy_head = _folded_head(energy_head, self.backbone.energy_gain)
             self.has_force_head = force_head is not None
             self.force_head: nn.Module = nn.Identity()
             if force_head is not None:
-                self.force_head = _folded_head(force_head, self.backbone.out_mlp_F.gain)
+                self.force_head = _folded_head(force_head, self.backbone.force_gain)
         self.has_repulsion = repulsion is not None
         self.repulsion: nn.Module = deepcopy(repulsion) or nn.Identity()
         self.energy_scale = energy_scale
@@ -108,30 +108,43 @@ class FoldedNetwork(nn.Module):
 
 
 class FoldedBackbone(nn.Module):
-    """:class:`~jmp_md.nn.backbone.GemNetOC`; what it returns lacks the gains of its outputs."""
+    """:class:`~jmp_md.nn.backbone.GemNetOC` but for the gains of what it returns.
+
+    Attributes:
+        reduced: Type of dense layers and messages, if not that of the weights.
+        energy_gain: Of the features of atoms.
+        force_gain: Of those of edges.
+    """
 
     direct_forces: Final[bool]
 
     def __init__(self, network: GemNetOC, cutoff: float, half: torch.dtype | None) -> None:
         super().__init__()
-        self.half = half
+        self.reduced = half
         keep = _columns(network.radial, cutoff)
         self.radial = deepcopy(network.radial)
         self.radial.offset, self.radial.temps = self.radial.offset[keep], self.radial.temps[keep]
         self.bases = FoldedBases(network.bases, keep)
         h_gain, m_gain = 1.0, GAIN
-        blocks, outputs = [], []
-        for block, out_block in zip(network.int_blocks, network.out_blocks[:-1], strict=True):
+        blocks: list[FoldedInteraction] = []
+        outputs: list[FoldedOutput] = []
+        for i, out_block in enumerate(network.out_blocks):
+            assert isinstance(out_block, OutputBlock)
             outputs.append(FoldedOutput(out_block, h_gain, m_gain, half))
-            blocks.append(FoldedInteraction(block, h_gain, m_gain, half))
-            h_gain, m_gain = blocks[-1].h_gain, blocks[-1].m_gain
-        outputs.append(FoldedOutput(network.out_blocks[-1], h_gain, m_gain, half))
+            if i < len(network.int_blocks):
+                block = network.int_blocks[i]
+                assert isinstance(block, InteractionBlock)
+                blocks.append(FoldedInteraction(block, h_gain, m_gain, half))
+                h_gain, m_gain = blocks[-1].h_gain, blocks[-1].m_gain
         self.int_blocks, self.out_blocks = nn.ModuleList(blocks), nn.ModuleList(outputs)
-        self.out_mlp_E = FoldedGlobal(network.out_mlp_E, [x.energy_gain for x in outputs])
+        out_mlp = FoldedGlobal(network.out_mlp_E, [x.energy_gain for x in outputs])
+        self.out_mlp_E, self.energy_gain = out_mlp, out_mlp.gain
         self.direct_forces = network.direct_forces
         self.out_mlp_F: nn.Module = nn.Identity()
+        self.force_gain = 1.0
         if network.direct_forces:
-            self.out_mlp_F = FoldedGlobal(network.out_mlp_F, [x.force_gain for x in outputs])
+            out_mlp = FoldedGlobal(network.out_mlp_F, [x.force_gain for x in outputs])
+            self.out_mlp_F, self.force_gain = out_mlp, out_mlp.gain
 
     def forward(self, h: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """As :meth:`~jmp_md.nn.backbone.GemNetOC.forward`, but for the gains."""
@@ -158,8 +171,8 @@ class FoldedBackbone(nn.Module):
         """First embeddings of main edges, and what all blocks share."""
         radial = radial_features(self.radial(distances(graph)), graph)
         bases = self.bases(radial, graph, h.shape[0])
-        if self.half is not None:
-            bases = cast(bases, self.half)
+        if self.reduced is not None:
+            bases = cast(bases, self.reduced)
         return self.bases.edge_emb(h, radial.main, graph), bases
 
     def finish(self, energies: list[Tensor], forces: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -201,6 +214,7 @@ class FoldedGlobal(nn.Module):
     def __init__(self, output: GlobalOutput, gains: list[float]) -> None:
         super().__init__()
         dense, *residual = output.out_mlp
+        assert isinstance(dense, Dense)
         parts = dense.linear.weight.detach().chunk(len(gains), dim=1)
         self.dense = Linear(torch.cat([w * g for w, g in zip(parts, gains, strict=True)], dim=1))
         self.layers = FoldedLayers(nn.Sequential(*residual), GAIN, None)

@@ -61,6 +61,11 @@ def weight_of(layer: Dense, *factors: float | ScaleFactor) -> Tensor:
     return weight
 
 
+def _dense(layers: nn.Sequential) -> list[Dense]:
+    """The dense layers among layers."""
+    return [layer for layer in layers if isinstance(layer, Dense)]
+
+
 class FoldedResidual(nn.Module):
     """:class:`~jmp_md.nn.layers.ResidualLayer` on x / gain: its gain is ``gain / sqrt(2)``."""
 
@@ -68,7 +73,7 @@ class FoldedResidual(nn.Module):
 
     def __init__(self, layer: ResidualLayer, gain: float, half: torch.dtype | None) -> None:
         super().__init__()
-        inner, outer = layer.dense_mlp
+        inner, outer = _dense(layer.dense_mlp)
         self.inner = linear(weight_of(inner, gain), half)
         self.outer = linear(weight_of(outer, GAIN), half)
         self.share = GAIN / gain
@@ -89,11 +94,11 @@ class FoldedLayers(nn.Module):
 
     def __init__(self, layers: nn.Sequential, gain: float, half: torch.dtype | None) -> None:
         super().__init__()
-        rest = list(layers)
-        self.has_dense = bool(rest) and isinstance(rest[0], Dense)
+        dense, rest = _dense(layers), [x for x in layers if isinstance(x, ResidualLayer)]
+        self.has_dense = bool(dense)
         self.dense: nn.Module = nn.Identity()
         if self.has_dense:
-            self.dense, gain = linear(weight_of(rest.pop(0), gain), half), GAIN
+            self.dense, gain = linear(weight_of(dense[0], gain), half), GAIN
         residual = []
         for layer in rest:
             residual.append(FoldedResidual(layer, gain, half))
