@@ -53,11 +53,8 @@ class _SigmaBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:
         gradient, x = ctx.saved_tensors
-        outer = outer * GAIN
-        # With s the logistic function of x: silu' = s + x s (1 - s),
-        # silu'' = s (1 - s) (2 + x (1 - 2 s)).
+        by_gradient: Tensor = _SigmaBackward.apply(outer, x)
+        # With s the logistic function of x, s' = s (1 - s) and silu'' = s' (2 + x (1 - 2 s)).
         s = torch.sigmoid(x)
-        slope = s - s * s
-        first = torch.addcmul(s, x, slope)
-        second = torch.addcmul(x, x, s, value=-2.0).add_(2.0).mul_(slope)
-        return first * outer, second * (outer * gradient)
+        curvature = torch.addcmul(x, x, s, value=-2.0).add_(2.0).mul_(GAIN)
+        return by_gradient, torch.ops.aten.sigmoid_backward(outer * gradient, s) * curvature

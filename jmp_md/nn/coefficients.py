@@ -245,15 +245,16 @@ def _read_out(
     """
     S, (rows, _, kq), k = sizes.spherical, series.shape, graph.main.slots
     dihedral = torch.bmm(factors, series).view(rows, sizes.sbf, S + 1, kq)
-    cosines, constant = dihedral.split([S, 1], dim=2)
+    first, others, constant = dihedral.split([1, S - 1, 1], dim=2)
     # cos(m alpha) and sin(m alpha) have the same coefficient.
-    quad_out = torch.cat([dihedral, cosines[:, :, 1:]], dim=2) * azimuth_c.unsqueeze(1)
+    quad_out = torch.cat([dihedral, others], dim=2) * azimuth_c.unsqueeze(1)
 
     # d == c: the azimuths are the same, and squares of cosine and sine add up to one.
     azimuth_d = quad_in[:, ::S].transpose(1, 2).reshape(quad_in.shape[0] * k, 2)
     azimuth_d = azimuth_d.index_select(0, graph.closing).view(rows, kq, 2).transpose(1, 2)
     both = azimuth_c[:, ::S] * azimuth_d * graph.is_closing.view(rows, 1, kq).to(factors.dtype)
-    closing = cosines.sum(dim=2) * both[:, :1] + constant.squeeze(2) * both[:, 1:]
+    cosines = first.squeeze(2) + others.sum(dim=2)
+    closing = cosines * both[:, :1] + constant.squeeze(2) * both[:, 1:]
     return quad_out, closing
 
 
