@@ -19,6 +19,7 @@ from jmp_md.nn.interactions import (
     QuadrupletInteraction,
     energy_layers,
     symmetric,
+    together,
 )
 from jmp_md.nn.layers import Dense, RadialBasis, ResidualLayer, ScaleFactor, merge, residual_stack
 from jmp_md.nn.recompute import propagate, recomputed
@@ -46,11 +47,18 @@ class InteractionBlock(nn.Module):
         self, h: Tensor, m: Tensor, bases: BasisProjections, graph: Graph
     ) -> tuple[Tensor, Tensor]:
         n_atoms = h.shape[0]
-        e2e = self.trip_interaction(m, bases, graph, n_atoms)
-        quad = self.quad_interaction(m, bases, graph, n_atoms)
+        on_edges = [
+            self.dense_ca,
+            self.trip_interaction.dense_ba,
+            self.quad_interaction.dense_db,
+            self.edge_atom_interaction.dense_ba,
+        ]
+        skip, m_t, m_q, m_ea = together(on_edges, m).chunk(4, dim=1)
+        e2e = self.trip_interaction(m_t, bases, graph, n_atoms)
+        quad = self.quad_interaction(m_q, bases, graph, n_atoms)
         a2e = self.atom_edge_interaction(h, bases, graph, n_atoms)
-        x = (self.dense_ca(m) + symmetric(e2e + quad + a2e, graph)).mul_(0.5)
-        e2a = self.edge_atom_interaction(m, bases, graph, n_atoms)
+        x = (skip + symmetric(e2e + quad + a2e, graph)).mul_(0.5)
+        e2a = self.edge_atom_interaction(m_ea, bases, graph, n_atoms)
         a2a = self.atom_interaction(h, bases, graph, n_atoms)
         h = (h + e2a + a2a) / math.sqrt(3.0)
 

@@ -3,6 +3,9 @@
 Letters follow the papers: c -> a is the edge that is updated, b -> a an edge into the same atom,
 d -> b an edge into b. Attribute names are those of the official checkpoints.
 
+The first dense layers of the passes that read the edges act on the same input and are evaluated
+together by the block, so these passes take the result.
+
 Passes that end on edges return sigma(W_ca y) and sigma(W_ac y) side by side, (n_edges, 2 * emb):
 the second belongs to the reverse edge, see :func:`symmetric`.
 """
@@ -21,9 +24,9 @@ from jmp_md.nn.layers import Bilinear, Dense, ResidualLayer, ScaleFactor
 from jmp_md.nn.sums import angular_sum, dihedral_sum
 
 
-def upwards(y: Tensor, ca: Dense, ac: Dense) -> Tensor:
-    """sigma(W_ca y) and sigma(W_ac y), side by side."""
-    return sigma(functional.linear(y, torch.cat([ca.linear.weight, ac.linear.weight])))
+def together(layers: list[Dense], x: Tensor) -> Tensor:
+    """What dense layers make of the same input, side by side: one product."""
+    return sigma(functional.linear(x, torch.cat([layer.linear.weight for layer in layers])))
 
 
 def symmetric(up: Tensor, graph: Graph) -> Tensor:
@@ -46,14 +49,13 @@ class EdgeToEdge(nn.Module):
         self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge)
         self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge)
 
-    def forward(self, m: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x_ba = self.dense_ba(m)
+    def forward(self, x_ba: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         filtered = x_ba * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_t)
         x = self.down_projection(self.scale_rbf(filtered, x_ba))
         message = angular_sum(bases.edge_to_edge, to_slots(x, graph.main, n_atoms))
         y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
         y = self.scale_cbf_sum(y, x)
-        return upwards(y, self.up_projection_ca, self.up_projection_ac)
+        return together([self.up_projection_ca, self.up_projection_ac], y)
 
 
 class QuadrupletInteraction(nn.Module):
@@ -72,8 +74,7 @@ class QuadrupletInteraction(nn.Module):
         self.up_projection_ca = Dense(c.emb_size_quad_out, c.emb_size_edge)
         self.up_projection_ac = Dense(c.emb_size_quad_out, c.emb_size_edge)
 
-    def forward(self, m: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x_db = self.dense_db(m)
+    def forward(self, x_db: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         filtered = x_db * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_q)
         x = self.down_projection(self.scale_rbf(filtered, x_db))
         x_d = to_slots(x, graph.main, n_atoms).index_select(0, bases.quad_sources)
@@ -82,7 +83,7 @@ class QuadrupletInteraction(nn.Module):
         message = from_slots(dihedral_sum(bases, x_t, graph), graph.main)
         y = self.mlp_sbf.times(self.scale_sbf_sum.scale_factor, message)
         y = self.scale_sbf_sum(y, x_t)
-        return upwards(y, self.up_projection_ca, self.up_projection_ac)
+        return together([self.up_projection_ca, self.up_projection_ac], y)
 
 
 class AtomToEdge(nn.Module):
@@ -106,7 +107,7 @@ class AtomToEdge(nn.Module):
         message = angular_sum(bases.atom_to_edge, to_slots(x, graph.atom_edge, n_atoms))
         y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
         y = self.scale_cbf_sum(y, x)
-        return upwards(y, self.up_projection_ca, self.up_projection_ac)
+        return together([self.up_projection_ca, self.up_projection_ac], y)
 
 
 class EdgeToAtom(nn.Module):
@@ -122,8 +123,7 @@ class EdgeToAtom(nn.Module):
         self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in)
         self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_atom)
 
-    def forward(self, m: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
-        x_ba = self.dense_ba(m)
+    def forward(self, x_ba: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         filtered = x_ba * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_ea)
         x = self.down_projection(self.scale_rbf(filtered, x_ba))
         message = torch.bmm(bases.edge_to_atom, to_slots(x, graph.main, n_atoms))
