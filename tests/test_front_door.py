@@ -95,14 +95,15 @@ def test_two_atoms_vibrate_with_their_force_constant() -> None:
     assert max(jmp_md.vibrations(atoms, Spring()).frequencies) == pytest.approx(expected, rel=1e-4)
 
 
-def test_basin_hopping_of_ase_runs_and_an_atom_too_close_is_a_high_energy() -> None:
+def test_basin_hopping_of_ase_runs_and_an_atom_too_close_is_a_high_energy(tmp_path: Path) -> None:
     from ase.optimize.basin import BasinHopping
 
     atoms = molecule("CH3CH2OH")
     atoms.calc = jmp_md.JMPCalculator("jmp-xs-organic", dtype="float64")
     start = atoms.get_potential_energy()
-    files = {"logfile": None, "optimizer_logfile": None, "local_minima_trajectory": None}
-    search = BasinHopping(atoms, temperature=0.1, dr=0.1, fmax=0.3, **files)
+    files = {name: str(tmp_path / name) for name in ("trajectory", "local_minima_trajectory")}
+    logs = {"logfile": None, "optimizer_logfile": None}
+    search = BasinHopping(atoms, temperature=0.1, dr=0.1, fmax=0.3, **files, **logs)
     search.run(1)
     assert search.get_minimum()[0] <= start
     close = molecule("CH3CH2OH")
