@@ -1,0 +1,32 @@
+"""Pages of the site that are made from the code: the command line and the changelog."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that have no file."""
+    files.append(File.generated(config, "cli.md", content=command_line()))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "changelog.md", content=changelog))
+    return files
+
+
+def command_line() -> str:
+    """Help of every command, as the terminal shows it."""
+    from jmp_md.cli.main import COMMANDS, _parser
+
+    os.environ["COLUMNS"] = "100"  # the width argparse wraps at
+    parts = ["# Command line\n\nMade from the code: what `jmp-md COMMAND --help` prints.\n"]
+    for name, summary in COMMANDS.items():
+        asked = _parser([name]).asked
+        assert asked is not None
+        parts.append(f"## {name}\n\n{summary}\n\n```text\n{asked.format_help()}```\n")
+    return "\n".join(parts)

@@ -1,0 +1,84 @@
+"""What the pages say is so: commands have these options, marked blocks run, the site builds."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jmp_md.cli.main import COMMANDS, _parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"<!-- (run|not run: [^\n]+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
+MARKED = [ROOT / "docs" / name for name in ("quickstart.md", "integrations.md")]
+RUN = [
+    pytest.param(*found.groups()[1:], id=f"{page.stem}-{number}")
+    for page in MARKED
+    for number, found in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")))
+    if found[1] == "run"
+]
+
+
+def command_lines(page: Path) -> list[str]:
+    """Lines of code that call ``jmp-md``, continued lines joined, without comments."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip().removeprefix("$ ") for line in text.splitlines()]
+    return [line.split(" #")[0] for line in lines if line.startswith("jmp-md ")]
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """Options of a parser and of its sub-commands, hidden ones too."""
+    known: set[str] = set()
+    for action in parser._actions:
+        known |= set(action.option_strings)
+        if isinstance(action.choices, dict):
+            known |= set().union(*map(_options, action.choices.values()))
+    return known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_a_page_have_the_options_it_gives_them(page: Path) -> None:
+    for line in command_lines(page):
+        words = [word for word in shlex.split(line)[1:] if word != "--debug"]
+        assert words[0] in COMMANDS or words[0] == "--version", line
+        if words[0] in COMMANDS:
+            asked = _parser([words[0]]).asked
+            assert asked is not None
+            known = _options(asked)
+            options = {word.split("=")[0] for word in words if word.startswith("--")}
+            assert not options - known, line
+
+
+@pytest.mark.parametrize("page", MARKED, ids=lambda page: page.stem)
+def test_every_block_runs_or_says_why_not(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(BLOCK.findall(text)) == len(re.findall(r"^```\w+$", text, re.MULTILINE)) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("language", "code"), RUN)
+def test_a_block_runs(language: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    bash = ["bash", "-euc", 'jmp-md() { "$0" -m jmp_md.cli.main "$@"; }\n' + code, sys.executable]
+    command = bash if language == "bash" else [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("material") and importlib.util.find_spec("mkdocstrings")),
+    reason="needs the extra 'docs'",
+)
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "--ensemble" in (tmp_path / "cli" / "index.html").read_text(encoding="utf-8")
