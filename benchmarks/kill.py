@@ -199,9 +199,8 @@ class ReactionPath(Trial):
     def run(self, folder: Path) -> None:
         ends = [self.ethanol.copy(), self.ethanol.copy()]
         ends[1].positions = _turned(ends[0])
-        result = run_neb(
-            ends, self.calculator, folder, n_images=5, fmax=0.1, restart=True, report=False
-        )
+        options = {"n_images": 5, "fmax": 0.1, "atom_order": "given"}  # the turn is meant
+        result = run_neb(ends, self.calculator, folder, restart=True, report=False, **options)
         (folder / "end").write_text(str(result.barrier))
 
     def look(self, folder: Path, count: Count) -> None:
