@@ -17,9 +17,10 @@ from factories import random_potential
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import coordination, outside, seen
 from jmp_md.report import Report
-from jmp_md.report.dynamics import bond_lengths, element_temperatures, mean_rdf
+from jmp_md.report.dynamics import bond_lengths, element_temperatures, headlines, mean_rdf
 from jmp_md.report.figures import parity
 from jmp_md.runs.md import run_md, run_md_replicas
+from jmp_md.simulate.md.log import Log
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -147,21 +148,61 @@ def test_the_report_of_a_run_has_all_its_figures(tmp_path: Path) -> None:
         assert any(word in caption for caption in captions), word
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
-def test_a_browser_draws_the_3d_view(tmp_path: Path) -> None:
-    path = write_run(tmp_path)
+def test_headlines_are_those_of_all_lines_with_units() -> None:
+    columns = ("time_fs", "potential_eV", "total_eV", "conserved_eV", "temperature_K")
+    means = np.array([500.0, -3.5, -3.0, -3.0, 300.0])
+    log = Log(np.zeros((2, 5)), columns, 1000, means, np.full(5, 25.0), slope=0.004)
+    assert headlines(log, n_atoms=8) == {
+        "mean temperature": "300.0 K (standard deviation 25.0 K)",
+        "mean potential energy": "-3.5000 eV",
+        "drift": "0.5 meV/atom/ps",
+    }
+
+
+def test_headlines_come_before_figures_and_settings_last(tmp_path: Path) -> None:
+    html = write_run(tmp_path).read_text(encoding="utf-8")
+    places = [html.index(word) for word in ('class="headlines"', "<figure>", "<details>")]
+    assert places == sorted(places)
+
+
+def browse(page: Path, profile: Path) -> Tags:
+    """What a browser made of a page."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--enable-unsafe-swiftshader",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=5000", "--dump-dom", path.as_uri(),
+        "--no-first-run", f"--user-data-dir={profile}",
+        "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    tags = Tags(done.stdout)
-    assert tags.named("canvas"), done.stderr[-2000:]
+    assert done.stdout, done.stderr[-2000:]
+    return Tags(done.stdout)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+def test_a_browser_draws_the_3d_view(tmp_path: Path) -> None:
+    tags = browse(write_run(tmp_path), tmp_path / "profile")
+    assert tags.named("canvas")
     [view] = [tag for tag in tags.named("div") if tag.get("class") == "view"]
     assert view["data-ready"] == "true"
     assert any(tag.get("type") == "range" for tag in tags.named("input"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+def test_a_page_fits_a_telephone_and_its_wide_tables_scroll(tmp_path: Path) -> None:
+    page = Report("Widths")
+    page.add_table([f"a long column {i}" for i in range(20)], [range(20)])
+    page.add_values({"a_long_name_of_a_setting": "x" * 300})
+    page.add_headlines({"mean temperature": "300.0 K (standard deviation 25.0 K)"})
+    script = (
+        "<script>const root = document.documentElement;"
+        'onload = () => parent.postMessage(root.scrollWidth - root.clientWidth, "*")</script>'
+    )
+    (tmp_path / "page.html").write_text(page.html() + script, encoding="utf-8")
+    frame = '<iframe src="page.html" style="width: 390px; height: 800px; border: 0"></iframe>'
+    listen = "<script>onmessage = (e) => { document.body.dataset.beyond = e.data }</script>"
+    (tmp_path / "outer.html").write_text(f"<body>{listen}{frame}</body>", encoding="utf-8")
+    [body] = browse(tmp_path / "outer.html", tmp_path / "profile").named("body")
+    assert body["data-beyond"] == "0"
 
 
 def test_temperatures_of_elements_are_those_of_their_velocities() -> None:

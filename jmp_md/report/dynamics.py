@@ -48,7 +48,7 @@ def write_dynamics_report(
     length = f"{log['time_fs'][-1] / 1000:g} ps, {log.count} frames"
     report = Report(f"Molecular dynamics of {formula}", length)
     report.add_warnings(domain_warnings(frames, calculator))
-    report.add_values(summary)
+    report.add_headlines(headlines(log, len(frames[0])))
     shown = f" ({len(frames)} of {log.count} frames)" if len(frames) < log.count else ""
     report.add_structures(frames, f"The trajectory{shown}; drag to turn, scroll to zoom")
     _add_series(report, log, summary)
@@ -59,9 +59,25 @@ def write_dynamics_report(
         report.add_table(("element", "mean temperature (K)"), elements.items())
     report.add_heading("Structure")
     add_structure(report, frames)
+    report.add_values(summary, "Settings and results")
     path = folder / NAME
     report.write(path)
     return path
+
+
+def headlines(log: Log, n_atoms: int) -> dict[str, str]:
+    """Numbers of a run that a reader wants first, with their units.
+
+    Means, deviations and the slope are those of all lines of the log, not of the ones drawn.
+    """
+    mean, spread = log.mean("temperature_K"), log.deviation("temperature_K")
+    found = {
+        "mean temperature": f"{mean:.1f} K (standard deviation {spread:.1f} K)",
+        "mean potential energy": f"{log.mean('potential_eV'):.4f} eV",
+    }
+    if np.isfinite(log.slope):
+        found["drift"] = f"{1000 * log.slope / n_atoms:.3g} meV/atom/ps"
+    return found
 
 
 def domain_warnings(frames: Sequence[Atoms], calculator: Calculator | None) -> list[str]:

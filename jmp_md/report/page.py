@@ -56,12 +56,28 @@ class Report:
         """Add a table; numbers are written to six digits."""
         head = "".join(f"<th>{escape(name)}</th>" for name in columns)
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        self._parts.append(_scrolling(f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"))
 
-    def add_values(self, values: Mapping[str, Any]) -> None:
-        """Add a table of names and values."""
+    def add_values(self, values: Mapping[str, Any], folded: str | None = None) -> None:
+        """Add a table of names and values.
+
+        Args:
+            values: By name.
+            folded: Words that open the table when clicked; None shows it at once.
+        """
         rows = "".join(f"<tr><th>{escape(name)}</th>{_cell(v)}</tr>" for name, v in values.items())
-        self._parts.append(f"<table><tbody>{rows}</tbody></table>")
+        table = _scrolling(f"<tbody>{rows}</tbody>")
+        if folded is not None:
+            table = f"<details><summary>{escape(folded)}</summary>{table}</details>"
+        self._parts.append(table)
+
+    def add_headlines(self, values: Mapping[str, str]) -> None:
+        """Add what a reader wants first: numbers with their units, large."""
+        items = "".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+            for name, value in values.items()
+        )
+        self._parts.append(f'<dl class="headlines">{items}</dl>')
 
     def add_figure(self, figure: Figure, caption: str) -> None:
         """Add a matplotlib figure with what it shows in words."""
@@ -110,6 +126,11 @@ class Report:
         """Write the page atomically."""
         with atomic_write(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
+
+
+def _scrolling(table: str) -> str:
+    """A table that scrolls by itself where it is wider than the page; the keyboard reaches it."""
+    return f'<div class="scroll" tabindex="0"><table>{table}</table></div>'
 
 
 def _cell(value: Any) -> str:
