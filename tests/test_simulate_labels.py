@@ -16,9 +16,9 @@ from factories import write_model
 from jmp_md.cli.main import main
 
 VERBS = {
-    "singlepoint in.traj --output out.extxyz": "out.extxyz",
-    "relax in.traj --steps 2 --trajectory steps.traj --output out.extxyz": "out.extxyz",
-    "relax in.traj --steps 2 --batch-size 2 --output out.extxyz": "out.extxyz",
+    "singlepoint in.traj --output out": "out/results.extxyz",
+    "relax in.traj --steps 2 --trajectory traj --output out": "out/relaxed.extxyz",
+    "relax in.traj --steps 2 --batch-size 2 --output out": "out/relaxed.extxyz",
     "screen in.traj --task singlepoint --output out": "out/results.extxyz",
     "md in.traj --steps 2 --interval 1 --no-report --output out": "out/trajectory.extxyz",
     "neb in.traj end.traj --n-images 3 --steps 1 --no-report --output out": "out/path.extxyz",
