@@ -57,7 +57,7 @@ def measure(
         reuse = statistics.median(spent["update"])
         spent["update"].clear()
         for _ in range(3):
-            calculator.neighbours._key = None  # as if another structure had come between
+            calculator.neighbours.forget()
             calculator.neighbours.update(
                 atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc
             )
@@ -97,13 +97,13 @@ def timing(calculator: JMPCalculator, spent: dict[str, list[float]]) -> Iterator
     potential, checked = calculator.potential, module.check_distances
     calculator.neighbours.update = timed("update", calculator.neighbours.update)
     potential.predict = timed("predict", potential.predict)
-    potential.graph.forward = timed("selection", potential.graph.forward)
+    potential.graph_of = timed("selection", potential.graph_of)
     module.check_distances = timed("check", checked)
     try:
         yield
     finally:
         module.check_distances = checked
-        del calculator.neighbours.update, potential.predict, potential.graph.forward
+        del calculator.neighbours.update, potential.predict, potential.graph_of
 
 
 def table(results: list[dict[str, Any]]) -> Iterator[str]:

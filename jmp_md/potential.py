@@ -44,7 +44,11 @@ class Prediction(NamedTuple):
         given = [t for t in self if t is not None]
         flat = torch.cat([t.double().flatten() for t in given]).cpu()
         parts = iter(flat.split([t.numel() for t in given]))
-        return Prediction(*(None if t is None else next(parts).view(t.shape) for t in self))
+        energy, energies = (next(parts).view(t.shape) for t in (self.energy, self.energies))
+        forces, stress = (
+            None if t is None else next(parts).view(t.shape) for t in (self.forces, self.stress)
+        )
+        return Prediction(energy, energies, forces, stress)
 
 
 class Potential(nn.Module):

@@ -246,10 +246,9 @@ class BatchedSystems:
         keys, self._batches = list(items), []
         for chosen in self._predictor.packed(list(items.values())):
             own = {keys[i]: items[keys[i]] for i in chosen}
-            batch = kept.get(tuple(own))
-            if batch is None:
-                batch = Together(self._predictor.potential, self._systems, own)
-            self._batches.append(batch)
+            known = kept.get(tuple(own))
+            fresh = known or Together(self._predictor.potential, self._systems, own)
+            self._batches.append(fresh)
         return [batch.here() for batch in self._batches]
 
     def _computed(self, batch: Together, here: Structures | None) -> dict[int, Result]:
