@@ -83,7 +83,7 @@ def measure(
 @contextmanager
 def timing(calculator: JMPCalculator, spent: dict[str, list[float]]) -> Iterator[None]:
     """Note the time of the parts of a calculator while this lasts."""
-    import jmp_md.calculators.ase as module
+    import jmp_md.moving as module
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> Any:
