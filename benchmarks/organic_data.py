@@ -63,7 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("pretrain", type=Path)
     parser.add_argument("--output", type=Path, default=Path("data"))
-    parser.add_argument("--extra", type=Path, help="more frames, all of which are taken")
+    parser.add_argument("--extra", type=Path, help="more frames")
+    parser.add_argument("--extra-frames", type=int, help="of them (default: all)")
     parser.add_argument("--frames", type=int, default=23_000, help="training frames of aimnet2.npz")
     parser.add_argument(
         "--repeat-small", type=int, default=0, help="times that small molecules come once more"
@@ -88,7 +89,8 @@ def main() -> None:
         extra = read(args.extra)
         usable = (extra["force_std_max"] <= MAX_SPREAD) & ~is_test(extra["system_id"])
         small = np.flatnonzero(usable & (extra["n_atoms"] <= SMALL))
-        own = [np.flatnonzero(usable), *[small] * args.repeat_small]
+        some = rng.permutation(np.flatnonzero(usable))[: args.extra_frames]
+        own = [some, *[small] * args.repeat_small]
         training = join([training, take(extra, np.concatenate(own))])
     parts = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
     second = join(parts)
