@@ -3,12 +3,15 @@
     python benchmarks/organic_labels.py PRETRAIN/aimnet2.npz --teacher MODELS --output extra.npz
 
 MODELS holds aimnet2_wb97m-d3_0.jpt and aimnet2_wb97m_ens_f.jpt, TorchScript files of the PyPI wheel
-auto3d 2.3.1 (MIT); RDKit makes the first geometries. Four kinds of frames:
+auto3d 2.3.1 (MIT); RDKit makes the first geometries. Five kinds of frames:
 
 - small: molecules of few atoms, where the energies of bonds are learned: normal modes at 100 to
   2,000 K, and diatomics from 0.6 to 2 bond lengths;
 - torsion: parts of a molecule turned about a single bond, methyl groups too;
-- pair: two or three molecules at a minimum they share, shaken, pressed together and pulled apart;
+- pair: two or three molecules on their way to a minimum they share, shaken, pressed together and
+  pulled apart;
+- hydrogen-bond: two molecules that start with one, relaxed further, as many acids and amides then
+  have a second one; likewise shaken, pressed together and pulled apart;
 - apart: the molecules of a pair alone, in the same geometry, so that interactions are learned.
 """
 
@@ -47,6 +50,7 @@ CC(C)=O COC CNC CSC c1ccncc1 c1cnccn1 c1cc[nH]c1 c1ccoc1 c1ccsc1 Oc1ccccc1 Nc1cc
 C1CCCC1 NC(N)=O O=c1cc[nH]c(=O)[nH]1 CS(C)=O CC#N COP(=O)(O)O c1ccccc1F c1ccccc1Cl N#N [H][H]
 ClCl FF P CP c1ccc2[nH]ccc2c1 Oc1ccccn1 Nc1ccccn1 Cc1c[nH]c(=O)[nH]c1=O Nc1ncnc2[nH]cnc12
 """.split()  # noqa: SIM905
+POLAR = (7, 8, 9)  # elements of hydrogen bonds
 MAX_FORCE = 30.0  # eV/Å
 BATCH = 32
 
@@ -214,7 +218,7 @@ def turned(teacher: Teacher, molecule: Molecule, rng: np.random.Generator) -> Ro
 def complexes(
     teacher: Teacher, partners: list[Molecule], rng: np.random.Generator
 ) -> Iterator[Row]:
-    """Two or three molecules near a minimum, closer and farther, and the first of them alone."""
+    """Two or three molecules that touch, from any side."""
     count = 3 if rng.random() < 0.15 else 2
     chosen = [partners[k] for k in rng.integers(len(partners), size=count)]
     chosen = [m for m in chosen if len(m.numbers) <= 16] if count == 3 else chosen
@@ -229,11 +233,53 @@ def complexes(
         while placed and closest(np.concatenate(placed), atoms.positions + distance * way) < 2.6:
             distance += 0.2
         placed.append(atoms.positions + distance * way)
-    if len(placed) < 2:
+    if len(placed) > 1:
+        yield from around_minimum(teacher, "pair", chosen, placed, int(rng.integers(10, 35)), rng)
+
+
+def hydrogen_bonded(
+    teacher: Teacher, partners: list[Molecule], rng: np.random.Generator
+) -> Iterator[Row]:
+    """Two molecules from a straight hydrogen bond of 1.9 Å, turned about it by any angle."""
+    donor, acceptor = (partners[k] for k in rng.integers(len(partners), size=2))
+    polar = [
+        (int(h), int(x))
+        for h in np.flatnonzero(donor.numbers == 1)
+        for x in np.flatnonzero(np.isin(donor.numbers, POLAR))
+        if np.linalg.norm(donor.positions[h] - donor.positions[x]) < 1.2
+    ]
+    sites = np.flatnonzero(np.isin(acceptor.numbers, POLAR))
+    if not polar or not len(sites):
         return
+    hydrogen, heavy = polar[rng.integers(len(polar))]
+    site = rng.choice(sites)
+    first, second = (Atoms(numbers=m.numbers, positions=m.positions) for m in (donor, acceptor))
+    first.positions -= donor.positions[hydrogen]
+    first.rotate(first.positions[hydrogen] - first.positions[heavy], (0, 0, 1))
+    second.positions -= acceptor.positions[site]
+    rest = second.positions.mean(axis=0)  # away from the hydrogen, a little to one side
+    second.rotate(rest + 1e-3, (0, 0, 1))
+    second.rotate(rng.uniform(0, 60), (1, 0, 0))
+    second.rotate(rng.uniform(0, 360), (0, 0, 1))
+    second.positions += (0, 0, 1.9)
+    placed = [first.positions, second.positions]
+    if closest(*placed) > 1.4:
+        steps = int(rng.integers(20, 80))
+        yield from around_minimum(teacher, "hydrogen-bond", [donor, acceptor], placed, steps, rng)
+
+
+def around_minimum(
+    teacher: Teacher,
+    source: str,
+    chosen: list[Molecule],
+    placed: list[np.ndarray],
+    steps: int,
+    rng: np.random.Generator,
+) -> Iterator[Row]:
+    """Molecules relaxed together, closer and farther, and the first of them alone."""
     numbers = np.concatenate([m.numbers for m in chosen])
     name = "|".join(sorted(m.name for m in chosen))
-    x = relaxed(teacher, numbers, np.concatenate(placed), int(rng.integers(10, 35)))
+    x = relaxed(teacher, numbers, np.concatenate(placed), steps)
     first = len(chosen[0].numbers)
     way = x[:first].mean(axis=0) - x[first:].mean(axis=0)
     way /= np.linalg.norm(way)
@@ -241,7 +287,7 @@ def complexes(
         y = x + rng.normal(0, rng.choice([0.0, 0.02, 0.05]), x.shape)
         y[:first] += shift * way
         if closest(y[:first], y[first:]) > 0.9:
-            yield Row("pair", name, numbers, y)
+            yield Row(source, name, numbers, y)
     yield Row("apart", chosen[0].name, chosen[0].numbers, y[:first])
 
 
@@ -258,6 +304,7 @@ def main() -> None:
     parser.add_argument("--thermal", type=int, default=50, help="frames of each small molecule")
     parser.add_argument("--torsions", type=int, default=9_000)
     parser.add_argument("--complexes", type=int, default=2_500)
+    parser.add_argument("--hydrogen-bonds", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
@@ -283,6 +330,8 @@ def main() -> None:
     partners = [m for s in PARTNERS if (m := build(teacher, s, 60))]
     for _ in range(args.complexes):
         rows += complexes(teacher, partners, rng)
+    for _ in range(args.hydrogen_bonds):
+        rows += hydrogen_bonded(teacher, partners, rng)
     rows.sort(key=lambda row: len(row.numbers))
     kept = [r for r in teacher.labels(rows) if np.abs(r[2]).max() < MAX_FORCE]
     print(f"{len(kept)} of {len(rows)} frames kept", flush=True)
