@@ -33,8 +33,8 @@ from jmp_md.graph.pairs import find_pairs
 from jmp_md.graph.policy import GRAPHS, GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.memory import give_back_freed_memory, keep_freed_memory
+from jmp_md.nn.activation import sigma
 from jmp_md.nn.config import preset
-from jmp_md.nn.layers import scaled_silu
 from jmp_md.potential import Potential
 
 OFFICIAL = GraphPolicy.official(12.0, 30)
@@ -115,7 +115,7 @@ def floor(potential: Potential, atoms: Atoms) -> Call:
     def run() -> object:
         x = {width: t.detach().requires_grad_() for width, t in inputs.items()}
         for w in weights:  # one after the other, so that nothing but a layer is kept
-            y = scaled_silu(linear(x[w.shape[1]], w))
+            y = sigma(linear(x[w.shape[1]], w))
             torch.autograd.grad(y.sum(), x[w.shape[1]])
         return None
 
