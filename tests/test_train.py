@@ -361,6 +361,9 @@ def test_a_base_gives_backbone_sizes_and_licence(tmp_path: Path, forces: str) ->
     assert header.licence == about["licence"]
     assert header.data.startswith("OC20; then")
     assert header.heads[0].level_of_theory == "unknown"
+    again = tiny_recipe(f"model.base={tmp_path / 'model.safetensors'}", "model.sizes={}")
+    next_stage = fine_tuner(again, frames, frames, tmp_path / "next")
+    assert next_stage.objective.model.potential().header.data == header.data  # named once
 
 
 def test_a_base_gives_its_graphs_where_the_recipe_has_none(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from jmp_md.training.config import check_keys
 from jmp_md.training.sections import ModelSection
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+THEN = "; then "  # between what a model and its base were trained on
 _SHARED = ("embedding.", "backbone.")
 _DIRECT_PARTS = (
     ".seq_forces.",
@@ -154,7 +155,8 @@ def start_from(section: ModelSection) -> Start:
     if not direct:
         state = {n: x for n, x in state.items() if not any(part in n for part in _DIRECT_PARTS)}
     licence = header.licence if non_commercial(header.licence) else section.licence
-    data = f"{header.data}; then {section.data}"
+    known = section.data in header.data.split(THEN)  # stages of one training name it once
+    data = header.data if known else f"{header.data}{THEN}{section.data}"
     sizes = dataclasses.replace(header.architecture, direct_forces=direct)
     return Start(sizes, state, licence, data, {head.name: head for head in header.heads}, header)
 
