@@ -199,15 +199,21 @@ def test_help_names_every_command_without_importing_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "heavy: []" in done.stdout
-    for command in main_module._COMMANDS:
+    for command in main_module.COMMANDS:
         assert f"\n    {command}" in done.stdout
 
 
-def test_no_command_and_unknown_commands_are_usage_errors() -> None:
-    for arguments in ([], ["nonsense"], ["models", "add"]):
+def test_unknown_commands_are_usage_errors() -> None:
+    for arguments in (["nonsense"], ["models", "add"]):
         done = _run(*arguments)
         assert done.returncode == 1
         assert done.stderr.startswith("usage: jmp-md")
+
+
+def test_no_command_shows_help() -> None:
+    done = _run()
+    assert done.returncode == 0
+    assert done.stdout == _run("--help").stdout
 
 
 def test_version_is_printed() -> None:

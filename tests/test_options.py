@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,15 @@ def test_progress_is_sparse_in_a_file_and_one_line_on_a_terminal(
     assert shown.count("\r") > 100
 
 
+@pytest.fixture
+def _interrupts() -> Iterator[None]:
+    """SIGINT as in a terminal: jobs in the background of a script ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts")
 def test_a_second_signal_acts_as_before_the_run() -> None:
     request = StopRequest()
     with request.listening():

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -495,13 +496,14 @@ def test_sigterm_saves_and_says_how_to_go_on(here: Path) -> None:
     model = str(write_model(here, head={"elements": (1, 8)}))
     command = [sys.executable, "-m", "jmp_md.cli.main", "md", "water.xyz", "--model", model]
     command += ["--output", "run", "--steps", "1000000", "--interval", "1", "--no-report"]
+    written = Path("run/trajectory.extxyz")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "step        3" in line:
+        while process.poll() is None:
+            if written.exists() and written.read_bytes().count(b"Properties=") > 3:
                 process.send_signal(signal.SIGTERM)
                 break
-        rest = process.stdout.read()
+            time.sleep(0.02)
+        rest = process.communicate(timeout=60)[0]
     assert process.returncode == 143
     assert "the state is saved; continue with --restart --output run" in rest
     _, facts = load_state(Path("run")) or ({}, {})

@@ -203,7 +203,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         run_md_replicas([water()], model, run, ensemble="npt")
     with pytest.raises(InputError, match="0 structures, 1 replicas"):
         run_md_replicas([], model, run)
-    with pytest.raises(InputError, match="run_md_replicas has no timstep"):
+    with pytest.raises(InputError, match="no option timstep: did you mean timestep"):
         run_md_replicas([water()], model, run, timstep=1.0)
     assert not run.exists()
     run_md_replicas([water()], model, run, steps=1)

@@ -14,7 +14,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from jmp_md.errors import InputError
-from jmp_md.structure_files import check_output, read_structures, with_results, write_structures
+from jmp_md.files import require_writable
+from jmp_md.structure_files import (
+    read_structures,
+    require_format,
+    with_results,
+    write_structures,
+)
 from jmp_md.training.data.ase_files import open_ase
 
 
@@ -236,15 +242,12 @@ def test_columns_that_files_cannot_hold_are_left_out(tmp_path: Path, column: np.
 
 
 def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
-    source = tmp_path / "a.xyz"
-    for path, message in (
-        (tmp_path / "b.extxyz.gz", "leave out .gz"),
-        (Path("/proc/none.extxyz"), "the folder /proc cannot be written to"),
-        (tmp_path / "none/b.extxyz", "there is no folder"),
-    ):
-        with pytest.raises(InputError, match=message):
-            check_output(path, source, 1)
-    check_output(tmp_path / "b.extxyz", source, 1)
+    with pytest.raises(InputError, match=r"leave out \.gz"):
+        require_format(tmp_path / "b.extxyz.gz", 1)
+    with pytest.raises(InputError, match="the folder /proc cannot be written to"):
+        require_writable("/proc/none.extxyz")
+    require_format(tmp_path / "b.extxyz", 2)
+    require_writable(tmp_path / "b.extxyz")
     assert list(tmp_path.iterdir()) == []
 
 
