@@ -43,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.report.crystals import write_phonon_report
     from jmp_md.report.phonon_files import write_phonons
-    from jmp_md.simulate.crystals import official_remark
     from jmp_md.simulate.phonons import check_options, phonons
     from jmp_md.simulate.summary import describe, write_summary
 
@@ -53,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
     check_options(atoms, **options)
     atoms, model, calculator, output, watch = prepare(atoms, NAME, args)
     result = phonons(atoms, calculator, **options, progress=_print_progress)
-    doubts = [text for text in (official_remark(calculator), *result.doubts) if text]
     write_phonons(result, output)
     figures = _figures(result)
     write_summary(
@@ -61,17 +59,17 @@ def run(args: argparse.Namespace) -> int:
         NAME,
         model=describe(calculator),
         settings={name: getattr(args, name) for name in ("relax", "fmax")} | options,
-        results=figures | {"doubts": doubts},
+        results=figures | {"doubts": list(result.doubts)},
         seconds=time.monotonic() - started,
         domain=watch.record(),
     )
     if args.report:
         about = {"model": model, "supercell": result.phonopy.supercell_matrix.tolist()}
-        write_phonon_report(output, atoms, result, about | figures, calculator, doubts)
+        write_phonon_report(output, atoms, result, about | figures, calculator, result.doubts)
     print(f"frequencies from {result.lowest:.3f} to {result.highest:.3f} THz", end="")
     print(f", zero-point energy {figures['zero_point_energy_eV']:.5f} eV per primitive cell")
     print(f"wrote {output}: phonopy_params.yaml, bands.svg and more")
-    return say(doubts)
+    return say(result.doubts)
 
 
 def _figures(result: Phonons) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jmp_md.errors import InputError
 from jmp_md.simulate.forces import as_jmp
+from jmp_md.simulate.verdict import Verdict, doubts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -60,30 +61,35 @@ def has_stress(calculator: Calculator) -> bool:
     return "stress" in calculator.implemented_properties
 
 
-def official_remark(calculator: Calculator) -> str:
-    """What to say of official graphs on perfect crystals; empty for any other calculator.
+def official_verdicts(calculator: Calculator) -> list[Verdict]:
+    """Whether the graphs of a JMP model are good for perfect crystals; empty for other calculators.
 
-    They keep the K nearest neighbours. In a crystal whole shells of neighbours are equally far,
-    and where the K-th falls inside a shell, the least displacement exchanges neighbours: the
-    energy jumps, and derivatives of it have no meaning.
+    Official graphs keep the K nearest neighbours. In a crystal whole shells of neighbours are
+    equally far, and where the K-th falls inside a shell, the least displacement exchanges
+    neighbours: the energy jumps, and derivatives of it have no meaning.
     """
     if (jmp := as_jmp(calculator)) is None:
-        return ""
+        return []
     potential = jmp.potential
-    if potential.policy.kind != "official":
-        return ""
-    return (
-        f"model {potential.header.name!r} has official graphs, which keep the nearest "
-        f"{potential.policy.counts[0]} neighbours: in a perfect crystal whole shells are equally "
-        "far, neighbours change with the least displacement, and forces there are ill-defined; "
-        "use a model with smooth graphs, or take the numbers as a rough guide"
-    )
+    return [
+        Verdict(
+            "graphs of the model",
+            potential.policy.kind != "official",
+            potential.policy.kind,
+            "smooth",
+            "only then do forces change continuously with the least displacement",
+            f"model {potential.header.name!r} has official graphs, which keep the nearest "
+            f"{potential.policy.counts[0]} neighbours: in a perfect crystal whole shells are "
+            "equally far, neighbours change with the least displacement, and forces there are "
+            "ill-defined; use a model with smooth graphs, or take the numbers as a rough guide",
+        )
+    ]
 
 
 def warn_official(calculator: Calculator) -> None:
-    """Warn of :func:`official_remark`, where there is something to say."""
-    if remark := official_remark(calculator):
-        warnings.warn(remark, stacklevel=3)
+    """Warn of graphs that are no good for perfect crystals; see :func:`official_verdicts`."""
+    for text in doubts(official_verdicts(calculator)):
+        warnings.warn(text, stacklevel=3)
 
 
 def relax_positions(

@@ -13,11 +13,12 @@ from jmp_md.errors import InputError
 from jmp_md.simulate.crystals import (
     check_crystal,
     has_stress,
-    official_remark,
+    official_verdicts,
     relax_positions,
     warn_official,
 )
 from jmp_md.simulate.singlepoint import singlepoint
+from jmp_md.simulate.verdict import Verdict, doubts
 from jmp_md.structure_files import attach_results
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Elastic:
         asymmetry: Largest difference of the constants from their transpose before they are
             averaged, as a share of the largest: a measure of the error of stresses.
         fmax: eV/Å, the largest force in the given cell.
-        doubts: Why the constants may be wrong; empty where nothing speaks against them.
+        verdicts: Whether the constants stand.
     """
 
     stiffness: np.ndarray
@@ -77,7 +78,12 @@ class Elastic:
     stress: np.ndarray
     asymmetry: float
     fmax: float
-    doubts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the constants may be wrong; empty where nothing speaks against them."""
+        return doubts(self.verdicts)
 
     @property
     def pressure(self) -> float:
@@ -158,10 +164,8 @@ def elastic(
         left,
         (),
     )
-    doubts = _doubts(found, clamped=not relax)
-    if remark := official_remark(calculator):
-        doubts.append(remark)
-    return replace(found, doubts=tuple(doubts))
+    verdicts = (*_verdicts(found, clamped=not relax), *official_verdicts(calculator))
+    return replace(found, verdicts=verdicts)
 
 
 def _asymmetry(images: Sequence[Atoms], points: int, stiffness: np.ndarray) -> float:
@@ -175,30 +179,64 @@ def _asymmetry(images: Sequence[Atoms], points: int, stiffness: np.ndarray) -> f
     return float(np.abs(np.array(slopes) - np.array(slopes).T).max() / np.abs(stiffness).max())
 
 
-def _doubts(found: Elastic, clamped: bool) -> list[str]:
+def _verdicts(found: Elastic, clamped: bool) -> list[Verdict]:
     largest, softest = np.abs(found.stiffness).max(), np.linalg.eigvalsh(found.stiffness).min()
     stress, scatter = float(np.abs(found.stress).max()), float(found.errors.max() / largest)
-    doubts = []
-    if not found.stable:
-        doubts.append("a strain lowers the energy: the crystal is unstable in this model")
-    elif stress > _STRESS * softest:
-        doubts.append(
-            f"a stress of {stress / GPa:.2f} GPa is left in the cell, the softest constant is "
-            f"{softest / GPa:.2f} GPa: relax the cell"
+    verdicts = [
+        Verdict(
+            "stability",
+            found.stable,
+            f"softest constant {softest / GPa:.2f} GPa",
+            "above 0",
+            "Born's criterion: every strain costs energy",
+            "a strain lowers the energy: the crystal is unstable in this model",
         )
-    if scatter > _SCATTER:
-        doubts.append(
+    ]
+    if found.stable:
+        verdicts.append(
+            Verdict(
+                "stress in the cell",
+                not stress > _STRESS * softest,
+                f"{stress / GPa:.3f} GPa",
+                f"at most {_STRESS * softest / GPa:.3f} GPa",
+                f"{_STRESS:.0%} of the softest constant: constants are second derivatives where "
+                "the first vanish",
+                f"a stress of {stress / GPa:.2f} GPa is left in the cell, the softest constant is "
+                f"{softest / GPa:.2f} GPa: relax the cell",
+            )
+        )
+    verdicts += [
+        Verdict(
+            "straight lines",
+            not scatter > _SCATTER,
+            f"standard errors to {scatter:.2%}",
+            f"at most {_SCATTER:.0%} of the largest constant",
+            "Hooke's law: stress is proportional to a small strain",
             f"stress over strain is no straight line, standard errors reach {scatter:.0%} of the "
-            "largest constant: take another strain (--strain), more points, or a smaller fmax"
-        )
-    if found.asymmetry > _ASYMMETRY:
-        doubts.append(
+            "largest constant: take another strain (--strain), more points, or a smaller fmax",
+        ),
+        Verdict(
+            "symmetry of the constants",
+            not found.asymmetry > _ASYMMETRY,
+            f"differ from their transpose by {found.asymmetry:.2%}",
+            f"at most {_ASYMMETRY:.0%} of the largest",
+            "second derivatives of an energy do not depend on their order",
             f"constants differ from their transpose by {found.asymmetry:.0%} of the largest: "
-            "stresses are no derivatives of an energy, or the cell is not relaxed"
+            "stresses are no derivatives of an energy, or the cell is not relaxed",
+        ),
+    ]
+    if clamped:
+        verdicts.append(
+            Verdict(
+                "relaxation",
+                not found.fmax > _RELAXED,
+                f"force {found.fmax:.4f} eV/Å",
+                f"at most {_RELAXED} eV/Å",
+                "clamped ions stay where the strain moves them",
+                f"forces of {found.fmax:.3f} eV/Å are left, and ions are clamped: relax them",
+            )
         )
-    if clamped and found.fmax > _RELAXED:
-        doubts.append(f"forces of {found.fmax:.3f} eV/Å are left, and ions are clamped: relax them")
-    return doubts
+    return verdicts
 
 
 _SMALLEST = 1e-6  # below, rounding is all that is left of the stress

@@ -11,11 +11,12 @@ from jmp_md.errors import InputError
 from jmp_md.simulate.crystals import (
     check_crystal,
     has_stress,
-    official_remark,
+    official_verdicts,
     relax_positions,
     warn_official,
 )
 from jmp_md.simulate.singlepoint import singlepoint
+from jmp_md.simulate.verdict import Verdict, doubts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -47,7 +48,7 @@ class EquationOfState:
         uneven: How much the stress at the outermost volumes differs between directions, as a share
             of the pressure: a crystal for which it is large changes its shape under pressure, which
             the volumes here do not; NaN for a calculator without stress.
-        doubts: Why the figures may be wrong; empty where nothing speaks against them.
+        verdicts: Whether the figures stand.
     """
 
     volumes: np.ndarray
@@ -61,7 +62,12 @@ class EquationOfState:
     rms: float
     bracketed: bool
     uneven: float
-    doubts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the figures may be wrong; empty where nothing speaks against them."""
+        return doubts(self.verdicts)
 
     def fit(self, volumes: np.ndarray) -> np.ndarray:
         """Energies in eV of the fitted equation at volumes in Å³."""
@@ -115,9 +121,7 @@ def eos(
         "bracketed": bool(volumes[0] < volume < volumes[-1]),
         "uneven": _uneven([results[0].stress, results[-1].stress]),
     }
-    doubts = _doubts(modulus, span, **figures)
-    if remark := official_remark(calculator):
-        doubts.append(remark)
+    verdicts = [*_verdicts(modulus, span, **figures), *official_verdicts(calculator)]
     return EquationOfState(
         volumes,
         energies,
@@ -126,7 +130,7 @@ def eos(
         float(volume),
         float(modulus),
         **figures,
-        doubts=tuple(doubts),
+        verdicts=tuple(verdicts),
     )
 
 
@@ -173,7 +177,7 @@ def _uneven(stresses: list[np.ndarray | None]) -> float:
     return max(shares)
 
 
-def _doubts(
+def _verdicts(
     modulus: float,
     span: float,
     *,
@@ -182,34 +186,56 @@ def _doubts(
     rms: float,
     bracketed: bool,
     uneven: float,
-) -> list[str]:
-    doubts = []
-    if not bracketed:
-        doubts.append(
-            "the minimum is not between the volumes: relax the cell, or raise the strain (--strain)"
-        )
-    if rms > _RESIDUAL * span:
-        doubts.append(
+) -> list[Verdict]:
+    uncertain = modulus_error / modulus
+    return [
+        Verdict(
+            "minimum",
+            bracketed,
+            "between the volumes" if bracketed else "beyond the volumes",
+            "between the volumes",
+            "elsewhere the fit extrapolates",
+            "the minimum is not between the volumes: relax the cell, or raise the strain "
+            "(--strain)",
+        ),
+        Verdict(
+            "fit",
+            not rms > _RESIDUAL * span,
+            f"misses the energies by {1000 * rms:.2g} meV",
+            f"at most {1000 * _RESIDUAL * span:.2g} meV",
+            f"{_RESIDUAL:.0%} of the span of energies: they lie on one smooth curve",
             f"the fit misses the energies by {rms:.2g} eV, of a span of {span:.2g} eV: they do not "
-            "lie on one smooth curve, or the strain is too large"
-        )
-    if modulus_error > _UNCERTAIN * modulus:
-        doubts.append(
-            f"the bulk modulus is uncertain by {modulus_error / modulus:.0%}: take more volumes "
-            "(--points) or a larger strain (--strain)"
-        )
-    if not _DERIVATIVES[0] < derivative < _DERIVATIVES[1]:
-        doubts.append(
+            "lie on one smooth curve, or the strain is too large",
+        ),
+        Verdict(
+            "error of the bulk modulus",
+            not uncertain > _UNCERTAIN,
+            f"{uncertain:.2%}",
+            f"at most {_UNCERTAIN:.0%}",
+            "standard error by the scatter of the fit",
+            f"the bulk modulus is uncertain by {uncertain:.0%}: take more volumes (--points) or a "
+            "larger strain (--strain)",
+        ),
+        Verdict(
+            "derivative of the bulk modulus",
+            _DERIVATIVES[0] < derivative < _DERIVATIVES[1],
+            f"{derivative:.2f}",
+            f"between {_DERIVATIVES[0]:g} and {_DERIVATIVES[1]:g}",
+            "crystals have 2 to 8",
             f"the bulk modulus has a derivative of {derivative:.2f} with pressure, crystals have 2 "
-            "to 8: the energies are not those of one crystal that is compressed"
-        )
-    if uneven > _UNEVEN:
-        doubts.append(
+            "to 8: the energies are not those of one crystal that is compressed",
+        ),
+        Verdict(
+            "shape under pressure",
+            None if np.isnan(uneven) else not uneven > _UNEVEN,
+            "not known, without stress" if np.isnan(uneven) else f"stress uneven by {uneven:.0%}",
+            f"at most {_UNEVEN:.0%} of the pressure",
+            "the volumes here keep the shape of the cell",
             f"stress differs between directions by {uneven:.0%} of the pressure: this crystal "
             "changes its shape, and the bulk modulus is that of a fixed shape, an upper bound "
-            "('jmp-md elastic' gives both bounds)"
-        )
-    return doubts
+            "('jmp-md elastic' gives both bounds)",
+        ),
+    ]
 
 
 _SMALLEST = 1e-5  # of the volume; below, rounding is all that is left of the energy

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jmp_md.simulate.initial_path import check_number, initial_path, restored_path
 from jmp_md.simulate.options import NEBOptions
+from jmp_md.simulate.verdict import Verdict, doubts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ class NEBResult:
         reverse_barrier: eV, from the last end.
         transition_state: The highest image between the ends; None where none lies above both.
         frequencies: cm⁻¹ at the transition state, imaginary ones negative; None if not asked for.
-        doubts: Why the barrier may be wrong; empty where nothing speaks against it.
+        verdicts: Whether the barrier stands.
         notes: What else the user should know, as of atoms that cross a periodic boundary.
     """
 
@@ -46,8 +47,13 @@ class NEBResult:
     reverse_barrier: float
     transition_state: Atoms | None
     frequencies: np.ndarray | None = None
-    doubts: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the barrier may be wrong; empty where nothing speaks against it."""
+        return doubts(self.verdicts)
 
 
 def neb(
@@ -134,13 +140,18 @@ def _result(
 ) -> NEBResult:
     import numpy as np
 
-    from jmp_md.simulate.saddles import doubts_of_path, notes_of_path, rises_inside
+    from jmp_md.simulate.saddles import notes_of_path, rises_inside, verdicts_of_path
 
     images = band.frozen_images()
     energies = np.array([image.get_potential_energy() for image in images])
-    doubts = doubts_of_path(images, energies, fmax)
-    if not converged:
-        doubts.insert(0, f"NOT converged: {steps} steps did not reach {fmax} eV/Å")
+    convergence = Verdict(
+        "convergence",
+        converged,
+        f"largest force {band.largest_force():.4f} eV/Å after {steps} steps",
+        f"at most {fmax} eV/Å",
+        "fmax, on an atom of the band across the path",
+        f"NOT converged: {steps} steps did not reach {fmax} eV/Å",
+    )
     highest = float(energies.max())
     return NEBResult(
         images,
@@ -151,18 +162,18 @@ def _result(
         highest - float(energies[-1]),
         images[int(energies[1:-1].argmax()) + 1] if rises_inside(energies) else None,
         None,
-        tuple(doubts),
+        (convergence, *verdicts_of_path(images, energies, fmax)),
         (*notes, *notes_of_path(images)),
     )
 
 
 def _verified(result: NEBResult, calculator: Calculator) -> NEBResult:
     """With the frequencies of the transition state, where there is one."""
-    from jmp_md.simulate.saddles import doubts_of_frequencies
+    from jmp_md.simulate.saddles import verdict_of_frequencies
     from jmp_md.simulate.vibrations import vibrations
 
     if result.transition_state is None:
         return result
     frequencies = vibrations(result.transition_state, calculator).frequencies
-    doubts = (*result.doubts, *doubts_of_frequencies(frequencies))
-    return replace(result, frequencies=frequencies, doubts=doubts)
+    verdicts = (*result.verdicts, verdict_of_frequencies(frequencies))
+    return replace(result, frequencies=frequencies, verdicts=verdicts)

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError
-from jmp_md.simulate.crystals import check_crystal, right_handed, warn_official
+from jmp_md.simulate.crystals import (
+    check_crystal,
+    official_verdicts,
+    right_handed,
+    warn_official,
+)
 from jmp_md.simulate.phonon_cells import (
     band_path,
     edge_share,
@@ -18,6 +23,7 @@ from jmp_md.simulate.phonon_cells import (
     supercells,
 )
 from jmp_md.simulate.singlepoint import singlepoint
+from jmp_md.simulate.verdict import Verdict, doubts
 from jmp_md.units import EV_IN_KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -85,7 +91,7 @@ class Phonons:
             zero: a measure of the error of the forces.
         edge: The largest force constant between atoms half a supercell apart, as a share of the
             largest of all: small where the supercell is large enough.
-        doubts: Why the frequencies may be wrong; empty where nothing speaks against them.
+        verdicts: Whether the frequencies stand.
     """
 
     phonopy: Any
@@ -99,7 +105,12 @@ class Phonons:
     fmax: float
     sum_rule: float
     edge: float
-    doubts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the frequencies may be wrong; empty where nothing speaks against them."""
+        return doubts(self.verdicts)
 
     @property
     def imaginary(self) -> bool:
@@ -174,33 +185,51 @@ def phonons(
         fmax,
         sum_rule,
         edge,
-        tuple(_doubts(lowest, fmax, sum_rule / largest, edge)),
+        (*_verdicts(lowest, fmax, sum_rule / largest, edge), *official_verdicts(calculator)),
     )
 
 
-def _doubts(lowest: float, fmax: float, noise: float, edge: float) -> list[str]:
-    doubts = []
-    if lowest < -IMAGINARY:
-        doubts.append(
+def _verdicts(lowest: float, fmax: float, noise: float, edge: float) -> list[Verdict]:
+    return [
+        Verdict(
+            "stability",
+            not lowest < -IMAGINARY,
+            f"lowest frequency {lowest:.3f} THz",
+            f"{-IMAGINARY} THz or more",
+            "imaginary frequencies are those of a crystal that is unstable; what is closer to zero "
+            "is rounding, as of the acoustic modes at Γ",
             f"there are imaginary modes, to {lowest:.3f} THz: the crystal is unstable in this "
             "model, or the supercell too small, or the structure not relaxed; thermal properties "
-            "leave these modes out"
-        )
-    if fmax > _RELAXED:
-        doubts.append(
-            f"forces of {fmax:.4f} eV/Å are left without displacement: the crystal is not relaxed"
-        )
-    if noise > _NOISE:
-        doubts.append(
+            "leave these modes out",
+        ),
+        Verdict(
+            "relaxation",
+            not fmax > _RELAXED,
+            f"force {fmax:.4f} eV/Å",
+            f"at most {_RELAXED} eV/Å",
+            "the harmonic approximation is an expansion about a place without forces",
+            f"forces of {fmax:.4f} eV/Å are left without displacement: the crystal is not relaxed",
+        ),
+        Verdict(
+            "noise of forces",
+            not noise > _NOISE,
+            f"sum of force constants {noise:.2%}",
+            f"at most {_NOISE:.0%} of the largest",
+            "the acoustic sum rule: a crystal that moves as a whole feels no force",
             f"force constants of a moved crystal add up to {noise:.1%} of the largest instead of "
-            "zero: forces are too noisy, use float64 and conservative forces"
-        )
-    if edge > _EDGE:
-        doubts.append(
+            "zero: forces are too noisy, use float64 and conservative forces",
+        ),
+        Verdict(
+            "supercell",
+            not edge > _EDGE,
+            f"force constants at its edge {edge:.1%}",
+            f"at most {_EDGE:.0%} of the largest",
+            "force constants must have decayed within half a supercell (Parlinski, Li and "
+            "Kawazoe, Phys. Rev. Lett. 78, 4063 (1997))",
             f"the supercell is too small: force constants between atoms half a supercell apart "
-            f"are {edge:.0%} of the largest; take a larger one (--supercell)"
-        )
-    return doubts
+            f"are {edge:.0%} of the largest; take a larger one (--supercell)",
+        ),
+    ]
 
 
 def check_options(

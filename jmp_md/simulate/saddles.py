@@ -10,6 +10,7 @@ import numpy as np
 
 from jmp_md.simulate.path_curve import path_curve
 from jmp_md.simulate.path_ends import shortest
+from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -28,39 +29,70 @@ def rises_inside(energies: np.ndarray) -> bool:
     return bool(energies[1:-1].max() > max(energies[0], energies[-1]) + _ABOVE)
 
 
-def doubts_of_path(images: Sequence[Atoms], energies: np.ndarray, fmax: float) -> list[str]:
-    """Why the barrier of a path may be none, or another one; empty where nothing is wrong.
+def verdicts_of_path(images: Sequence[Atoms], energies: np.ndarray, fmax: float) -> list[Verdict]:
+    """Whether the barrier of a path is one.
 
     Args:
         images: From one end to the other, with forces.
         energies: (n_images,) eV.
         fmax: eV/Å, the largest force that ends at a minimum have.
     """
-    doubts = []
+    verdicts = []
     for name, end in (("first", images[0]), ("last", images[-1])):
         left = float(np.linalg.norm(end.get_forces(), axis=1).max())
-        if left > fmax:
-            doubts.append(
+        verdicts.append(
+            Verdict(
+                f"{name} end",
+                not left > fmax,
+                f"force {left:.4f} eV/Å",
+                f"at most {fmax} eV/Å",
+                "barriers are counted from minima, which have no forces",
                 f"the {name} end is at no minimum, it has a force of {left:.3f} eV/Å: relax it, "
-                "barriers are counted from it"
+                "barriers are counted from it",
             )
-    if not rises_inside(energies):
-        doubts.append(_no_saddle(images, energies))
-    elif folded := _folded(images, int(energies[1:-1].argmax()) + 1):
-        doubts.append(folded)
-    return doubts
+        )
+    above = float(energies[1:-1].max() - max(energies[0], energies[-1]))
+    rises = rises_inside(energies)
+    verdicts.append(
+        Verdict(
+            "saddle",
+            rises,
+            f"{above:+.4f} eV above the higher end",
+            f"above {_ABOVE} eV",
+            "two minima have a saddle between; less is rounding",
+            "" if rises else _no_saddle(images, energies),
+        )
+    )
+    if rises:
+        folded = _folded(images, int(energies[1:-1].argmax()) + 1)
+        verdicts.append(
+            Verdict(
+                "way at the top",
+                folded is None,
+                "goes on" if folded is None else "turns back",
+                "less than a right angle",
+                "an image beside the way has left it",
+                folded or "",
+            )
+        )
+    return verdicts
 
 
-def doubts_of_frequencies(frequencies: np.ndarray) -> list[str]:
-    """Whether a structure has another number of imaginary modes than the one of a saddle.
+def verdict_of_frequencies(frequencies: np.ndarray) -> Verdict:
+    """Whether a structure has the number of imaginary modes of a saddle.
 
     Args:
         frequencies: cm⁻¹, imaginary ones negative.
     """
     count = int((frequencies < -IMAGINARY).sum())
-    if count == 1:
-        return []
-    return [f"NOT a transition state: {count} imaginary frequencies in place of one"]
+    return Verdict(
+        "transition state",
+        count == 1,
+        f"{count} imaginary frequencies",
+        f"one, beyond {IMAGINARY:g} cm⁻¹",
+        "at a saddle the energy falls along one direction only; less is rounding",
+        f"NOT a transition state: {count} imaginary frequencies in place of one",
+    )
 
 
 def notes_of_path(images: Sequence[Atoms]) -> list[str]:

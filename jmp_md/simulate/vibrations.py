@@ -10,6 +10,7 @@ import numpy as np
 from jmp_md.errors import InputError
 from jmp_md.simulate.rotations import is_linear
 from jmp_md.simulate.singlepoint import singlepoint
+from jmp_md.simulate.verdict import Verdict, doubts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -42,21 +43,34 @@ class Vibrations:
     asymmetry: float
 
     @property
-    def doubts(self) -> list[str]:
-        """Why the frequencies may be wrong; empty where nothing speaks against them."""
-        doubts = []
-        if self.fmax > STATIONARY:
-            doubts.append(
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Whether the frequencies stand."""
+        return (
+            Verdict(
+                "stationary point",
+                not self.fmax > STATIONARY,
+                f"force {self.fmax:.4f} eV/Å",
+                f"at most {STATIONARY} eV/Å",
+                "harmonic modes are an expansion about a place without forces",
                 f"forces of {self.fmax:.3f} eV/Å are left: this is no stationary point, and "
-                "harmonic frequencies have no meaning; relax it first"
-            )
-        if self.asymmetry > _NOISE:
-            doubts.append(
+                "harmonic frequencies have no meaning; relax it first",
+            ),
+            Verdict(
+                "noise of forces",
+                not self.asymmetry > _NOISE,
+                f"Hessian misses its transpose by {self.asymmetry:.2%}",
+                f"at most {_NOISE:.0%} of its largest element",
+                "second derivatives of an energy do not depend on their order",
                 f"the Hessian misses its transpose by {self.asymmetry:.1%}: forces are too noisy "
                 "or no derivatives of the energy; use float64, conservative forces, or a larger "
-                "delta"
-            )
-        return doubts
+                "delta",
+            ),
+        )
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the frequencies may be wrong; empty where nothing speaks against them."""
+        return doubts(self.verdicts)
 
 
 def vibrations(atoms: Atoms, calculator: Calculator, *, delta: float = 0.01) -> Vibrations:
