@@ -63,8 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("pretrain", type=Path)
     parser.add_argument("--output", type=Path, default=Path("data"))
-    parser.add_argument("--extra", type=Path, help="more frames")
-    parser.add_argument("--extra-frames", type=int, help="of them (default: all)")
+    parser.add_argument(
+        "--extra", nargs="+", default=[], metavar="FILE[:N]", help="more frames, all or N of a file"
+    )
     parser.add_argument("--frames", type=int, default=23_000, help="training frames of aimnet2.npz")
     parser.add_argument(
         "--repeat-small", type=int, default=0, help="times that small molecules come once more"
@@ -84,19 +85,19 @@ def main() -> None:
         chosen.append(rng.permutation(candidates)[: round(share * args.frames)])
     small = (pool["source"] == "noise") & (pool["n_atoms"] <= SMALL) & agreed & ~test
     chosen += [np.flatnonzero(small)] * args.repeat_small
-    training = take(pool, np.concatenate(chosen))
-    if args.extra:
-        extra = read(args.extra)
+    training = [take(pool, np.concatenate(chosen))]
+    for named in args.extra:
+        file, _, number = named.rpartition(":") if named[-1].isdigit() else (named, "", "")
+        extra = read(Path(file))
         usable = (extra["force_std_max"] <= MAX_SPREAD) & ~is_test(extra["system_id"])
         small = np.flatnonzero(usable & (extra["n_atoms"] <= SMALL))
-        some = rng.permutation(np.flatnonzero(usable))[: args.extra_frames]
-        own = [some, *[small] * args.repeat_small]
-        training = join([training, take(extra, np.concatenate(own))])
+        some = rng.permutation(np.flatnonzero(usable))[: int(number) if number else None]
+        training.append(take(extra, np.concatenate([some, *[small] * args.repeat_small])))
     parts = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
     second = join(parts)
     second_test = is_test(second["system_id"])
     for name, data in (
-        ("wb97m-train", training),
+        ("wb97m-train", join(training)),
         ("wb97m-test", take(pool, np.flatnonzero(agreed & test))),
         ("wb97x-train", take(second, np.flatnonzero(~second_test))),
         ("wb97x-test", take(second, np.flatnonzero(second_test))),

@@ -1,0 +1,105 @@
+"""The networks that label frames for the recipe `organic`, and what goes in and out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.optimize import BFGS
+
+BATCH = 32
+
+
+@dataclass
+class Molecule:
+    """A molecule at a minimum of the teacher, with the bonds about which parts turn.
+
+    Attributes:
+        name: SMILES.
+        rotors: First atom, second atom, and the atoms that turn with the second.
+    """
+
+    name: str
+    numbers: np.ndarray
+    positions: np.ndarray
+    rotors: list[tuple[int, int, list[int]]]
+
+
+@dataclass
+class Row:
+    """A frame to label."""
+
+    source: str
+    name: str
+    numbers: np.ndarray
+    positions: np.ndarray
+    temperature: int = 0
+
+
+class Teacher:
+    """AIMNet2: one network to make geometries with, four to label them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.one = torch.jit.load(str(folder / "aimnet2_wb97m-d3_0.jpt"), map_location="cpu")
+        self.four = torch.jit.load(str(folder / "aimnet2_wb97m_ens_f.jpt"), map_location="cpu")
+
+    def forces(self, numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (n,) and forces (n, n_atoms, 3) of geometries of one molecule, by one."""
+        inputs = padded([numbers] * len(positions), list(positions))
+        coordinates = inputs["coord"].requires_grad_(True)
+        energy = self.one(inputs)["energy"]
+        (gradient,) = torch.autograd.grad(energy.sum(), coordinates)
+        return energy.detach().double().numpy(), -gradient.double().numpy()
+
+    def labels(self, rows: list[Row]) -> Iterator[tuple[Row, float, np.ndarray, float, float]]:
+        """Each frame with energy, forces and the spreads of both (largest of the forces)."""
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            found = self.four(padded([r.numbers for r in some], [r.positions for r in some]))
+            for k, row in enumerate(some):
+                n = len(row.numbers)
+                yield (
+                    row,
+                    float(found["energy"][k].double()),
+                    found["forces"][k, :n].detach().numpy(),
+                    float(found["energy_std"][k].detach()),
+                    float(found["forces_std"][k, :n].detach().abs().max()),
+                )
+
+
+def padded(numbers: list[np.ndarray], positions: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Inputs of the networks: shorter molecules are filled up with atoms of number 0."""
+    longest = max(map(len, numbers))
+    z = torch.zeros(len(numbers), longest, dtype=torch.long)
+    x = torch.zeros(len(numbers), longest, 3)
+    for k, (a, b) in enumerate(zip(numbers, positions, strict=True)):
+        z[k, : len(a)] = torch.as_tensor(a)
+        x[k, : len(a)] = torch.as_tensor(b, dtype=torch.float32)
+    return {"coord": x, "numbers": z, "charge": torch.zeros(len(numbers))}
+
+
+class OneNetwork(Calculator):
+    """The first network for ASE's optimisers."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):  # type: ignore[no-untyped-def]
+        super().calculate(atoms, properties, system_changes)
+        energy, forces = self.teacher.forces(atoms.numbers, atoms.positions[None])
+        self.results = {"energy": energy[0], "forces": forces[0]}
+
+
+def relaxed(teacher: Teacher, numbers: np.ndarray, positions: np.ndarray, steps: int) -> np.ndarray:
+    """Positions after some steps of BFGS."""
+    atoms = Atoms(numbers=numbers, positions=positions, calculator=OneNetwork(teacher))
+    BFGS(atoms, logfile=None, maxstep=0.1).run(fmax=0.01, steps=steps)
+    return np.array(atoms.positions)
