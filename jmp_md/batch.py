@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,13 @@ from jmp_md.nn.config import BackboneConfig
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate, has_stress, periodic_stress
 
+PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
 # A processor gains nothing from larger batches (benchmarks/batching.py); an accelerator does.
 _MOST_EDGES, _MOST_EDGES_CUDA = 4_096, 262_144
 # Empty slots that take as long as a call of its own takes before it computes anything.
 _CALL, _CALL_CUDA = 370, 30_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,28 @@ def make_item(structures: Structures, pbc: np.ndarray, policy: GraphPolicy) -> I
     near = pair_distances(positions, cell, source, target, offset) <= policy.cutoffs[0]
     degree = int(np.bincount(target[near], minlength=1).max())
     return Item(structures, pbc, min(degree, policy.counts[0] or degree))
+
+
+def in_parts(
+    structures: Iterable[T], item: Callable[[T], Item], at_once: int | None = None
+) -> Iterator[list[T]]:
+    """Structures a few at a time, so that a long list is never in memory as a whole.
+
+    Args:
+        structures: Whatever holds a structure, made as it is asked for.
+        item: Its item.
+        at_once: How many at most; by default as many as have :data:`PAIRS_AT_ONCE` pairs.
+    """
+    part: list[T] = []
+    n_pairs = 0
+    for each in structures:
+        part.append(each)
+        n_pairs += len(item(each).structures.pairs.source)
+        if n_pairs > PAIRS_AT_ONCE or len(part) == at_once:
+            yield part
+            part, n_pairs = [], 0
+    if part:
+        yield part
 
 
 class BatchPredictor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from ase import Atoms
 
-from jmp_md.batch import BatchPredictor, Item, Result
+from jmp_md.batch import BatchPredictor, Item, Result, in_parts
 from jmp_md.checkpoints.exported import DTYPES, FixedPotential
 from jmp_md.compiled import CompiledStep
 from jmp_md.domain import foreign
@@ -20,7 +20,6 @@ from jmp_md.systems import System
 from jmp_md.validate import ignored_electrons
 
 PROPERTIES = ("energy", "energies", "forces", "stress")
-PAIRS_AT_ONCE = 2_000_000  # about 100 MB; the pairs of a long list would not fit in memory
 
 
 def evaluate(
@@ -96,10 +95,11 @@ def evaluate(
             results[i] = Result.failed(len(atoms), error)
     _warn_foreign([structures[i] for i in systems], potential)
     _warn_ignored(structures)
-    for chunk in _chunks(systems, results):
+    for part in in_parts(_items(systems, results), lambda numbered: numbered[1]):
         if on_error == "raise":
             _raise_first(results)
-        results.update(zip(chunk, predictor.predict(list(chunk.values())), strict=True))
+        numbers, items = zip(*part, strict=True)
+        results.update(zip(numbers, predictor.predict(items), strict=True))
     if on_error == "raise":
         _raise_first(results)
     return [results[i] for i in range(len(structures))]
@@ -137,22 +137,14 @@ def _potential(
     )
 
 
-def _chunks(systems: dict[int, System], results: dict[int, Result]) -> Iterator[dict[int, Item]]:
-    """Structures with their pairs, as many as memory should hold; failures go to ``results``."""
-    chunk: dict[int, Item] = {}
-    n_pairs = 0
+def _items(systems: dict[int, System], results: dict[int, Result]) -> Iterator[tuple[int, Item]]:
+    """Structures with their pairs, numbered; failures go to ``results``."""
     for i in list(systems):
         system = systems.pop(i)  # with it go its pairs, once they are computed
         try:
-            chunk[i] = system.item()
+            yield i, system.item()
         except InputError as error:
             results[i] = Result.failed(len(system.numbers), error)
-            continue
-        n_pairs += len(chunk[i].structures.pairs.source)
-        if n_pairs > PAIRS_AT_ONCE:
-            yield chunk
-            chunk, n_pairs = {}, 0
-    yield chunk
 
 
 def _raise_first(results: Mapping[int, Result]) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from jmp_md.batch import BatchPredictor, Item
+from jmp_md.batch import BatchPredictor, Item, in_parts
 from jmp_md.domain import foreign
 from jmp_md.errors import DomainWarning, InputError
-from jmp_md.evaluation import PAIRS_AT_ONCE
 from jmp_md.header import HeadInfo
 from jmp_md.potential import Potential
 from jmp_md.systems import System
@@ -167,11 +166,11 @@ def errors_of(
         failed: Called with the number of a frame that cannot be computed and the reason; it is
             then left out. By default its errors are NaN.
         at_once: Structures in memory together, at most; by default as many as have
-            :data:`PAIRS_AT_ONCE` pairs.
+            :data:`jmp_md.batch.PAIRS_AT_ONCE` pairs.
         progress: Called with the number of frames done since the last call.
     """
     sums = ErrorSums()
-    for part in _parts(structures, at_once):
+    for part in in_parts(structures, lambda each: each.item, at_once):
         stress = not direct and any(_is_labelled(each.label.stress) for each in part)
         predictor = BatchPredictor(potential, stress=stress, direct=direct)
         results = predictor.predict([each.item for each in part])
@@ -243,19 +242,6 @@ def _checked(
             warnings.warn(message, DomainWarning, stacklevel=2)
             warned = True
         yield Labelled(number, item, _labels(frame))
-
-
-def _parts(structures: Iterable[Labelled], at_once: int | None) -> Iterator[list[Labelled]]:
-    part: list[Labelled] = []
-    n_pairs = 0
-    for each in structures:
-        part.append(each)
-        n_pairs += len(each.item.structures.pairs.source)
-        if n_pairs > PAIRS_AT_ONCE or len(part) == at_once:
-            yield part
-            part, n_pairs = [], 0
-    if part:
-        yield part
 
 
 def _is_labelled(values: np.ndarray | None) -> bool:
