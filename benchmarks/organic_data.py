@@ -16,6 +16,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_numbers
+from ase.units import Hartree
 
 MAX_SPREAD = 0.5  # eV/Å, of the labels' ensemble, on any atom
 TEST_SHARE = 0.03
@@ -59,6 +61,29 @@ def is_test(systems: np.ndarray) -> np.ndarray:
     return np.array([known[str(system)] for system in systems])
 
 
+def comp6(path: Path) -> dict[str, np.ndarray]:
+    """Frames of a file of COMP6, e.g. S66x8: hartree, and gradients under the name of forces."""
+    import h5py  # type: ignore[import-untyped]
+
+    parts = []
+    with h5py.File(path) as stored:
+        (molecules,) = stored.values()
+        for name, group in molecules.items():
+            numbers = [atomic_numbers[s.decode()] for s in group["species"]]
+            frames = len(group["energies"])
+            parts.append(
+                {
+                    "n_atoms": np.full(frames, len(numbers)),
+                    "energy": group["energies"][:] * Hartree,
+                    "system_id": np.full(frames, name),
+                    "numbers": np.tile(numbers, frames),
+                    "positions": group["coordinates"][:].reshape(-1, 3),
+                    "forces": -group["forces"][:].reshape(-1, 3) * Hartree,
+                }
+            )
+    return join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("pretrain", type=Path)
@@ -70,6 +95,7 @@ def main() -> None:
     parser.add_argument(
         "--repeat-small", type=int, default=0, help="times that small molecules come once more"
     )
+    parser.add_argument("--comp6", type=Path, help="a file of COMP6, which becomes comp6-test.npz")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of training frames")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -96,6 +122,8 @@ def main() -> None:
     parts = [read(args.pretrain / f"{name}.npz") for name in ("ani1x", "transition1x")]
     second = join(parts)
     second_test = is_test(second["system_id"])
+    if args.comp6:
+        np.savez(args.output / "comp6-test.npz", **comp6(args.comp6))
     for name, data in (
         ("wb97m-train", join(training)),
         ("wb97m-test", take(pool, np.flatnonzero(agreed & test))),

@@ -21,7 +21,7 @@ from ase.units import Hartree
 from jmp_md.benchmarking.energies import REACTIONS, turned_name
 from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
 
-REFERENCE = Path(__file__).parents[1] / "jmp_md" / "benchmark" / "energies.json"
+REFERENCE = Path(__file__).parents[1] / "jmp_md" / "benchmarking" / "energies.json"
 
 
 def dft(atoms: Atoms, level: str) -> float:
