@@ -80,7 +80,17 @@ def rotors(molecule: Chem.Mol) -> list[tuple[int, int, list[int]]]:
 def thermal(
     teacher: Teacher, molecule: Molecule, count: int, rng: np.random.Generator
 ) -> Iterator[Row]:
-    """Frames drawn from the normal modes (classical, harmonic)."""
+    """Frames at several temperatures."""
+    temperatures = [int(t) for t in rng.choice([100, 300, 600, 1000, 2000], count)]
+    frames = drawn(teacher, molecule, temperatures, rng)
+    for temperature, moved in zip(temperatures, frames, strict=True):
+        yield Row("small", molecule.name, molecule.numbers, moved, temperature)
+
+
+def drawn(
+    teacher: Teacher, molecule: Molecule, temperatures: list[int], rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Positions drawn from the normal modes (classical, harmonic), for each temperature in K."""
     z, x, h = molecule.numbers, molecule.positions, 0.005
     steps = np.concatenate([h * np.eye(3 * len(z)), -h * np.eye(3 * len(z))])
     forces = teacher.forces(z, x + steps.reshape(-1, len(z), 3))[1].reshape(2, 3 * len(z), -1)
@@ -88,10 +98,9 @@ def thermal(
     root = np.sqrt(np.repeat(Atoms(numbers=z).get_masses(), 3))
     values, modes = np.linalg.eigh((hessian + hessian.T) / 2 / np.outer(root, root))
     internal = np.abs(values) > 0.02 * values.max() / len(z)  # drops motion of the whole
-    for temperature in rng.choice([100, 300, 600, 1000, 2000], count):
+    for temperature in temperatures:
         width = np.sqrt(temperature * units.kB / np.maximum(np.abs(values), 1.0)) * internal
-        moved = x + (modes @ (width * rng.normal(size=len(values))) / root).reshape(-1, 3)
-        yield Row("small", molecule.name, z, moved, int(temperature))
+        yield x + (modes @ (width * rng.normal(size=len(values))) / root).reshape(-1, 3)
 
 
 def stretched(molecule: Molecule, count: int) -> Iterator[Row]:
