@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -18,7 +18,8 @@ from typing_extensions import Self
 from jmp_md.errors import InputError
 
 # By the unit of an option, how much of it are others that a text may name, such as "1 bar".
-_UNITS = {"GPa": {"GPa": 1.0, "MPa": 1e-3, "kbar": 0.1, "bar": 1e-4, "atm": 1.01325e-4}}
+_GPA = {"GPa": 1.0, "MPa": 1e-3, "kbar": 0.1, "bar": 1e-4, "atm": 1.01325e-4}
+_UNITS = {"GPa": _GPA, "bar": {name: scale / _GPA["bar"] for name, scale in _GPA.items()}}
 # What pydantic calls a value out of place, and what it is called here.
 _REASONS = {
     "int_type": "must be a whole number",
@@ -36,6 +37,7 @@ _REASONS = {
 }
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+OptionsT = TypeVar("OptionsT", bound="Options")
 
 
 def option(default: Any, description: str, *, unit: str | None = None, **limits: Any) -> Any:
@@ -57,10 +59,14 @@ class Options(BaseModel):
     Texts are read as the numbers they stand for (``"1e3"``, and with a unit ``"1 bar"``), and
     choices whatever their case.
 
+    Attributes:
+        renamed: What to write for names of older versions.
+
     Raises:
         InputError: An unknown name or a value that does not fit; both are named.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {}
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
@@ -75,13 +81,19 @@ class Options(BaseModel):
         """These options with others in their place, checked anew."""
         return type(self)(**(self.model_dump() | dict(changes))) if changes else self
 
+    def part(self, cls: type[OptionsT]) -> OptionsT:
+        """Those that another class has, too, as options of that class."""
+        return cls(**self.model_dump(include=set(cls.model_fields)))
+
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[str(info.field_name)]
         types = set(_parts(field.annotation))
-        if type(value).__module__ == "numpy" or isinstance(value, list):
-            value = tuple(value) if isinstance(value, list) else value.item()
+        if type(value).__module__ == "numpy":
+            value = value.ravel().tolist() if value.ndim else value.item()
+        if isinstance(value, list):
+            value = tuple(value)
         if isinstance(value, str) and (known := choices_of(field)):
             return next((each for each in known if each.lower() == value.lower()), value)
         if isinstance(value, tuple):
@@ -121,10 +133,12 @@ def choices_of(field: FieldInfo) -> tuple[str, ...]:
                  for c in get_args(part))  # fmt: skip
 
 
-def length_of(field: FieldInfo) -> int:
-    """How many numbers an option is; 0 where it is one."""
-    return max((len(get_args(part)) for part in _parts(field.annotation)
-                if get_origin(part) is tuple), default=0)  # fmt: skip
+def length_of(field: FieldInfo) -> int | None:
+    """How many numbers an option is: 0 where it is one, None where it is any number of them."""
+    for part in _parts(field.annotation):
+        if get_origin(part) is tuple:
+            return None if Ellipsis in get_args(part) else len(get_args(part))
+    return 0
 
 
 def unit_of(field: FieldInfo) -> str:
@@ -142,6 +156,8 @@ def unknown_option(name: str, known: Iterable[str]) -> str:
 def _message(cls: type[Options], problem: Any) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "extra_forbidden" and name in cls.renamed:
+        return f"{name} is no option any more: {cls.renamed[name]}"
     if kind == "extra_forbidden":
         return unknown_option(name, cls.model_fields)
     if not name:  # options that do not go together
@@ -155,7 +171,7 @@ def _message(cls: type[Options], problem: Any) -> str:
     if kind == "greater_than" and context["gt"] == 0:
         kind = "positive"
     reason = _REASONS[kind].format(**context) if kind in _REASONS else problem["msg"]
-    if length_of(field):
+    if length_of(field) != 0:
         return f"{name}: {reason}; {field.description}"
     unit = unit_of(field)
     return f"{name} {value!r}{' ' if unit else ''}{unit}: {reason}"

@@ -175,12 +175,12 @@ def test_vibrations_are_listed_and_written(
         listed["frequencies_per_cm"][-1]
     )
     assert modes[0].arrays["mode"].shape == (3, 3)
-    assert main(["vibrations", "water.xyz", "--model", model, "--steps", "0"]) == 2
+    assert main(["vibrations", "water.xyz", "--model", model, "--steps", "0", "--overwrite"]) == 2
     assert "NOT relaxed in 0 steps" in capsys.readouterr().out
     assert not json.loads(Path("water-vibrations/summary.json").read_text())["results"]["relaxed"]
     refused = ["vibrations", "water.xyz", "--model", model, "--thermo", "--no-relax"]
     assert main([*refused, "--temperature", "0"]) == 1
-    assert "temperature 0.0 K" in capsys.readouterr().err
+    assert "temperature 0.0 K: must be positive" in capsys.readouterr().err
 
 
 def test_options_come_from_a_file_and_those_given_win(here: Path, model: str) -> None:

@@ -160,10 +160,10 @@ def test_a_command_that_cannot_work_exits_1_and_says_why(
     write("a.xyz", [molecule("H2O"), molecule("N2")])
     real = builtins.__import__
 
-    def without(name: str, *args: Any) -> Any:
+    def without(name: str, *args: Any, **rest: Any) -> Any:
         if name.startswith("sklearn"):
             raise ImportError(name)
-        return real(name, *args)
+        return real(name, *args, **rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
     for args, message in (

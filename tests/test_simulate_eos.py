@@ -19,7 +19,9 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.simulate.eos import FORMS, eos
+from jmp_md.options import choices_of
+from jmp_md.simulate.eos import eos
+from jmp_md.simulate.options import EOSOptions
 from jmp_md.simulate.relax import relax
 
 SMALL = GraphPolicy.smooth(3.0, 3.0, 2.0, 3.0)
@@ -27,6 +29,9 @@ SMALL = GraphPolicy.smooth(3.0, 3.0, 2.0, 3.0)
 
 def copper(a: float = 3.6) -> Atoms:
     return bulk("Cu", a=a)
+
+
+FORMS = choices_of(EOSOptions.model_fields["form"])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -64,7 +69,7 @@ def test_positions_relax_at_every_volume() -> None:
     atoms = bulk("Cu", cubic=True, a=3.6)
     atoms.positions += rng.normal(0, 0.05, (4, 3))
     free = eos(atoms, EMT())
-    held = eos(atoms, EMT(), relax=False)
+    held = eos(atoms, EMT(), clamped=True)
     assert (free.energies < held.energies).all()
     assert free.volume / 4 == pytest.approx(eos(copper(), EMT()).volume, rel=1e-3)
 
@@ -88,7 +93,8 @@ def test_a_model_computes_all_volumes_in_batches() -> None:
     [
         ({"form": "sj"}, "form 'sj': choose one of birchmurnaghan"),
         ({"strain": 0.0}, "strain 0.0"),
-        ({"points": 4}, "at least 5 points"),
+        ({"points": 4}, "points 4: must be 5 or more"),
+        ({"relax": False}, r"relax is no option any more: clamped=True \(--clamped\)"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict, message: str) -> None:
@@ -124,7 +130,7 @@ def test_the_command_writes_a_figure_and_numbers(
         (["none.cif"], "there is no structure file none.cif"),
         (["water.xyz"], "give a file with a cell"),
         (["cu.cif"], "never saw this element"),
-        (["si.cif", "--points", "2"], "at least 5 points"),
+        (["si.cif", "--points", "2"], "points 2: must be 5 or more"),
         (["si.cif", "--form", "sj"], f"form 'sj': choose one of {', '.join(FORMS)}"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_cubic_lattice_of_springs_has_the_analytic_bands() -> None:
 
 
 def test_progress_counts_the_supercells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jmp_md.simulate.phonons._TOGETHER", 10)
+    monkeypatch.setattr("jmp_md.simulate.displaced._TOGETHER", 10)
     seen: list[tuple[int, int]] = []
     atoms = bulk("NaCl", "rocksalt", a=2 * SIDE)
     options = {"supercell": [1], "mesh": 5, "points": 3}
@@ -211,7 +211,7 @@ def test_a_supercell_that_is_not_given_is_high_enough() -> None:
         ({"supercell": [2, 2]}, r"supercell \[2, 2\]: give one, three or nine"),
         ({"supercell": [0]}, r"supercell \[0\] makes 0 cells"),
         ({"supercell": [-1, -1, 1]}, "must be positive"),
-        ({"supercell": [2.5]}, "whole numbers"),
+        ({"supercell": [2.5]}, "supercell: must be a whole number"),
         ({"supercell": [99]}, "has 970299 atoms: choose a smaller one"),
         ({"delta": 0.0}, r"delta 0.0 Å: must be positive"),
         ({"mesh": -1.0}, r"mesh -1.0 Å"),
@@ -247,7 +247,8 @@ def test_the_command_writes_files_and_a_report(
     assert results["imaginary"] == ("there are imaginary modes" in out)
     names = {"phonopy_params.yaml", "FORCE_SETS", "bands.json", "bands.svg", "dos.csv"}
     names |= {"thermal.csv", "thermal.svg", "structure.extxyz", "summary.json", "report.html"}
-    assert {path.name for path in folder.iterdir()} == names
+    names |= {"relaxation.traj", "state.npz"}
+    assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == names
     assert "Phonons of Si2" in (folder / "report.html").read_text()
     assert len(read(folder / "structure.extxyz")) == 2
 
@@ -261,7 +262,7 @@ def test_the_command_writes_files_and_a_report(
         (["cu.cif"], "atom 0 (Cu): head 'test' of model 'random' never saw this element"),
         (["si.cif", "--supercell", "2", "2"], "supercell [2, 2]: give one, three or nine"),
         (["si.cif", "--supercell", "2", "0", "2"], "makes 0 cells of one"),
-        (["si.cif", "--delta", "3"], "delta 3.0 Å"),
+        (["si.cif", "--delta", "3"], "delta 3.0 Å: must be below 0.5"),
     ],
 )
 def test_a_command_that_cannot_work_exits_1_and_says_why(

@@ -16,7 +16,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.files import locked
-from jmp_md.simulate.screen import _resource, screen
+from jmp_md.runs.screen import _resource, run_screen
 
 
 def waters(count: int) -> list[Atoms]:
@@ -38,16 +38,16 @@ def energies(structures: list[Atoms]) -> list[float]:
 def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
     structures = waters(5)
     options: dict[str, Any] = {"task": "singlepoint", "chunk": 2, "device": "cpu"}
-    whole = screen(structures, model, tmp_path / "whole", **options)
+    whole = run_screen(structures, model, tmp_path / "whole", **options)
     assert [atoms.info["index"] for atoms in whole] == list(range(5))
 
     def stop(done: int, count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        screen(structures, model, tmp_path / "parts", progress=stop, **options)
+        run_screen(structures, model, tmp_path / "parts", progress=stop, **options)
     again: list[tuple[int, int]] = []
-    found = screen(
+    found = run_screen(
         structures,
         model,
         tmp_path / "parts",
@@ -59,31 +59,31 @@ def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
     assert energies(found) == energies(whole)
     assert energies(read(tmp_path / "parts/results.extxyz", index=":")) == energies(whole)
     with pytest.raises(InputError, match="holds a queue"):
-        screen(structures, model, tmp_path / "parts", **options)
+        run_screen(structures, model, tmp_path / "parts", **options)
     with pytest.raises(InputError, match="number of structures: 5, now 4"):
-        screen(structures[:4], model, tmp_path / "parts", restart=True, **options)
+        run_screen(structures[:4], model, tmp_path / "parts", restart=True, **options)
     structures[4].rattle(0.1, seed=9)
     with pytest.raises(InputError, match=r"different: structures\.positions: give"):
-        screen(structures, model, tmp_path / "parts", restart=True, **options)
+        run_screen(structures, model, tmp_path / "parts", restart=True, **options)
 
 
 def test_a_queue_is_one_of_its_model_wherever_that_is(tmp_path: Path) -> None:
     structures = waters(4)
     options: dict[str, Any] = {"task": "singlepoint", "chunk": 2, "device": "cpu"}
     path = write_model(tmp_path, head={"elements": (1, 8)})
-    screen(structures, str(path), tmp_path / "run", **options)
+    run_screen(structures, str(path), tmp_path / "run", **options)
     (tmp_path / "run/chunk-000001.extxyz").unlink()
     with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is writing"):
-        screen(structures, str(path), tmp_path / "run", restart=True, **options)
+        run_screen(structures, str(path), tmp_path / "run", restart=True, **options)
     other = write_model(tmp_path, "other", num_blocks=1, head={"elements": (1, 8)})
     first = path.read_bytes()
     path.write_bytes(other.read_bytes())
     with pytest.raises(InputError, match=r"model\.sha256"):
-        screen(structures, str(path), tmp_path / "run", restart=True, **options)
+        run_screen(structures, str(path), tmp_path / "run", restart=True, **options)
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(first)
     counts: list[tuple[int, int]] = []
-    found = screen(
+    found = run_screen(
         structures,
         str(moved),
         tmp_path / "run",
@@ -94,7 +94,7 @@ def test_a_queue_is_one_of_its_model_wherever_that_is(tmp_path: Path) -> None:
     assert counts == [(2, 2)]
     assert len(found) == 4
     with pytest.raises(InputError, match="structure 1 has no atoms"):
-        screen([structures[0], Atoms()], str(moved), tmp_path / "none", **options)
+        run_screen([structures[0], Atoms()], str(moved), tmp_path / "none", **options)
 
 
 def test_labels_in_the_input_do_not_pass_for_results(model: str, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_labels_in_the_input_do_not_pass_for_results(model: str, tmp_path: Path)
         atoms.arrays["forces"] = np.ones((3, 3))
     structures[1].positions[1] = structures[1].positions[0]
     with pytest.warns(UserWarning, match="'strange' of the structure"):
-        screen(structures, model, tmp_path / "run", task="singlepoint", device="cpu")
+        run_screen(structures, model, tmp_path / "run", task="singlepoint", device="cpu")
     good, failed = read(tmp_path / "run/results.extxyz", index=":")
     structures[0].calc = JMPCalculator(model, dtype="float64", device="cpu")
     assert good.get_potential_energy() == pytest.approx(structures[0].get_potential_energy())
@@ -118,13 +118,13 @@ def test_results_can_be_queued_again(model: str, tmp_path: Path) -> None:
     marked = waters(1)
     marked[0].info |= {"converged": False, "steps": 3, "error": "of an earlier queue"}
     for task in ("relax", "singlepoint"):
-        [found] = screen(
+        [found] = run_screen(
             marked,
             model,
             tmp_path / task,
             task=task,
             device="cpu",
-            options={"steps": 0} if task == "relax" else {},
+            steps=0,
         )
         assert "error" not in found.info
         assert found.info.get("steps", 0) == 0
@@ -136,7 +136,9 @@ def test_another_model_in_the_same_file_is_read_again(tmp_path: Path) -> None:
     found = []
     for blocks in (1, 2):
         file = str(write_model(tmp_path, num_blocks=blocks, head={"elements": (1, 8)}))
-        found += screen(waters(1), file, tmp_path / str(blocks), task="singlepoint", device="cpu")
+        found += run_screen(
+            waters(1), file, tmp_path / str(blocks), task="singlepoint", device="cpu"
+        )
     assert found[0].get_potential_energy() != found[1].get_potential_energy()
 
 
@@ -162,13 +164,13 @@ def test_ray_does_the_same_work(model: str, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     structures = waters(5)
     options: dict[str, Any] = {"task": "singlepoint", "chunk": 1, "device": "cpu"}
-    alone = screen(structures, model, tmp_path / "alone", **options)
+    alone = run_screen(structures, model, tmp_path / "alone", **options)
     ray.init(num_cpus=2, include_dashboard=False)
     options["ray"] = "local"
     try:
-        shared = screen(structures, model, tmp_path / "shared", **options)
+        shared = run_screen(structures, model, tmp_path / "shared", **options)
         with pytest.raises(InputError, match="device 'cuda': the Ray cluster has no GPU"):
-            screen(structures, model, tmp_path / "none", **options | {"device": "cuda"})
+            run_screen(structures, model, tmp_path / "none", **options | {"device": "cuda"})
     finally:
         ray.shutdown()
     assert energies(shared) == pytest.approx(energies(alone), abs=1e-9)
@@ -188,9 +190,9 @@ def test_work_that_cannot_be_meant_is_refused(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="task 'md': choose one of relax"):
-        screen(waters(1), model, tmp_path / "run", task="md")
-    with pytest.raises(InputError, match="chunk 0, 1 structures"):
-        screen(waters(1), model, tmp_path / "run", chunk=0)
+        run_screen(waters(1), model, tmp_path / "run", task="md")
+    with pytest.raises(InputError, match="chunk 0: must be 1 or more"):
+        run_screen(waters(1), model, tmp_path / "run", chunk=0)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'jmp-md\[ray\]'"):
-        screen(waters(1), model, tmp_path / "run", ray="local")
+        run_screen(waters(1), model, tmp_path / "run", ray="local")

@@ -103,7 +103,7 @@ def test_an_ideal_diatomic_gas_has_the_textbook_heat() -> None:
 
 def test_what_is_no_gas_or_no_minimum_is_refused() -> None:
     atoms = relaxed("N2")
-    with pytest.raises(InputError, match=r"symmetry number 0"):
+    with pytest.raises(InputError, match="symmetry_number 0: must be 1 or more"):
         thermochemistry(vibrations(atoms, EMT()), symmetry_number=0)
     atoms.set_distance(0, 1, 3.0)
     with pytest.raises(InputError, match="not at a minimum"):

@@ -62,7 +62,7 @@ def _eos(subject: Subject, atoms: Atoms) -> EquationOfState:
     """Around the model's own minimum, where there is one within some per cent."""
     start = relax(atoms, fmax=0.01, relax_cell=True, keep_symmetry=True).atoms
     start.calc = None
-    return eos(start, subject.calculator, relax=False)
+    return eos(start, subject.calculator, clamped=True)
 
 
 def _crystals(names: tuple[str, ...]) -> Iterator[tuple[str, Atoms]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.cli.progress import Progress
     from jmp_md.options import Options
 
 __all__ = [
@@ -24,14 +26,17 @@ __all__ = [
     "add_run_arguments",
     "add_tags_argument",
     "calculators_for",
+    "finish",
     "folder_of",
     "read_structures",
     "require_own",
     "say_plan",
+    "stoppable",
     "write_structures",
     "written_format",
 ]
 
+_MOST_NAMES = 12  # of files that a line lists
 _ENDINGS = {".csv", ".json", ".extxyz", ".xyz", ".traj", ".cif", ".vasp", ".pdb", ".db", ".h5"}
 
 
@@ -160,6 +165,38 @@ def say_plan(
         print(f"{formula}, {len(atoms)} atoms: model {model}, {weight.device}, {weight.dtype}")
     print("".join(f"  {name}: {value}\n" for name, value in options.model_dump().items()), end="")
     print(f"dry run: nothing was computed, {output} was not written")
+
+
+@contextmanager
+def stoppable(progress: Progress | None, output: Path) -> Iterator[None]:
+    """Say how a run that is interrupted goes on, and end the line that shows how far it is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if progress is not None:
+            progress.close()
+        print(f"stopped; continue with --restart --output {output}", flush=True)
+        raise
+    finally:
+        if progress is not None:
+            progress.close()
+
+
+def finish(args: argparse.Namespace, folder: Path) -> None:
+    """Say where the files of a run and its report are.
+
+    Args:
+        args: The command line, which is told of the folder for ``--json``.
+        folder: Of the run.
+    """
+    from jmp_md.report.page import NAME as REPORT
+
+    args.folder = folder
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    shown = names if len(names) <= _MOST_NAMES else [*names[: _MOST_NAMES - 1], "..."]
+    print(f"wrote {folder}: {', '.join(shown)}")
+    if REPORT in names:
+        print(f"report: {folder / REPORT}")
 
 
 def calculators_for(

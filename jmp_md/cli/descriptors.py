@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jmp_md.cli.common import (
     add_model_arguments,
+    add_run_arguments,
     add_tags_argument,
     calculators_for,
+    finish,
     read_structures,
+    say_plan,
 )
-from jmp_md.cli.config import add_config
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.runs.options import DescriptorOptions
 
-if TYPE_CHECKING:
-    from ase import Atoms
-
-    from jmp_md.simulate.descriptors import Descriptors
-
-NAME = "descriptors"
+OPTIONS = DescriptorOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,93 +25,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
     add_tags_argument(parser)
-    parser.add_argument("--output", type=Path, help="folder (default: STEM-descriptors here)")
-    add_config(parser)
-    parser.add_argument(
-        "--map", choices=("tsne", "pca"), help="also a figure of the structures in the plane"
-    )
-    parser.add_argument(
-        "--colour", choices=("formula", "file"), default="formula", help="default: %(default)s"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of t-SNE, %(default)s")
+    add_run_arguments(parser, "STEM-descriptors here", report=False, restart=False)
+    add_options(parser, OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.simulate.descriptors import check_method, descriptors
-    from jmp_md.simulate.summary import describe, write_summary
-    from jmp_md.simulate.watch import DomainWatch
+    from jmp_md.runs.descriptors import run_descriptors
+    from jmp_md.simulate.descriptors import check_map
 
-    started = time.monotonic()
-    if args.map:
-        check_method(args.map)
-    structures: list[Atoms] = []
-    files: list[str] = []
-    for path in args.structures:
-        structures += read_structures(path)
-        files += [str(path)] * (len(structures) - len(files))
+    options = options_from(args, OPTIONS)
+    found = {path: read_structures(path) for path in args.structures}
+    structures = [atoms for own in found.values() for atoms in own]
+    files = [str(path) for path, own in found.items() for _ in own]
+    if options.map is not None:
+        check_map(options.map, len(structures))
     # One for all: embeddings of different models do not compare.
-    model, calculator = calculators_for(structures, args, one_model=True)[0]
-    output = args.output or Path(f"{args.structures[0].stem}-{NAME}")
-    output.mkdir(parents=True, exist_ok=True)
+    models = calculators_for(structures, args, one_model=True)
+    [model, calculator] = models[0]
+    output = args.output or Path(f"{args.structures[0].stem}-{args.command}")
+    if args.dry_run:
+        say_plan(structures, models, output, options)
+        return 0
     print(f"{len(structures)} structures, model {model}")
-    watch = DomainWatch(calculator)
-    watch.begin(structures)
-    result = descriptors(structures, calculator)
-    formulas = [atoms.get_chemical_formula(mode="hill") for atoms in structures]
-    _write(output / "descriptors.npz", result, structures, formulas, files)
-    written = ["descriptors.npz"]
-    if args.map:
-        _draw(output / "map.svg", result, formulas if args.colour == "formula" else files, args)
-        written.append("map.svg")
-    write_summary(
-        output,
-        NAME,
-        model=describe(calculator),
-        settings={name: getattr(args, name) for name in ("map", "colour", "seed")},
-        results={
-            "n_structures": len(structures),
-            "node_features": result.nodes.shape[1],
-            "edge_features": result.edges.shape[1],
-        },
-        seconds=time.monotonic() - started,
-        domain=watch.record(),
-    )
-    print(f"wrote {output}: {', '.join([*written, 'summary.json'])}")
+    run_descriptors(structures, calculator, output, options, files=files, overwrite=args.overwrite)
+    finish(args, output)
     return 0
-
-
-def _write(
-    path: Path,
-    result: Descriptors,
-    structures: Sequence[Atoms],
-    formulas: Sequence[str],
-    files: Sequence[str],
-) -> None:
-    import numpy as np
-
-    from jmp_md.files import atomic_write
-
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            nodes=result.nodes,
-            edges=result.edges,
-            n_atoms=np.array([len(atoms) for atoms in structures]),
-            formulas=np.array(formulas),
-            files=np.array(files),
-        )
-
-
-def _draw(path: Path, result: Descriptors, groups: Sequence[str], args: argparse.Namespace) -> None:
-    from jmp_md.files import atomic_write
-    from jmp_md.report.crystals import embedding_map
-    from jmp_md.simulate.descriptors import plane
-
-    planes = {
-        f"{name} embeddings": plane(rows, args.map, args.seed)
-        for name, rows in (("node", result.nodes), ("edge", result.edges))
-    }
-    with atomic_write(path) as temporary:
-        figure = embedding_map(planes, groups, args.map.upper().replace("TSNE", "t-SNE"))
-        figure.savefig(temporary, format="svg", metadata={"Date": None})

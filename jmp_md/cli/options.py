@@ -55,8 +55,8 @@ def _form(field: FieldInfo) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if known := choices_of(field):
         return {"metavar": "{" + ",".join(known) + "}"}
-    if count := length_of(field):
-        return {"nargs": count, "metavar": "N"}
+    if (count := length_of(field)) != 0:
+        return {"nargs": count or "+", "metavar": "N"}
     return {"metavar": "X" if "float" in str(field.annotation) else "N"}
 
 

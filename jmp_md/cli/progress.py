@@ -16,10 +16,11 @@ class Progress:
     Args:
         total: Steps of the run, counted from its start.
         timestep: fs of a step of dynamics, for ns/day; None elsewhere.
+        what: What is counted.
     """
 
-    def __init__(self, total: int, timestep: float | None = None) -> None:
-        self._total, self._timestep = total, timestep
+    def __init__(self, total: int, timestep: float | None = None, what: str = "step") -> None:
+        self._total, self._timestep, self._what = total, timestep, what
         self._terminal = sys.stdout.isatty()
         self._first: tuple[float, int] | None = None
         self._last = (0.0, -1)
@@ -39,7 +40,8 @@ class Progress:
             return
         self._last = now, step
         line = (
-            f"  step {step:>{len(str(self._total))}}/{self._total}  {text}{self._rate(now, step)}"
+            f"  {self._what} {step:>{len(str(self._total))}}/{self._total}  {text}"
+            f"{self._rate(now, step)}"
         )
         if self._terminal:
             print(f"\r{line}\033[K", end="", flush=True)

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
-from jmp_md.cli.common import add_model_arguments, read_structures, require_own
-from jmp_md.cli.config import add_config
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_run_arguments,
+    add_tags_argument,
+    finish,
+    read_structures,
+    require_own,
+    say_plan,
+    stoppable,
+)
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.runs.options import ScreenOptions
 
-NAME = "screen"
+OPTIONS = ScreenOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
-    add_config(parser)
-    parser.add_argument(
-        "--task", choices=("relax", "singlepoint"), default="relax", help="default: %(default)s"
-    )
-    parser.add_argument("--output", type=Path, help="folder (default: STEM-screen here)")
-    parser.add_argument("--restart", action="store_true", help="continue the queue in the folder")
-    parser.add_argument(
-        "--chunk", type=int, default=256, help="structures in a chunk (default: %(default)s)"
-    )
+    add_tags_argument(parser)
+    add_run_arguments(parser, "STEM-screen here", report=False)
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="share out by Ray: auto, local, or HOST:PORT"
     )
-    parser.add_argument(
-        "--fmax", type=float, default=0.01, help="eV/Å to stop at (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=500, help="most steps to take (default: %(default)s)"
-    )
+    add_options(parser, OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,62 +39,39 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.errors import InputError
     from jmp_md.memory import keep_freed_memory
     from jmp_md.models.registry import model_file
-    from jmp_md.simulate.screen import RESULTS, screen
-    from jmp_md.simulate.summary import describe, write_summary
-    from jmp_md.simulate.watch import DomainWatch
+    from jmp_md.runs.screen import counts, run_screen
 
+    options = options_from(args, OPTIONS)
     keep_freed_memory()
-    started = time.monotonic()
     if args.model is None:
         raise InputError("give the model that all workers are to use: --model NAME or FILE")
     structures = [atoms for path in args.structures for atoms in read_structures(path)]
     output = args.output or Path(f"{args.structures[0].stem}-screen")
-    options = {"fmax": args.fmax, "steps": args.steps} if args.task == "relax" else {}
     file = model_file(args.model)
+    about = {name: getattr(args, name) for name in ("head", "dtype", "trust", "tags")}
     # For its header; workers load the model themselves, where they are.
-    here = JMPCalculator(
-        args.model, head=args.head, dtype=args.dtype, device="cpu", trust=args.trust
-    )
+    here = JMPCalculator(args.model, device="cpu", **about)
     if not args.force_model:
         require_own(dict(enumerate(structures)), here)
-    watch = DomainWatch(here)
-    watch.begin(structures)
-    try:
-        results = screen(
+    if args.dry_run:
+        say_plan(structures, [(args.model, here)] * len(structures), output, options)
+        return 0
+    with stoppable(None, output):
+        results = run_screen(
             structures,
             args.model if file is None else str(file.resolve()),
             output,
-            task=args.task,
-            head=args.head,
-            dtype=args.dtype,
+            options,
+            **about,
             device=args.device,
             compile=args.compile,
-            trust=args.trust,
-            options=options,
-            chunk=args.chunk,
             ray=args.ray,
             restart=args.restart,
+            overwrite=args.overwrite,
             progress=lambda done, count: print(f"  chunk {done} of {count}", flush=True),
         )
-    except KeyboardInterrupt:
-        print(f"stopped; continue with --restart --output {output}")
-        raise
-    watch.end([atoms for atoms in results if "error" not in atoms.info])
-    failed = sum("error" in atoms.info for atoms in results)
-    open_ = sum(not atoms.info.get("converged", True) for atoms in results) - failed
-    print(f"{len(results)} structures, {failed} failed, {max(open_, 0)} not converged")
-    write_summary(
-        output,
-        NAME,
-        model=describe(here) | {"device": args.device},
-        settings={"task": args.task, "chunk": args.chunk} | options,
-        results={
-            "n_structures": len(results),
-            "n_failed": failed,
-            "n_not_converged": max(open_, 0),
-        },
-        seconds=time.monotonic() - started,
-        domain=watch.record(),
-    )
-    print(f"wrote {output}: {RESULTS} and summary.json")
-    return 0 if not failed and open_ <= 0 else 2
+    found = counts(results)
+    failed, left = found["n_failed"], found["n_not_converged"]
+    print(f"{len(results)} structures, {failed} failed, {left} not converged")
+    finish(args, output)
+    return 2 if failed or left else 0

@@ -84,15 +84,11 @@ def plane(rows: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
     Raises:
         InputError: An unknown method, too few rows, or scikit-learn is missing.
     """
-    if method not in METHODS:
-        raise InputError(f"method {method!r}: choose {' or '.join(METHODS)}")
-    if len(rows) < _LEAST:
-        raise InputError(f"a map needs {_LEAST} structures or more, not {len(rows)}")
+    check_map(method, len(rows))
     centred = rows - rows.mean(axis=0)
     if method == "pca":
         left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
         return left[:, :2] * sizes[:2]
-    check_method(method)
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(rows) - 1) / 3)  # as the authors of t-SNE advise
@@ -100,21 +96,28 @@ def plane(rows: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
     return np.asarray(fitted, dtype=np.float64)
 
 
-def check_method(method: str) -> None:
-    """Refuse t-SNE where scikit-learn is missing.
+def check_map(method: str, count: int) -> None:
+    """Refuse what :func:`plane` would, before anything is computed.
+
+    Args:
+        method: How to find the map.
+        count: Structures on it.
 
     Raises:
-        InputError: It is.
+        InputError: See there.
     """
-    if method != "tsne":
-        return
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "t-SNE needs scikit-learn, which is not installed: pip install scikit-learn, or "
-            "choose pca"
-        ) from error
+    if method not in METHODS:
+        raise InputError(f"method {method!r}: choose {' or '.join(METHODS)}")
+    if method == "tsne":
+        try:
+            import sklearn  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                "t-SNE needs scikit-learn, which is not installed: pip install scikit-learn, or "
+                "choose pca"
+            ) from error
+    if count < _LEAST:
+        raise InputError(f"a map needs {_LEAST} structures or more, not {count}")
 
 
 def _batches(items: Iterable[Item], most: int) -> Iterator[list[Item]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.units import GPa
 
 from jmp_md.errors import InputError
+from jmp_md.options import with_options
 from jmp_md.simulate.crystals import (
     check_crystal,
     has_stress,
@@ -17,6 +18,7 @@ from jmp_md.simulate.crystals import (
     relax_positions,
     warn_official,
 )
+from jmp_md.simulate.options import ElasticOptions
 from jmp_md.simulate.singlepoint import singlepoint
 from jmp_md.simulate.verdict import Verdict, doubts
 from jmp_md.structure_files import attach_results
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
+SUBJECT = "elastic constants"
 # Shares of the largest constant: of standard errors, and of differences from the transpose
 _SCATTER = _ASYMMETRY = 0.05
 _STRESS = 0.05  # share of the softest constant that stress left in the cell may be
@@ -103,35 +106,32 @@ class Elastic:
         return bool(np.linalg.eigvalsh(self.stiffness).min() > 0)
 
 
+@with_options(ElasticOptions)
 def elastic(
-    atoms: Atoms,
-    calculator: Calculator,
-    *,
-    strain: float = 0.005,
-    points: int = 5,
-    relax: bool = True,
-    fmax: float = 1e-3,
+    atoms: Atoms, calculator: Calculator, options: ElasticOptions | None = None, **changes: Any
 ) -> Elastic:
     """All 21 elastic constants, from straight lines through stress over strain.
 
-    No symmetry is assumed: that of the crystal shows in the constants.
+    No symmetry is assumed: that of the crystal shows in the constants. Unless clamped, positions
+    relax in every strained cell.
 
     Args:
         atoms: A crystal with relaxed cell and positions.
         calculator: ASE calculator with stress; a ``JMPCalculator`` computes all strained cells in
             batches.
-        strain: Largest strain.
-        points: Strains for each component, evenly spaced from ``-strain`` to ``strain``.
-        relax: Relax the positions in every strained cell; otherwise ions are clamped.
-        fmax: eV/Å, the largest force that leaves.
+        options: See :class:`~jmp_md.simulate.options.ElasticOptions`; None for the defaults.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
-        InputError: No crystal, an option that cannot be meant, or a cell that cannot be computed.
+        InputError: No crystal, an option that does not exist or does not fit, or a cell that
+            cannot be computed.
     """
     from ase.stress import full_3x3_to_voigt_6_stress
     from matscipy.elasticity import fit_elastic_constants, generate_strained_configs
 
-    check_options(atoms, strain, points)
+    options = (options or ElasticOptions()).changed(changes)
+    points = options.points
+    check_crystal(atoms, SUBJECT)
     if not has_stress(calculator):
         raise InputError(
             f"elastic constants need stress, which {type(calculator).__name__} does not give here; "
@@ -139,11 +139,11 @@ def elastic(
         )
     warn_official(calculator)
     start = atoms.copy()
-    steps = {"N_steps": points, "delta": 2 * strain / (points - 1)}
+    steps = {"N_steps": points, "delta": 2 * options.strain / (points - 1)}
     strained = list(generate_strained_configs(start, "triclinic", **steps))
     strains = [image.info["strain"] for image in strained]
-    if relax:
-        strained = relax_positions(strained, calculator, fmax)
+    if not options.clamped:
+        strained = relax_positions(strained, calculator, options.fmax)
     here, *results = singlepoint([start, *strained], calculator, stress=True)
     images = []
     for image, applied, result in zip(strained, strains, results, strict=True):
@@ -164,7 +164,7 @@ def elastic(
         left,
         (),
     )
-    verdicts = (*_verdicts(found, clamped=not relax), *official_verdicts(calculator))
+    verdicts = (*_verdicts(found, options.clamped), *official_verdicts(calculator))
     return replace(found, verdicts=verdicts)
 
 
@@ -237,23 +237,6 @@ def _verdicts(found: Elastic, clamped: bool) -> list[Verdict]:
             )
         )
     return verdicts
-
-
-_SMALLEST = 1e-6  # below, rounding is all that is left of the stress
-
-
-def check_options(atoms: Atoms, strain: float, points: int) -> None:
-    """Refuse what :func:`elastic` would, before anything is computed.
-
-    Raises:
-        InputError: See there.
-    """
-    check_crystal(atoms, "elastic constants")
-    if not (_SMALLEST <= strain < 0.1 and points >= 3):
-        raise InputError(
-            f"strain {strain!r}, points {points!r}: give a small strain, 0.005 is usual, and at "
-            "least 3 points"
-        )
 
 
 def voigt(stiffness: np.ndarray) -> Moduli:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jmp_md.errors import InputError
+from jmp_md.options import with_options
 from jmp_md.simulate.crystals import (
     check_crystal,
     has_stress,
@@ -15,6 +16,7 @@ from jmp_md.simulate.crystals import (
     relax_positions,
     warn_official,
 )
+from jmp_md.simulate.options import EOSOptions
 from jmp_md.simulate.singlepoint import singlepoint
 from jmp_md.simulate.verdict import Verdict, doubts
 
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-# Those of ASE whose parameters are energy, bulk modulus, its derivative and volume.
-FORMS = ("birchmurnaghan", "murnaghan", "birch", "pouriertarantola", "vinet")
+SUBJECT = "equations of state"
 _RESIDUAL = 0.02  # share of the span of energies that a fit may miss
 _UNCERTAIN = 0.05  # share of the bulk modulus that its standard error may be
 _DERIVATIVES = 0.0, 15.0  # of the bulk modulus with pressure; crystals have 2 to 8
@@ -37,7 +38,8 @@ class EquationOfState:
     Attributes:
         volumes: (n,) Å³ of the given cell, ascending.
         energies: (n,) eV.
-        form: Name of the equation.
+        form: Name of the equation, one of ASE's whose parameters are energy, bulk modulus, its
+            derivative and volume.
         energy: eV at the minimum.
         volume: Å³ at the minimum.
         bulk_modulus: eV/Å³; divided by ``ase.units.GPa`` in GPa.
@@ -78,40 +80,35 @@ class EquationOfState:
         return energies
 
 
+@with_options(EOSOptions)
 def eos(
-    atoms: Atoms,
-    calculator: Calculator,
-    *,
-    form: str = "birchmurnaghan",
-    strain: float = 0.06,
-    points: int = 9,
-    relax: bool = True,
-    fmax: float = 1e-3,
+    atoms: Atoms, calculator: Calculator, options: EOSOptions | None = None, **changes: Any
 ) -> EquationOfState:
     """Fit an equation of state of ASE to energies of scaled cells.
+
+    Unless clamped, positions relax at every volume; the shape of the cell stays.
 
     Args:
         atoms: A crystal near its minimum.
         calculator: ASE calculator; a ``JMPCalculator`` computes all volumes in batches.
-        form: One of :data:`FORMS`.
-        strain: Largest change of the volume, as a share of that of ``atoms``.
-        points: Volumes, evenly spaced; at least 5.
-        relax: Relax the positions at every volume; the shape of the cell stays.
-        fmax: eV/Å, the largest force that leaves.
+        options: See :class:`~jmp_md.simulate.options.EOSOptions`; None for the defaults.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
-        InputError: No crystal, an option that cannot be meant, a volume that cannot be computed,
-            or energies that have no minimum near.
+        InputError: No crystal, an option that does not exist or does not fit, a volume that cannot
+            be computed, or energies that have no minimum near.
     """
-    check_options(atoms, form, strain, points)
+    options = (options or EOSOptions()).changed(changes)
+    check_crystal(atoms, SUBJECT)
     warn_official(calculator)
-    images = [_scaled(atoms, 1 + change) for change in np.linspace(-strain, strain, points)]
-    if relax:
-        images = relax_positions(images, calculator, fmax)
+    steps = np.linspace(-options.strain, options.strain, options.points)
+    images = [_scaled(atoms, 1 + change) for change in steps]
+    if not options.clamped:
+        images = relax_positions(images, calculator, options.fmax)
     results = singlepoint(images, calculator, stress=has_stress(calculator))
     energies = np.array([result.energy for result in results])
     volumes = np.array([image.cell.volume for image in images])
-    fitted, energy, span = _fit(volumes, energies, form)
+    fitted, energy, span = _fit(volumes, energies, options.form)
     volume, modulus = float(fitted.v0), float(fitted.B) * span
     deviation = span * (fitted.func(volumes, *fitted.eos_parameters) - fitted.e)
     figures: dict[str, Any] = {
@@ -125,7 +122,7 @@ def eos(
     return EquationOfState(
         volumes,
         energies,
-        form,
+        options.form,
         energy,
         float(volume),
         float(modulus),
@@ -236,25 +233,6 @@ def _verdicts(
             "('jmp-md elastic' gives both bounds)",
         ),
     ]
-
-
-_SMALLEST = 1e-5  # of the volume; below, rounding is all that is left of the energy
-
-
-def check_options(atoms: Atoms, form: str, strain: float, points: int) -> None:
-    """Refuse what :func:`eos` would, before anything is computed.
-
-    Raises:
-        InputError: See there.
-    """
-    check_crystal(atoms, "equations of state")
-    if form not in FORMS:
-        raise InputError(f"form {form!r}: choose one of {', '.join(FORMS)}")
-    if not (_SMALLEST <= strain < 0.5 and points >= 5):
-        raise InputError(
-            f"strain {strain!r}, points {points!r}: give a share of the volume below 0.5, 0.06 is "
-            "usual, and at least 5 points"
-        )
 
 
 def _scaled(atoms: Atoms, factor: float) -> Atoms:

@@ -1,4 +1,4 @@
-"""Options of single points, relaxations and paths; those of dynamics are in ``md.options``."""
+"""Options of calculations but dynamics, whose are in ``md.options``."""
 
 from __future__ import annotations
 
@@ -73,3 +73,65 @@ class NEBOptions(Options):
     verify: bool = option(
         False, "compute frequencies of the transition state, of which one must be imaginary"
     )
+
+
+class VibrationOptions(Options):
+    """Options of :func:`jmp_md.simulate.vibrations.vibrations`."""
+
+    delta: float = option(0.01, "displacement of atoms", unit="Å", gt=0, lt=0.5)
+
+
+class PhononOptions(Options):
+    """Options of :func:`jmp_md.simulate.phonons.phonons`."""
+
+    supercell: tuple[int, ...] | None = option(
+        None, "repeats of the cell: 1, 3 or 9 numbers; None takes as many as make it 10 Å high in "
+        "every direction"
+    )  # fmt: skip
+    delta: float = option(0.01, "displacement of atoms", unit="Å", gt=0, lt=0.5)
+    mesh: float = option(
+        100.0, "length that gives the mesh of q-points for density of states and thermal "
+        "properties: so many per 1/length of each reciprocal vector", unit="Å", gt=0
+    )  # fmt: skip
+    points: int = option(51, "q-points along the longest segment of the path", ge=2)
+    max_temperature: float = option(1000.0, "of the thermal properties", unit="K", gt=0)
+
+
+class _StrainedOptions(Options):
+    renamed = {"relax": "clamped=True (--clamped) is what relax=False was"}  # noqa: RUF012
+    clamped: bool = option(False, "leave ions where the strain moves them")
+    fmax: float = option(1e-3, "largest force that relaxations leave", unit="eV/Å", gt=0)
+
+
+class EOSOptions(_StrainedOptions):
+    """Options of :func:`jmp_md.simulate.eos.eos`."""
+
+    form: Literal["birchmurnaghan", "murnaghan", "birch", "pouriertarantola", "vinet"] = option(
+        "birchmurnaghan", "equation of state"
+    )
+    # Of smaller strains, rounding is all that is left of the energy.
+    strain: float = option(0.06, "largest change of the volume, as a share of it", ge=1e-5, lt=0.5)
+    points: int = option(9, "volumes, evenly spaced", ge=5)
+
+
+class ElasticOptions(_StrainedOptions):
+    """Options of :func:`jmp_md.simulate.elastic.elastic`."""
+
+    # Of smaller strains, rounding is all that is left of the stress.
+    strain: float = option(0.005, "largest strain", ge=1e-6, lt=0.1)
+    points: int = option(5, "strains of each component, evenly spaced", ge=3)
+
+
+class GasOptions(Options):
+    """Options of :func:`jmp_md.simulate.thermochemistry.thermochemistry`."""
+
+    temperature: float = option(298.15, "temperature of the gas", unit="K", gt=0)
+    pressure: float = option(1.0, "pressure of the gas; also as '1 atm'", unit="bar", gt=0)
+    symmetry_number: int | None = option(
+        None, "rotations that leave the molecule as it is, e.g. 2 for water; None finds it from "
+        "the geometry, isotopes told apart", ge=1
+    )  # fmt: skip
+    spin: float | None = option(
+        None, "total electronic spin, e.g. 1 for O2; None takes half the sum of the initial "
+        "magnetic moments where the number of electrons allows it, else the lowest, 0 or 0.5", ge=0
+    )  # fmt: skip

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jmp_md.errors import InputError
+from jmp_md.options import with_options
 from jmp_md.simulate.crystals import (
     check_crystal,
     official_verdicts,
     right_handed,
     warn_official,
 )
+from jmp_md.simulate.displaced import displaced_forces
+from jmp_md.simulate.options import PhononOptions
 from jmp_md.simulate.phonon_cells import (
     band_path,
     edge_share,
@@ -22,7 +25,6 @@ from jmp_md.simulate.phonon_cells import (
     supercell_matrix,
     supercells,
 )
-from jmp_md.simulate.singlepoint import singlepoint
 from jmp_md.simulate.verdict import Verdict, doubts
 from jmp_md.units import EV_IN_KJ_PER_MOL
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 IMAGINARY = 0.05  # THz; what is closer to zero is rounding, as of the acoustic modes at Γ
-_TOGETHER = 8_000  # atoms between two calls of ``progress``: fills a GPU, seconds on a core
 _RELAXED = 0.01  # eV/Å that may be left without displacement
 # Shares of the largest force constant: of a sum that should be zero, and at a supercell's edge
 _NOISE, _EDGE = 0.01, 0.1
@@ -117,17 +118,22 @@ class Phonons:
         """Whether there are imaginary modes, beyond rounding."""
         return self.lowest < -IMAGINARY
 
+    @property
+    def zero_point_energy(self) -> float:
+        """eV per primitive cell."""
+        return float(self.thermal.free_energy[0])
 
+
+@with_options(PhononOptions)
 def phonons(
     atoms: Atoms,
     calculator: Calculator,
+    options: PhononOptions | None = None,
     *,
-    supercell: Sequence[int] | None = None,
-    delta: float = 0.01,
-    mesh: float = 100.0,
-    points: int = 51,
-    max_temperature: float = 1000.0,
+    restart_from: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
+    observer: Callable[[np.ndarray], None] | None = None,
+    **changes: Any,
 ) -> Phonons:
     """Phonons by finite displacements in a supercell.
 
@@ -140,25 +146,26 @@ def phonons(
         atoms: A relaxed crystal: a primitive or any other cell.
         calculator: ASE calculator, best in double precision; a ``JMPCalculator`` computes the
             displaced supercells in batches.
-        supercell: Repeats of the given cell: one number, three, or nine for phonopy's matrix;
-            None takes as many as make it 10 Å high in every direction.
-        delta: Å by which atoms are displaced.
-        mesh: Å, length that gives the mesh of q-points for density of states and thermal
-            properties: so many per 1/length of each reciprocal vector.
-        points: q-points along the longest segment of the path.
-        max_temperature: K, of the thermal properties.
+        options: See :class:`~jmp_md.simulate.options.PhononOptions`; None for the defaults. Of a
+            supercell, nine numbers are phonopy's matrix.
+        restart_from: Forces (n, n_atoms, 3) in eV/Å of the first supercells, as ``observer`` got
+            them: those are not computed again.
         progress: Called with how many supercells are computed, and of how many.
+        observer: Called with the forces of all supercells so far.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
-        InputError: phonopy is missing, no crystal, an option that cannot be meant, or a structure
-            that cannot be computed.
+        InputError: phonopy is missing, no crystal, an option that does not exist or does not fit,
+            or a structure that cannot be computed.
     """
-    check_options(atoms, supercell, delta, mesh, points, max_temperature)
+    options = (options or PhononOptions()).changed(changes)
+    check_phonons(atoms, options)
     atoms = right_handed(atoms)
-    phonon, symmetric = phonopy_of(atoms, supercell_matrix(atoms, supercell))
+    phonon, symmetric = phonopy_of(atoms, supercell_matrix(atoms, options.supercell))
     warn_official(calculator)
-    phonon.generate_displacements(distance=delta)
-    forces = _forces(supercells(phonon, atoms), calculator, progress)
+    phonon.generate_displacements(distance=options.delta)
+    cells = supercells(phonon, atoms)
+    forces = displaced_forces(cells, calculator, restart_from, progress, observer)
     phonon.forces = forces[1:] - forces[0]
     phonon.produce_force_constants(show_drift=False)
     sum_rule = float(np.abs(phonon.force_constants.sum(axis=1)).max())
@@ -167,8 +174,8 @@ def phonons(
     if not largest > 0:
         raise InputError("no forces act between the atoms: they are too far apart for this model")
 
-    bands = _bands(phonon, points)
-    phonon.run_mesh(mesh, is_mesh_symmetry=symmetric)
+    bands = _bands(phonon, options.points)
+    phonon.run_mesh(options.mesh, is_mesh_symmetry=symmetric)
     phonon.run_total_dos()
     everything = np.concatenate([*bands.frequencies, phonon.mesh.frequencies])
     lowest = float(everything.min())
@@ -178,7 +185,7 @@ def phonons(
         bands,
         np.array(phonon.total_dos.frequency_points),
         np.array(phonon.total_dos.dos),
-        _thermal(phonon, max_temperature),
+        _thermal(phonon, options.max_temperature),
         lowest,
         float(everything.max()),
         len(forces) - 1,
@@ -232,50 +239,20 @@ def _verdicts(lowest: float, fmax: float, noise: float, edge: float) -> list[Ver
     ]
 
 
-def check_options(
-    atoms: Atoms,
-    supercell: Sequence[int] | None,
-    delta: float,
-    mesh: float,
-    points: int,
-    max_temperature: float,
-) -> None:
+def check_phonons(atoms: Atoms, options: PhononOptions) -> None:
     """Refuse what :func:`phonons` would, before anything is computed.
 
     Raises:
         InputError: See there.
     """
     check_crystal(atoms, "phonons")
-    if not 0 < delta < 0.5:
-        raise InputError(f"delta {delta!r} Å: must be positive and small, 0.01 is usual")
-    if not (mesh > 0 and points > 1 and max_temperature > 0):
-        raise InputError(
-            f"mesh {mesh!r} Å, points {points!r}, max_temperature {max_temperature!r} K: must be "
-            "positive, with 2 points or more"
-        )
-    supercell_matrix(atoms, supercell)
+    supercell_matrix(atoms, options.supercell)
     try:
         import phonopy  # noqa: F401
     except ImportError as error:
         raise InputError(
             "phonons need phonopy, which is not installed: pip install 'jmp-md[phonons]'"
         ) from error
-
-
-def _forces(
-    structures: Sequence[Atoms],
-    calculator: Calculator,
-    progress: Callable[[int, int], None] | None,
-) -> np.ndarray:
-    """(n_cells, n_atoms, 3) eV/Å."""
-    forces = []
-    count = max(_TOGETHER // len(structures[0]), 1)
-    for start in range(0, len(structures), count):
-        some = structures[start : start + count]
-        forces += [result.forces for result in singlepoint(some, calculator)]
-        if progress is not None:
-            progress(len(forces), len(structures))
-    return np.array(forces)
 
 
 def _bands(phonon: Any, points: int) -> Bands:

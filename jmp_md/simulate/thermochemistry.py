@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
+from jmp_md.options import with_options
+from jmp_md.simulate.options import GasOptions
 from jmp_md.simulate.rotations import distance_from_axis, is_linear, symmetry_number
 from jmp_md.simulate.vibrations import STATIONARY, n_rigid_motions
 
@@ -51,41 +53,36 @@ class Thermochemistry:
     spin: float
 
 
+@with_options(GasOptions)
 def thermochemistry(
-    vibrations: Vibrations,
-    *,
-    temperature: float = 298.15,
-    pressure: float = 1.0,
-    symmetry_number: int | None = None,
-    spin: float | None = None,
+    vibrations: Vibrations, options: GasOptions | None = None, **changes: Any
 ) -> Thermochemistry:
     """Ideal-gas thermochemistry with ASE's ``IdealGasThermo``.
 
     Args:
         vibrations: Of a molecule at a minimum.
-        temperature: K.
-        pressure: bar.
-        symmetry_number: Number of rotations that leave the molecule as it is, e.g. 2 for water;
-            None finds it from the geometry, isotopes told apart.
-        spin: Total electronic spin, e.g. 1 for O2; None takes half the sum of the initial magnetic
-            moments where the number of electrons allows it, else the lowest, 0 or 0.5.
+        options: See :class:`~jmp_md.simulate.options.GasOptions`; None for the defaults.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
         InputError: A periodic or constrained structure, one that is not at a minimum or neither
             clearly linear or symmetric nor clearly not, a temperature at which its rotations are
-            not classical or its entropy not positive, or values that cannot be meant.
+            not classical or its entropy not positive, or an option that does not exist or does not
+            fit.
     """
     from ase.thermochemistry import IdealGasThermo
     from ase.units import invcm
 
+    options = (options or GasOptions()).changed(changes)
+    temperature, pressure = options.temperature, options.pressure
     atoms = vibrations.data.get_atoms()
     if len(vibrations.data.get_indices()) < len(atoms):
         raise _not_free()
-    check_gas(atoms, temperature, pressure, symmetry_number, spin)
+    check_gas(atoms, options)
     _check_minimum(vibrations)
     geometry = _GEOMETRIES[n_rigid_motions(atoms)]
-    sigma = symmetry_number or _found_symmetry_number(atoms)
-    total_spin = _likely_spin(atoms) if spin is None else spin
+    sigma = options.symmetry_number or _found_symmetry_number(atoms)
+    total_spin = _likely_spin(atoms) if options.spin is None else options.spin
     _check_classical(atoms, temperature)
     gas = IdealGasThermo(
         vibrations.frequencies * invcm,
@@ -116,29 +113,19 @@ def thermochemistry(
     )
 
 
-def check_gas(
-    atoms: Atoms,
-    temperature: float,
-    pressure: float,
-    symmetry_number: int | None,
-    spin: float | None,
-) -> None:
+def check_gas(atoms: Atoms, options: GasOptions) -> None:
     """Refuse what :func:`thermochemistry` would, before anything is computed.
 
     Raises:
         InputError: See there.
     """
+    spin = options.spin
     if atoms.pbc.any() or atoms.constraints:
         raise _not_free()
-    for name, value, unit in (("temperature", temperature, "K"), ("pressure", pressure, "bar")):
-        if not 0 < value < float("inf"):
-            raise InputError(f"{name} {value!r} {unit}: must be positive")
-    if symmetry_number is not None and symmetry_number < 1:
-        raise InputError(f"symmetry number {symmetry_number!r}: must be 1 or more")
     if spin is None:
         return
     electrons = _n_electrons(atoms)
-    if not (spin >= 0 and float(2 * spin).is_integer() and 2 * spin <= electrons):
+    if not (float(2 * spin).is_integer() and 2 * spin <= electrons):
         raise InputError(f"spin {spin!r}: give a multiple of 0.5, e.g. 0.5 for one lone electron")
     if (electrons - int(2 * spin)) % 2:
         lowest = (electrons % 2) / 2

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jmp_md.errors import InputError
+from jmp_md.options import with_options
+from jmp_md.simulate.displaced import displaced_forces
+from jmp_md.simulate.options import VibrationOptions
 from jmp_md.simulate.rotations import is_linear
 from jmp_md.simulate.singlepoint import singlepoint
 from jmp_md.simulate.verdict import Verdict, doubts
@@ -73,7 +77,17 @@ class Vibrations:
         return doubts(self.verdicts)
 
 
-def vibrations(atoms: Atoms, calculator: Calculator, *, delta: float = 0.01) -> Vibrations:
+@with_options(VibrationOptions)
+def vibrations(
+    atoms: Atoms,
+    calculator: Calculator,
+    options: VibrationOptions | None = None,
+    *,
+    restart_from: np.ndarray | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    observer: Callable[[np.ndarray], None] | None = None,
+    **changes: Any,
+) -> Vibrations:
     """Normal modes by central differences of the forces, two structures for each coordinate.
 
     Atoms that ``FixAtoms`` holds do not vibrate. From the Hessian of a structure without
@@ -85,16 +99,20 @@ def vibrations(atoms: Atoms, calculator: Calculator, *, delta: float = 0.01) -> 
         atoms: A relaxed structure, or a transition state.
         calculator: ASE calculator, best in double precision; a ``JMPCalculator`` computes all
             displaced structures in batches.
-        delta: Å by which atoms are displaced.
+        options: See :class:`~jmp_md.simulate.options.VibrationOptions`; None for the defaults.
+        restart_from: Forces (n, n_atoms, 3) in eV/Å of the first displaced structures, as
+            ``observer`` got them: those are not computed again.
+        progress: Called with how many displaced structures are computed, and of how many.
+        observer: Called with the forces of all displaced structures so far.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
-        InputError: A displacement that cannot be meant, constraints other than ``FixAtoms``, or a
-            structure that cannot be computed.
+        InputError: An option that does not exist or does not fit, constraints other than
+            ``FixAtoms``, or a structure that cannot be computed.
     """
     from ase.vibrations import VibrationsData
 
-    if not 0 < delta < 0.5:
-        raise InputError(f"delta {delta!r} Å: must be positive and small, 0.01 is usual")
+    delta = (options or VibrationOptions()).changed(changes).delta
     indices = moving_atoms(atoms)
     displaced = []
     for index in indices:
@@ -102,8 +120,8 @@ def vibrations(atoms: Atoms, calculator: Calculator, *, delta: float = 0.01) -> 
             for sign in (1, -1):
                 displaced.append(atoms.copy())
                 displaced[-1].positions[index, axis] += sign * delta
-    here, *results = singlepoint([atoms, *displaced], calculator)
-    forces = np.array([result.forces for result in results])[:, indices]
+    [here] = singlepoint([atoms], calculator)
+    forces = displaced_forces(displaced, calculator, restart_from, progress, observer)[:, indices]
     hessian = -(forces[::2] - forces[1::2]).reshape(3 * len(indices), -1) / (2 * delta)
     asymmetry = float(np.abs(hessian - hessian.T).max() / (np.abs(hessian).max() or 1.0))
     hessian = (hessian + hessian.T) / 2

@@ -41,7 +41,7 @@ def test_keatings_diamond_has_its_constants_with_ions_relaxed_and_clamped() -> N
     expected = KEATING["C11"], KEATING["C12"], KEATING["C44"]
     assert three(free.stiffness) == pytest.approx(expected, rel=2e-3)
     assert not free.doubts
-    held = elastic(atoms, calculator, strain=1e-3, relax=False)
+    held = elastic(atoms, calculator, strain=1e-3, clamped=True)
     expected = KEATING["C11"], KEATING["C12"], KEATING["clamped C44"]
     assert three(held.stiffness) == pytest.approx(expected, rel=2e-3)
     assert free.asymmetry < 1e-3
@@ -106,7 +106,7 @@ def test_the_lennard_jones_crystal_has_its_published_volume_and_modulus(form: st
     nearest = (2 * 12.13188 / 14.45392) ** (1 / 6) * 3.4
     depth = 0.0104 * 14.45392**2 / (2 * 12.13188)
     atoms = bulk("Ar", a=np.sqrt(2) * nearest)
-    result = eos(atoms, calculator, form=form, strain=0.03, points=7, relax=False)
+    result = eos(atoms, calculator, form=form, strain=0.03, points=7, clamped=True)
     volume = nearest**3 / np.sqrt(2)
     assert result.volume == pytest.approx(volume, rel=3e-3)
     assert result.bulk_modulus == pytest.approx(8 * depth / volume, rel=2e-2)
@@ -141,15 +141,15 @@ def test_constants_of_any_body_come_back() -> None:
     noise = rng.normal(0, 0.05, (6, 6))
     stiffness = ISOTROPIC + noise @ noise.T
     body = ElasticBody(stiffness, CUBE, np.zeros(6))
-    result = elastic(box(), body, relax=False)
+    result = elastic(box(), body, clamped=True)
     assert result.stiffness == pytest.approx(stiffness, abs=1e-9)
     assert not result.doubts
 
 
 def test_a_fixed_shape_does_not_pass_for_a_free_one() -> None:
     body = ElasticBody(layered(), CUBE, np.zeros(6))
-    constants = elastic(box(), body, relax=False)
-    result = eos(box(), body, strain=0.01, relax=False)
+    constants = elastic(box(), body, clamped=True)
+    result = eos(box(), body, strain=0.01, clamped=True)
     assert result.bulk_modulus == pytest.approx(constants.voigt.bulk, rel=0.02)
     assert constants.reuss.bulk < 0.1 * constants.voigt.bulk
     assert any("the bulk modulus is that of a fixed shape" in doubt for doubt in result.doubts)
@@ -192,14 +192,14 @@ class Curve(Calculator):
 def test_what_puts_a_bulk_modulus_in_doubt_is_said() -> None:
     copper = bulk("Cu", a=3.59)
     assert not eos(copper, EMT()).doubts
-    rough = " ".join(eos(copper, Rough(), strain=0.03, relax=False).doubts)
+    rough = " ".join(eos(copper, Rough(), strain=0.03, clamped=True).doubts)
     assert "the fit misses the energies" in rough
     assert "the bulk modulus is uncertain by" in rough
     outside = " ".join(eos(bulk("Cu", a=3.75), EMT(), strain=0.03).doubts)
     assert "the minimum is not between the volumes" in outside
     x = np.array([0.94, 0.97, 1.0, 1.03, 1.06])
     stiffening = Curve(tuple(x), tuple(30 * (x - 1) ** 2 + 60 * (x - 1) ** 3))
-    result = eos(box(), stiffening, relax=False)
+    result = eos(box(), stiffening, clamped=True)
     assert result.derivative < 0
     assert any("has a derivative of -" in doubt for doubt in result.doubts)
     assert np.isnan(result.uneven)
@@ -208,28 +208,28 @@ def test_what_puts_a_bulk_modulus_in_doubt_is_said() -> None:
 def test_what_puts_elastic_constants_in_doubt_is_said() -> None:
     copper = bulk("Cu", a=3.59, cubic=True)
     assert not elastic(copper, EMT(), points=3).doubts
-    rough = " ".join(elastic(copper, Rough(), relax=False).doubts)
+    rough = " ".join(elastic(copper, Rough(), clamped=True).doubts)
     assert "is no straight line" in rough
     shear = ElasticBody(ISOTROPIC, CUBE, np.array([0.1, -0.1, 0, 0, 0, 0]))
-    result = elastic(box(), shear, relax=False)
+    result = elastic(box(), shear, clamped=True)
     assert result.pressure == pytest.approx(0, abs=1e-12)  # which alone would not show it
     assert any("a stress of 16.02 GPa is left" in doubt for doubt in result.doubts)
     crooked = ISOTROPIC.copy()
     crooked[0, 1] += 0.3
-    result = elastic(box(), ElasticBody(crooked, CUBE, np.zeros(6)), relax=False)
+    result = elastic(box(), ElasticBody(crooked, CUBE, np.zeros(6)), clamped=True)
     assert any("differ from their transpose" in doubt for doubt in result.doubts)
     shaken = copper.copy()
     shaken.positions[0] += [0.1, 0, 0]
-    result = elastic(shaken, EMT(), relax=False, points=3)
+    result = elastic(shaken, EMT(), clamped=True, points=3)
     assert any("ions are clamped" in doubt for doubt in result.doubts)
 
 
 def test_a_lattice_without_shear_is_unstable() -> None:
     cube = bulk("Po", "sc", a=3.0)
-    result = elastic(cube, Springs(2.0, 3.0), relax=False, strain=1e-3)
+    result = elastic(cube, Springs(2.0, 3.0), clamped=True, strain=1e-3)
     assert result.stiffness[0, 0] == pytest.approx(2.0 / 3.0, rel=5e-3)
     pushed = ElasticBody(np.diag([1.0, 1, 1, 0.3, 0.3, -0.1]), CUBE, np.zeros(6))
-    result = elastic(box(), pushed, relax=False)
+    result = elastic(box(), pushed, clamped=True)
     assert not result.stable
     assert any("a strain lowers the energy" in doubt for doubt in result.doubts)
 

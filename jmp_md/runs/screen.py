@@ -6,14 +6,20 @@ With Ray (an optional extra) the chunks go to its workers, on one machine or on 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import atomic_write, locked
+from jmp_md.files import atomic_write
+from jmp_md.options import with_options
+from jmp_md.runs.folder import opened
+from jmp_md.runs.options import ScreenOptions
 from jmp_md.simulate.identity import identity, require_same
+from jmp_md.simulate.summary import NAME as SUMMARY
+from jmp_md.simulate.summary import describe, write_summary
 from jmp_md.structure_files import read_structures, with_results, write_structures
 
 if TYPE_CHECKING:
@@ -21,75 +27,83 @@ if TYPE_CHECKING:
 
     from jmp_md.calculators.ase import JMPCalculator
 
-TASKS = ("relax", "singlepoint")
-RESULTS = "results.extxyz"
+VERB, RESULTS = "screen", "results.extxyz"
 _QUEUE = "queue.json"
 _CHUNK = "chunk-"
+FILES = (_QUEUE, f"{_CHUNK}*.extxyz", RESULTS, SUMMARY)
 _WAITING = 2  # chunks on their way for each worker, so that none waits for work
 
 
-def screen(
+@with_options(ScreenOptions)
+def run_screen(
     structures: Sequence[Atoms],
     model: str,
     output: str | Path,
+    options: ScreenOptions | None = None,
     *,
-    task: str = "relax",
     head: str | None = None,
     dtype: str = "float64",
     device: str | None = None,
     compile: bool = False,
     trust: bool = False,
-    options: Mapping[str, Any] | None = None,
-    chunk: int = 256,
+    tags: str | None = None,
     ray: str | None = None,
     restart: bool = False,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
 ) -> list[Atoms]:
     """Relax or compute structures in chunks; what a chunk gave is on the disk before the next.
 
     The folder gets a file for each chunk and at the end ``results.extxyz``: every structure once,
     in the order given, with energy and forces, and in ``info`` its ``index``, for relaxations
-    ``converged`` and ``steps``, and ``error`` where it could not be computed.
+    ``converged`` and ``steps``, and ``error`` where it could not be computed; and ``summary.json``.
 
     Args:
         structures: Any number, of any sizes.
         model: Name or file of a model, which every worker can find.
         output: Folder, created if need be.
-        task: ``"relax"`` or ``"singlepoint"``.
+        options: See :class:`~jmp_md.runs.options.ScreenOptions`; None for the defaults. A queue
+            that is continued keeps its own ``chunk``.
         head: Task of a model with several.
         dtype: Precision.
         device: Of the workers; None takes CUDA where there is one. With Ray every chunk has a GPU
             or a CPU to itself.
         compile: Compile the network, in every worker.
         trust: Whether ``model`` may be an exported file, which runs code that it holds.
-        options: Of :func:`jmp_md.simulate.relax_batched.relax_batched`.
-        chunk: Structures in a chunk, the most that a kill costs a worker; a queue that is continued
-            keeps its own.
+        tags: See :class:`~jmp_md.calculators.ase.JMPCalculator`.
         ray: Address of a Ray cluster, ``"auto"`` for the one this machine belongs to, ``"local"``
             to start one here; None computes in this process.
         restart: Continue the queue in ``output``, on any device.
+        overwrite: Remove the files of a queue that ``output`` holds, with a warning.
         progress: Called with chunks done and chunks in all.
+        changes: Options by name, in place of those of ``options``.
 
     Raises:
-        InputError: An option that does not exist, a structure without atoms, a folder with another
-            queue or another process at work in it, or no Ray.
+        InputError: An option that does not exist or does not fit, a structure without atoms, a
+            folder with another queue or another process at work in it, or no Ray.
     """
-    if task not in TASKS:
-        raise InputError(f"task {task!r}: choose one of {', '.join(TASKS)}")
-    if chunk < 1 or not structures:
-        raise InputError(f"chunk {chunk!r}, {len(structures)} structures: must be 1 or more")
+    from jmp_md.simulate.watch import DomainWatch
+
+    options = (options or ScreenOptions()).changed(changes)
+    if not structures:
+        raise InputError("there are no structures to screen: check the files")
     empty = next((i for i, atoms in enumerate(structures) if len(atoms) == 0), None)
     if empty is not None:
         raise InputError(f"structure {empty} has no atoms: take it out")
+    started, folder, task = time.monotonic(), Path(output), options.task
+    own = options.model_dump(include={"fmax", "steps"}) if task == "relax" else {}
     about = {"head": head, "dtype": dtype, "device": device, "compile": compile, "trust": trust}
-    job = {"task": task, "model": model, "about": about, "options": dict(options or {})}
+    about |= {"tags": tags}
+    job = {"task": task, "model": model, "about": about, "options": own}
     _calculator.cache_clear()  # the model may be another one by now
     here = about if ray is None else {**about, "device": "cpu", "compile": False}
-    settings = {"task": task, **dict(options or {})}
-    same = identity(_calculator(model, **here), settings, structures)
-    folder = Path(output)
-    with locked(folder):
-        chunk = _open_queue(folder, same, chunk, restart)
+    calculator = _calculator(model, **here)
+    same = identity(calculator, {"task": task, **own}, structures)
+    watch = DomainWatch(calculator)
+    with opened(folder, FILES, restart=restart, overwrite=overwrite):
+        chunk = _open_queue(folder, same, options.chunk, restart)
+        watch.begin(structures)
         parts = [structures[i : i + chunk] for i in range(0, len(structures), chunk)]
         todo = {i: part for i, part in enumerate(parts) if not _file(folder, i).exists()}
         done = len(parts) - len(todo)
@@ -102,7 +116,25 @@ def screen(
                 progress(done, len(parts))
         results = [atoms for i in range(len(parts)) for atoms in read_structures(_file(folder, i))]
         write_structures(folder / RESULTS, results)
+        watch.end([atoms for atoms in results if "error" not in atoms.info])
+        write_summary(
+            folder,
+            VERB,
+            model=describe(calculator) | {"device": device},
+            settings=options.model_dump() | {"chunk": chunk},
+            results=counts(results),
+            seconds=time.monotonic() - started,
+            domain=watch.record(),
+        )
     return results
+
+
+def counts(results: Sequence[Atoms]) -> dict[str, int]:
+    """How many structures there are, have failed, and have not converged."""
+    failed = sum("error" in atoms.info for atoms in results)
+    open_ = sum(not atoms.info.get("converged", True) for atoms in results)
+    lost = {"n_failed": failed, "n_not_converged": max(open_ - failed, 0)}
+    return {"n_structures": len(results), **lost}
 
 
 def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[Atoms]:
@@ -202,8 +234,8 @@ def _open_queue(folder: Path, same: dict[str, Any], chunk: int, restart: bool) -
     path = folder / _QUEUE
     if path.exists() and not restart:
         raise InputError(
-            f"{folder} holds a queue: continue it with restart (--restart), or choose another "
-            "output"
+            f"{folder} holds a queue: continue it with restart (--restart), remove it with "
+            "overwrite (--overwrite), or choose another output"
         )
     if path.exists():
         try:

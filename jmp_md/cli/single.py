@@ -1,0 +1,143 @@
+"""What the commands on one structure share: arguments, the model, how far a run is, its end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_run_arguments,
+    add_tags_argument,
+    calculators_for,
+    finish,
+    read_structures,
+    say_plan,
+    stoppable,
+)
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.cli.progress import Progress
+from jmp_md.options import Options
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from jmp_md.calculators.ase import JMPCalculator
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+ResultT = TypeVar("ResultT")
+_MOST_STEPS = 500  # of the relaxation where there is no option for it
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, cls: type[Options], verb: str, *, report: bool
+) -> None:
+    """Add the structure, the model, the folder of the run and the options of the calculation.
+
+    Args:
+        parser: Parser of a command.
+        cls: Class of its options.
+        verb: Its name.
+        report: Whether it has a report.
+    """
+    parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
+    add_model_arguments(parser, dtype="float64")
+    add_tags_argument(parser)
+    add_run_arguments(parser, f"STEM-{verb} here", report=report)
+    add_options(parser, cls)
+
+
+@dataclass(frozen=True)
+class Job(Generic[OptionsT]):
+    """What a command is asked to do.
+
+    Attributes:
+        atoms: The structure.
+        model: Name of the model.
+        calculator: The model.
+        output: Folder of the run.
+        options: Of the calculation.
+        args: The command line.
+    """
+
+    atoms: Atoms
+    model: str
+    calculator: JMPCalculator
+    output: Path
+    options: OptionsT
+    args: argparse.Namespace
+
+    def plan(self) -> int:
+        """Say what would be done; the exit code."""
+        say_plan([self.atoms], [(self.model, self.calculator)], self.output, self.options)
+        return 0
+
+    def done(self, run: Callable[..., ResultT], **more: Any) -> ResultT:
+        """Do it, and show how far it is.
+
+        Args:
+            run: One of :mod:`jmp_md.runs`.
+            more: What it takes besides.
+        """
+        print(f"{self.atoms.get_chemical_formula(mode='hill')}, model {self.model}", flush=True)
+        progress = Progress(getattr(self.options, "steps", _MOST_STEPS), what="relaxing: step")
+        names = ("restart", "overwrite", "report")
+        around = {name: value for name, value in vars(self.args).items() if name in names}
+        last: tuple[int, float] | None = None
+
+        def relaxing(step: int, energy: float, fmax: float) -> None:
+            nonlocal last
+            last = step, fmax
+            progress.show(step, f"energy {energy:.6f} eV  fmax {fmax:.5f} eV/Å")
+
+        with stoppable(progress, self.output):
+            result = run(
+                self.atoms,
+                self.calculator,
+                self.output,
+                self.options,
+                relaxing=relaxing,
+                **around,
+                **more,
+            )
+        if last is not None:
+            how = "relaxed" if last[1] <= self.options.model_dump()["fmax"] else "NOT relaxed"
+            print(f"{how} in {last[0]} steps to fmax {last[1]:.5f} eV/Å")
+        return result
+
+    def end(self, doubts: Sequence[str]) -> int:
+        """Say what puts the results in doubt, and where they are; the exit code."""
+        for text in doubts:
+            print(f"in doubt: {text}")
+        finish(self.args, self.output)
+        return 2 if doubts else 0
+
+
+def job_of(
+    args: argparse.Namespace, cls: type[OptionsT], check: Callable[[Atoms, OptionsT], None]
+) -> Job[OptionsT]:
+    """Read the structure and the options, and load the model.
+
+    Args:
+        args: With the arguments of :func:`add_arguments`.
+        cls: Class of the options.
+        check: Refuses what cannot be done, before a model is loaded.
+
+    Raises:
+        InputError: It does, or options or the structure do not fit.
+        ModelNotFoundError: No model was named and no shipped one covers the structure.
+    """
+    options = options_from(args, cls)
+    atoms = read_structures(args.structure)[-1]
+    check(atoms, options)
+    [(model, calculator)] = calculators_for([atoms], args)
+    output = args.output or Path(f"{args.structure.stem}-{args.command}")
+    return Job(atoms, model, calculator, output, options, args)
+
+
+def show_displaced(done: int, count: int) -> None:
+    """Say how many displaced structures are computed."""
+    print(f"  {done} of {count} displaced structures", flush=True)

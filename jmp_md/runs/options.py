@@ -1,0 +1,62 @@
+"""Options of runs that do more than one calculation: those of all of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jmp_md.options import Options, option
+from jmp_md.simulate.options import (
+    ElasticOptions,
+    EOSOptions,
+    GasOptions,
+    PhononOptions,
+    RelaxOptions,
+    VibrationOptions,
+)
+
+
+class VibrationRunOptions(VibrationOptions, GasOptions):
+    """Options of :func:`jmp_md.runs.vibrations.run_vibrations`."""
+
+    relax: bool = option(True, "relax first, to fmax")
+    fmax: float = option(1e-3, "largest force that the relaxation leaves", unit="eV/Å", gt=0)
+    steps: int = option(500, "most steps to relax", ge=0)
+    thermo: bool = option(False, "also thermochemistry, as an ideal gas")
+
+
+class _RelaxedCrystal(Options):
+    relax: Literal["cell", "atoms", "none"] = option(
+        "cell", "relax first, with the symmetry kept: cell and atoms, atoms only, or nothing"
+    )
+    fmax: float = option(1e-3, "largest force that relaxations leave", unit="eV/Å", gt=0)
+
+
+class PhononRunOptions(PhononOptions, _RelaxedCrystal):
+    """Options of :func:`jmp_md.runs.phonons.run_phonons`."""
+
+
+class EOSRunOptions(EOSOptions, _RelaxedCrystal):
+    """Options of :func:`jmp_md.runs.eos.run_eos`."""
+
+
+class ElasticRunOptions(ElasticOptions, _RelaxedCrystal):
+    """Options of :func:`jmp_md.runs.elastic.run_elastic`."""
+
+
+class DescriptorOptions(Options):
+    """Options of :func:`jmp_md.runs.descriptors.run_descriptors`."""
+
+    map: Literal["tsne", "pca"] | None = option(
+        None, "also a figure of the structures in the plane"
+    )
+    colour: Literal["formula", "file"] = option("formula", "what the colours of the map show")
+    seed: int = option(0, "of t-SNE", ge=0)
+
+
+class ScreenOptions(Options):
+    """Options of :func:`jmp_md.runs.screen.run_screen`."""
+
+    task: Literal["relax", "singlepoint"] = option("relax", "what to do with each structure")
+    chunk: int = option(256, "structures in a chunk, the most that a kill costs a worker", ge=1)
+    fmax: float = RelaxOptions.model_fields["fmax"]
+    steps: int = RelaxOptions.model_fields["steps"]
