@@ -19,19 +19,53 @@ from jmp_md.cli.main import COMMANDS, _parser, main
 from jmp_md.cli.progress import Progress
 from jmp_md.errors import InputError
 from jmp_md.options import Options, choices_of, unit_of
+from jmp_md.runs.descriptors import run_descriptors
+from jmp_md.runs.elastic import run_elastic
+from jmp_md.runs.eos import run_eos
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.runs.neb import run_neb
+from jmp_md.runs.options import (
+    DescriptorOptions,
+    ElasticRunOptions,
+    EOSRunOptions,
+    PhononRunOptions,
+    ScreenOptions,
+    VibrationRunOptions,
+)
+from jmp_md.runs.phonons import run_phonons
+from jmp_md.runs.screen import run_screen
+from jmp_md.runs.vibrations import run_vibrations
 from jmp_md.signals import StopRequest
+from jmp_md.simulate.elastic import elastic
+from jmp_md.simulate.eos import eos
 from jmp_md.simulate.md.options import MDOptions
-from jmp_md.simulate.options import NEBOptions, RelaxOptions, SinglepointOptions
+from jmp_md.simulate.options import (
+    ElasticOptions,
+    EOSOptions,
+    GasOptions,
+    NEBOptions,
+    PhononOptions,
+    RelaxOptions,
+    SinglepointOptions,
+    VibrationOptions,
+)
+from jmp_md.simulate.phonons import phonons
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.relax_batched import relax_batched
+from jmp_md.simulate.thermochemistry import thermochemistry
+from jmp_md.simulate.vibrations import vibrations
 
 CLASSES = {
     "md": MDOptions,
     "relax": RelaxOptions,
     "neb": NEBOptions,
     "singlepoint": SinglepointOptions,
+    "vibrations": VibrationRunOptions,
+    "phonons": PhononRunOptions,
+    "eos": EOSRunOptions,
+    "elastic": ElasticRunOptions,
+    "descriptors": DescriptorOptions,
+    "screen": ScreenOptions,
 }
 
 
@@ -45,6 +79,20 @@ def test_texts_stand_for_numbers_units_and_choices() -> None:
     assert MDOptions(pressure="1atm").pressure == pytest.approx(101325 / 1e9)
     assert MDOptions(steps=np.int64(3), timestep=np.float32(0.5)).timestep == 0.5
     assert MDOptions(steps=1e6).steps == 1_000_000
+    assert PhononOptions(supercell=["2", 2, "3"]).supercell == (2, 2, 3)
+    assert PhononOptions(supercell=2 * np.eye(3, dtype=int)).supercell == (
+        2,
+        0,
+        0,
+        0,
+        2,
+        0,
+        0,
+        0,
+        2,
+    )
+    assert GasOptions(pressure="1 atm").pressure == pytest.approx(1.01325)
+    assert GasOptions(pressure="0.1 GPa").pressure == pytest.approx(1000)
     assert RelaxOptions(relax_cell=True, cell_mask=["1", "0", 0, 0, 0, 1]).cell_mask[1] == 0
 
 
@@ -85,6 +133,17 @@ def test_changed_options_are_checked_anew() -> None:
         (relax, RelaxOptions),
         (relax_batched, RelaxOptions),
         (run_neb, NEBOptions),
+        (vibrations, VibrationOptions),
+        (run_vibrations, VibrationRunOptions),
+        (thermochemistry, GasOptions),
+        (phonons, PhononOptions),
+        (run_phonons, PhononRunOptions),
+        (eos, EOSOptions),
+        (run_eos, EOSRunOptions),
+        (elastic, ElasticOptions),
+        (run_elastic, ElasticRunOptions),
+        (run_descriptors, DescriptorOptions),
+        (run_screen, ScreenOptions),
     ],
 )
 def test_functions_show_the_options_with_their_defaults(
