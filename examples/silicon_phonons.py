@@ -11,6 +11,7 @@ Run: python examples/silicon_phonons.py [model [head]]   (minutes on one core)
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from ase.build import bulk
@@ -23,9 +24,13 @@ from jmp_md.simulate.elastic import elastic
 from jmp_md.simulate.eos import eos
 from jmp_md.simulate.phonons import phonons
 from jmp_md.simulate.relax import relax
+from jmp_md.simulate.summary import describe, write_summary
+
+SUPERCELL = [-2, 2, 2, 2, -2, 2, 2, 2, -2]  # 2 x 2 x 2 cubic cells, 64 atoms
 
 
 def main() -> None:
+    started = time.monotonic()
     model = sys.argv[1] if len(sys.argv) > 1 else "jmp-xs"
     head = sys.argv[2] if len(sys.argv) > 2 else None if len(sys.argv) > 1 else "mptrj"
     # Double precision: force constants are differences of forces.
@@ -45,19 +50,22 @@ def main() -> None:
     result = phonons(
         relaxed,
         calculator,
-        supercell=[-2, 2, 2, 2, -2, 2, 2, 2, -2],  # 2 x 2 x 2 cubic cells, 64 atoms
+        supercell=SUPERCELL,
         progress=lambda done, count: print(f"{done} of {count} supercells"),
     )
     print(f"highest frequency {result.highest:.2f} THz (measured 15.5), lowest {result.lowest:.3f}")
     folder = Path("silicon-phonons")
     folder.mkdir(exist_ok=True)
     write_phonons(result, folder)
-    about = {
-        "model": model,
-        "lattice constant (Å)": side,
-        "highest frequency (THz)": result.highest,
-    }
-    print(f"look at {write_phonon_report(folder, relaxed, result, about, calculator)}")
+    summary = write_summary(
+        folder,
+        "phonons",
+        model=describe(calculator),
+        settings={"supercell": SUPERCELL},
+        results={"lattice_constant_A": side, "highest_THz": result.highest},
+        seconds=time.monotonic() - started,
+    )
+    print(f"look at {write_phonon_report(folder, relaxed, result, summary)}")
 
 
 if __name__ == "__main__":

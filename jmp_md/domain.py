@@ -173,18 +173,6 @@ def findings(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> list[Finding]
     ]
 
 
-def outside(frames: Sequence[Atoms], header: ModelHeader, head: HeadInfo) -> list[str]:
-    """Where structures leave what a model was trained on, a sentence for each kind of finding."""
-    worst: dict[str, Finding] = {}
-    count: Counter[str] = Counter()
-    for atoms in frames:
-        for finding in findings(atoms, header, head):
-            count[finding.kind] += 1
-            if finding.measure >= worst.get(finding.kind, finding).measure:
-                worst[finding.kind] = finding
-    return [f"{f.text} (in {count[kind]} of {len(frames)} frames)" for kind, f in worst.items()]
-
-
 def suits(atoms: Atoms, header: ModelHeader, head: HeadInfo) -> bool:
     """Whether a model is for structures of this kind: its elements, its molecule, no crystal of a
     model of molecules.

@@ -15,7 +15,7 @@ from ase.md.velocitydistribution import Stationary
 from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.domain import coordination, outside, seen
+from jmp_md.domain import coordination, findings, seen
 from jmp_md.report import Report
 from jmp_md.report.dynamics import bond_lengths, element_temperatures, headlines, mean_rdf
 from jmp_md.report.figures import parity
@@ -46,7 +46,7 @@ def page() -> Report:
     report.add_heading("Numbers")
     report.add_values({"barrier_eV": 0.123456789, "name": "<b>"})
     report.add_table(("mode", "frequency"), [(1, 3650.0), (2, 1600.0)])
-    report.add_warnings(["forces > 5 eV/Å"])
+    report.add_notes(["forces > 5 eV/Å"])
     report.add_figure(parity(np.arange(3.0), np.arange(3.0), "energy (eV)"), 'parity "plot"')
     frames = [molecule("H2O") for _ in range(3)]
     report.add_structures(frames, "water")
@@ -69,9 +69,9 @@ def test_text_cannot_become_markup(page: Report) -> None:
     assert "0.123457" in html
 
 
-def test_no_warnings_leave_no_box() -> None:
+def test_no_notes_leave_no_box() -> None:
     report = Report("x")
-    report.add_warnings([])
+    report.add_notes([])
     assert "<ul" not in report.html()
 
 
@@ -123,15 +123,16 @@ def test_leaving_the_training_data_is_named() -> None:
     forces = np.zeros((5, 3))
     forces[0, 0] = 3.0
     methane.calc = SinglePointCalculator(methane, energy=0.0, forces=forces)
-    [text] = outside([methane], header, header.heads[0])
-    assert text == "forces up to 3.00 eV/Å, training had at most 2.00 (in 1 of 1 frames)"
+    head = header.heads[0]
+    [found] = findings(methane, header, head)
+    assert found.text == "forces up to 3.00 eV/Å, training had at most 2.00"
     broken = molecule("CH4")
     broken.positions[1] += 5.0
-    texts = outside([broken], header, header.heads[0])
+    texts = [found.text for found in findings(broken, header, head)]
     assert any(text.startswith("C with 3 bonded neighbours, training had 4") for text in texts)
     assert any(text.startswith("H with 0 bonded neighbours, training had 1") for text in texts)
     assert any(text.startswith("2 separate molecules or atoms") for text in texts)
-    assert not outside([molecule("CH4")], header, header.heads[0])
+    assert not findings(molecule("CH4"), header, head)
 
 
 def write_run(folder: Path, ensemble: str = "nvt-langevin") -> Path:
@@ -152,16 +153,19 @@ def test_headlines_are_those_of_all_lines_with_units() -> None:
     columns = ("time_fs", "potential_eV", "total_eV", "conserved_eV", "temperature_K")
     means = np.array([500.0, -3.5, -3.0, -3.0, 300.0])
     log = Log(np.zeros((2, 5)), columns, 1000, means, np.full(5, 25.0), slope=0.004)
-    assert headlines(log, n_atoms=8) == {
+    assert headlines(log, Atoms("H8")) == {
         "mean temperature": "300.0 K (standard deviation 25.0 K)",
         "mean potential energy": "-3.5000 eV",
         "drift": "0.5 meV/atom/ps",
     }
 
 
-def test_headlines_come_before_figures_and_settings_last(tmp_path: Path) -> None:
+def test_verdicts_come_first_then_headlines_the_structure_figures_and_settings(
+    tmp_path: Path,
+) -> None:
     html = write_run(tmp_path).read_text(encoding="utf-8")
-    places = [html.index(word) for word in ('class="headlines"', "<figure>", "<details>")]
+    marks = ('class="verdicts"', 'class="headlines"', 'class="view"', "<img", "<details>")
+    places = [html.index(word) for word in marks]
     assert places == sorted(places)
 
 

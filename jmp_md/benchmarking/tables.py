@@ -30,9 +30,8 @@ def write_benchmark(folder: Path, results: Sequence[Benchmark]) -> None:
     for part in results[0].parts:
         report.add_heading(part.name)
         report.add_table(*details(part, results))
-        report.add_warnings([f"{name} left out: {why}" for name, why in part.left_out.items()])
-    report.add_heading("How it was computed")
-    report.add_values(dict(results[0].about))
+        report.add_notes([f"{name} left out: {why}" for name, why in part.left_out.items()])
+    report.add_values(dict(results[0].about), "How it was computed")
     report.write(folder / PAGE)
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from ase.units import kB
 from matplotlib.figure import Figure
 
-from jmp_md.report.dynamics import domain_warnings
+from jmp_md.report.judgement import judge_domain
 from jmp_md.report.page import NAME, Report
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from ase.calculators.calculator import Calculator
 
     from jmp_md.simulate.eos import EquationOfState
     from jmp_md.simulate.phonons import Phonons
@@ -96,12 +95,7 @@ def embedding_map(planes: Mapping[str, np.ndarray], groups: Sequence[str], label
 
 
 def write_phonon_report(
-    folder: Path,
-    atoms: Atoms,
-    result: Phonons,
-    summary: Mapping[str, Any],
-    calculator: Calculator,
-    warnings: Sequence[str] = (),
+    folder: Path, atoms: Atoms, result: Phonons, summary: Mapping[str, Any]
 ) -> Path:
     """Write ``report.html``.
 
@@ -109,10 +103,7 @@ def write_phonon_report(
         folder: Where to.
         atoms: The crystal.
         result: Its phonons.
-        summary: Settings and results, by name.
-        calculator: What computed it; for a JMP model, the report says where the crystal leaves
-            what the model was trained on.
-        warnings: What else the reader must not miss.
+        summary: What ``summary.json`` says.
 
     Returns:
         The file.
@@ -122,8 +113,18 @@ def write_phonon_report(
         f"Phonons of {atoms.get_chemical_formula(mode='hill')}",
         f"{result.n_displacements} displacements in a supercell of {cells} cells",
     )
-    report.add_warnings([*warnings, *domain_warnings([atoms], calculator)])
-    report.add_values(summary)
+    report.add_verdicts([*result.verdicts, judge_domain([summary.get("domain")])])
+    warm = int(np.abs(result.thermal.temperatures - 300.0).argmin())
+    report.add_headlines(
+        {
+            "frequencies": f"{result.lowest:.3f} to {result.highest:.3f} THz",
+            "zero-point energy": f"{result.thermal.free_energy[0]:.5f} eV per primitive cell",
+            f"heat capacity at {result.thermal.temperatures[warm]:g} K": (
+                f"{result.thermal.heat_capacity[warm] / kB:.3f} k per primitive cell"
+            ),
+        }
+    )
+    report.add_structures([atoms], "The crystal; drag to turn, scroll to zoom")
     report.add_heading("Frequencies")
     report.add_figure(
         phonon_bands(result),
@@ -135,8 +136,7 @@ def write_phonon_report(
         thermal_properties(result),
         "Harmonic free energy, entropy and heat capacity at constant volume, per primitive cell",
     )
-    report.add_heading("Structure")
-    report.add_structures([atoms], "The crystal; drag to turn, scroll to zoom")
+    report.add_settings(summary)
     path = folder / NAME
     report.write(path)
     return path

@@ -8,36 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.domain import bonded_pairs, outside
+from jmp_md.domain import bonded_pairs
 from jmp_md.report.figures import histogram, radial_distribution, time_series
+from jmp_md.report.judgement import held_temperature, judge_domain, judge_dynamics
 from jmp_md.report.page import NAME, Report
 from jmp_md.report.sample import sample_frames
-from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.md.log import Log, read_log
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from ase.calculators.calculator import Calculator
 
     from jmp_md.simulate.md import MDResult
 
 _AMU_A3_IN_G_CM3 = 1.66053906660  # CODATA 2018
 
 
-def write_dynamics_report(
-    folder: Path,
-    result: MDResult,
-    summary: Mapping[str, Any],
-    calculator: Calculator | None = None,
-) -> Path:
+def write_dynamics_report(folder: Path, result: MDResult, summary: Mapping[str, Any]) -> Path:
     """Write ``report.html`` of a run; the memory it takes does not grow with the run.
 
     Args:
         folder: Where to.
         result: The run, with the files of its trajectory and log.
-        summary: Settings and results, by name.
-        calculator: What computed it; for a JMP model, the report says where the run left what
-            the model was trained on.
+        summary: What ``summary.json`` says.
 
     Returns:
         The file.
@@ -47,25 +39,31 @@ def write_dynamics_report(
     formula = frames[0].get_chemical_formula(mode="hill")
     length = f"{log['time_fs'][-1] / 1000:g} ps, {log.count} frames"
     report = Report(f"Molecular dynamics of {formula}", length)
-    report.add_warnings(domain_warnings(frames, calculator))
-    report.add_headlines(headlines(log, len(frames[0])))
+    settings = summary["settings"]
+    report.add_verdicts(
+        [
+            *judge_dynamics([log], [len(frames[0])], settings),
+            judge_domain([summary.get("domain")]),
+        ]
+    )
+    report.add_headlines(headlines(log, frames[0]))
     shown = f" ({len(frames)} of {log.count} frames)" if len(frames) < log.count else ""
     report.add_structures(frames, f"The trajectory{shown}; drag to turn, scroll to zoom")
-    _add_series(report, log, summary)
+    _add_series(report, log, settings)
     if "pressure_GPa" in log.columns:
-        _add_cell(report, log, frames[0], summary)
+        _add_cell(report, log, frames[0], settings)
     elements = element_temperatures(frames)
     if elements:
         report.add_table(("element", "mean temperature (K)"), elements.items())
     report.add_heading("Structure")
     add_structure(report, frames)
-    report.add_values(summary, "Settings and results")
+    report.add_settings(summary)
     path = folder / NAME
     report.write(path)
     return path
 
 
-def headlines(log: Log, n_atoms: int) -> dict[str, str]:
+def headlines(log: Log, first: Atoms) -> dict[str, str]:
     """Numbers of a run that a reader wants first, with their units.
 
     Means, deviations and the slope are those of all lines of the log, not of the ones drawn.
@@ -76,18 +74,19 @@ def headlines(log: Log, n_atoms: int) -> dict[str, str]:
         "mean potential energy": f"{log.mean('potential_eV'):.4f} eV",
     }
     if np.isfinite(log.slope):
-        found["drift"] = f"{1000 * log.slope / n_atoms:.3g} meV/atom/ps"
+        found["drift"] = f"{1000 * log.slope / len(first):.3g} meV/atom/ps"
+    if "pressure_GPa" in log.columns:
+        found["mean volume"] = f"{log.mean('volume_A3'):.2f} Å³"
+        found["density"] = f"{_mass(first) / log.mean('volume_A3'):.4f} g/cm³"
     return found
 
 
-def domain_warnings(frames: Sequence[Atoms], calculator: Calculator | None) -> list[str]:
-    """See :func:`jmp_md.domain.outside`; empty for calculators that are not JMP models."""
-    if (jmp := as_jmp(calculator)) is None:
-        return []
-    return outside(frames, jmp.potential.header, jmp.potential.head)
+def _mass(atoms: Atoms) -> float:
+    """Mass that gives, divided by a volume in Å³, a density in g/cm³."""
+    return float(atoms.get_masses().sum()) * _AMU_A3_IN_G_CM3
 
 
-def _add_series(report: Report, log: Log, summary: Mapping[str, Any]) -> None:
+def _add_series(report: Report, log: Log, settings: Mapping[str, Any]) -> None:
     time, start = log["time_fs"] / 1000, log["potential_eV"][0]
     energies = {
         "potential": log["potential_eV"] - start,
@@ -112,17 +111,17 @@ def _add_series(report: Report, log: Log, summary: Mapping[str, Any]) -> None:
             time,
             {"temperature": log["temperature_K"]},
             "temperature (K)",
-            target=summary.get("temperature"),
+            target=held_temperature(settings),
         ),
         f"Temperature; mean {log.mean('temperature_K'):.1f} K, standard deviation "
         f"{log.deviation('temperature_K'):.1f} K",
     )
 
 
-def _add_cell(report: Report, log: Log, first: Atoms, summary: Mapping[str, Any]) -> None:
+def _add_cell(report: Report, log: Log, first: Atoms, settings: Mapping[str, Any]) -> None:
     """Add pressure, volume with density, and the shape of the cell."""
     time, volume = log["time_fs"] / 1000, log["volume_A3"]
-    mass = float(first.get_masses().sum()) * _AMU_A3_IN_G_CM3
+    mass = _mass(first)
     report.add_heading("Cell")
     report.add_figure(
         time_series(time, {"volume": volume}, "volume (Å³)"),
@@ -138,7 +137,7 @@ def _add_cell(report: Report, log: Log, first: Atoms, summary: Mapping[str, Any]
             time,
             {"pressure": log["pressure_GPa"]},
             "pressure (GPa)",
-            target=summary.get("pressure"),
+            target=settings["pressure"],
         ),
         f"Pressure; mean {log.mean('pressure_GPa'):.3f} GPa, standard deviation "
         f"{log.deviation('pressure_GPa'):.3f} GPa",

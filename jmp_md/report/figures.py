@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from ase import Atoms
 
-_WIDE, _SQUARE = (7.0, 3.2), (4.2, 4.0)
+_WIDE, _SQUARE = (5.5, 2.8), (4.2, 4.0)
 
 
 def time_series(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from io import BytesIO, StringIO
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md._version import __version__
 from jmp_md.files import atomic_write
+from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.figure import Figure
 
 NAME = "report.html"
+_WORDS = {True: ("good", "good"), False: ("doubt", "in doubt"), None: ("unknown", "not known")}
 _MOST_FRAMES, _MOST_ATOMS = 200, 200_000  # of a 3D view: what a browser turns without effort
 
 
@@ -46,11 +48,20 @@ class Report:
         """Add a paragraph."""
         self._parts.append(f"<p>{escape(text)}</p>")
 
-    def add_warnings(self, warnings: Sequence[str]) -> None:
-        """Add what the reader must not miss; nothing where there is nothing."""
-        items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    def add_notes(self, notes: Sequence[str]) -> None:
+        """Add what the reader should know; nothing where there is nothing."""
+        items = "".join(f"<li>{escape(text)}</li>" for text in notes)
         if items:
-            self._parts.append(f'<ul class="warnings">{items}</ul>')
+            self._parts.append(f'<ul class="notes">{items}</ul>')
+
+    def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Add judgements, each with its number, its threshold and why that threshold."""
+        self._parts.append(f'<ul class="verdicts">{"".join(map(_verdict, verdicts))}</ul>')
+
+    def add_settings(self, summary: Mapping[str, Any]) -> None:
+        """Add, folded, what ``summary.json`` says: command, versions, model, settings, results."""
+        known = dict(_flat({name: value for name, value in summary.items() if name != "domain"}))
+        self.add_values(known, "Command, settings, results, model and versions")
 
     def add_table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add a table; numbers are written to six digits."""
@@ -82,7 +93,8 @@ class Report:
     def add_figure(self, figure: Figure, caption: str) -> None:
         """Add a matplotlib figure with what it shows in words."""
         data = BytesIO()
-        figure.savefig(data, format="svg", metadata={"Date": None})
+        figure.draw_without_rendering()  # ticks, and so the room they take, are settled then
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
         image = base64.b64encode(data.getvalue()).decode("ascii")
         text = escape(caption, quote=True)
         self._parts.append(
@@ -126,6 +138,31 @@ class Report:
         """Write the page atomically."""
         with atomic_write(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
+
+
+def _verdict(verdict: Verdict) -> str:
+    kind, word = _WORDS[verdict.holds]
+    doubt = f"<p>{escape(verdict.doubt)}</p>" if verdict.holds is False else ""
+    return (
+        f'<li class="{kind}"><b>{word}</b><div><strong>{escape(verdict.subject)}</strong> '
+        f'<span class="measured">{_whole(verdict.measured)}</span> '
+        f"<span>(asked: {_whole(verdict.asked)})</span>{doubt}"
+        f"<small>{escape(verdict.reason)}</small></div></li>"
+    )
+
+
+def _whole(text: str) -> str:
+    """Text whose units are not parted at the end of a line."""
+    return escape(text).replace("/", "/&#8288;")
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values, those of parts by names with points; what is None says nothing."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        elif value is not None:
+            yield f"{before}{name}", value
 
 
 def _scrolling(table: str) -> str:

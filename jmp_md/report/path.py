@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.report.dynamics import domain_warnings
 from jmp_md.report.figures import energy_path
+from jmp_md.report.judgement import judge_domain
 from jmp_md.report.page import NAME, Report
+from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
-    from ase import Atoms
-    from ase.calculators.calculator import Calculator
+    from jmp_md.simulate.neb import NEBResult
 
 
-def write_path_report(
-    folder: Path,
-    images: Sequence[Atoms],
-    summary: Mapping[str, Any],
-    calculator: Calculator | None = None,
-    frequencies: np.ndarray | None = None,
-    warnings: Sequence[str] = (),
-) -> Path:
+def write_path_report(folder: Path, result: NEBResult, summary: Mapping[str, Any]) -> Path:
     """Write ``report.html`` of a path.
 
     Args:
         folder: Where to.
-        images: From one end to the other, with energies and forces.
-        summary: Settings and results, by name.
-        calculator: What computed them.
-        frequencies: cm⁻¹ at the transition state, imaginary ones negative.
-        warnings: What else the reader must not miss.
+        result: The path.
+        summary: What ``summary.json`` says.
 
     Returns:
         The file.
     """
+    images = result.images
     formula = images[0].get_chemical_formula(mode="hill")
     report = Report(f"Minimum energy path of {formula}", f"{len(images)} images")
-    report.add_warnings([*warnings, *domain_warnings(images, calculator)])
+    verdicts = [*result.verdicts, judge_domain([summary.get("domain")])]
+    if result.transition_state is not None and result.frequencies is None:
+        verdicts.append(_NOT_VERIFIED)
+    report.add_verdicts(verdicts)
+    report.add_headlines(
+        {
+            "barrier": f"{result.barrier:.4f} eV",
+            "from the other side": f"{result.reverse_barrier:.4f} eV",
+            "difference of the ends": f"{result.energies[-1] - result.energies[0] + 0.0:+.4f} eV",
+        }
+    )
+    report.add_notes(result.notes)
     report.add_figure(
         energy_path(images), "Energy along the path; the curve has the slopes of the forces"
     )
     report.add_structures(images, "The images from one end to the other")
-    report.add_values(summary)
-    if frequencies is not None:
+    if result.frequencies is not None:
         report.add_heading("Frequencies at the transition state")
-        rows = [(i + 1, float(f)) for i, f in enumerate(frequencies)]
+        rows = [(i + 1, float(f)) for i, f in enumerate(result.frequencies)]
         report.add_table(("mode", "cm⁻¹ (negative: imaginary)"), rows)
+    report.add_settings(summary)
     path = folder / NAME
     report.write(path)
     return path
+
+
+_NOT_VERIFIED = Verdict(
+    "transition state",
+    None,
+    "no frequencies computed",
+    "one imaginary frequency",
+    "at a saddle the energy falls along one direction only; verify (--verify) looks",
+)

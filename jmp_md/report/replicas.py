@@ -8,37 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.report.dynamics import (
-    add_structure,
-    domain_warnings,
-    element_temperatures,
-)
+from jmp_md.report.dynamics import add_structure, element_temperatures
 from jmp_md.report.figures import time_series
+from jmp_md.report.judgement import held_temperature, judge_domain, judge_dynamics
 from jmp_md.report.page import NAME, Report
 from jmp_md.report.sample import SAMPLE, sample_frames
-from jmp_md.simulate.md.log import read_log
+from jmp_md.simulate.md.log import Log, read_log
+from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from ase.calculators.calculator import Calculator
 
     from jmp_md.simulate.md import ReplicaResult
 
 
 def write_replicas_report(
-    folder: Path,
-    results: Sequence[ReplicaResult],
-    summary: Mapping[str, Any],
-    calculator: Calculator | None = None,
+    folder: Path, results: Sequence[ReplicaResult], summary: Mapping[str, Any]
 ) -> Path:
     """Write ``report.html`` of many runs.
 
     Args:
         folder: Where to.
         results: All runs.
-        summary: Settings, by name.
-        calculator: What computed them; see
-            :func:`~jmp_md.report.dynamics.write_dynamics_report`.
+        summary: What ``summary.json`` says.
 
     Returns:
         The file.
@@ -48,11 +40,15 @@ def write_replicas_report(
     count = f"{len(results)} replicas, {lost} dropped"
     report = Report(f"Molecular dynamics of {len(results)} replicas", count)
     frames = _by_formula(begun)
-    every = [frame for own in frames.values() for frame in own]
-    report.add_warnings([*_losses(results), *domain_warnings(every, calculator)])
-    report.add_values(summary)
-    if begun:
-        _add_spread(report, [r for r in begun if r.error is None] or begun, summary)
+    whole = [r for r in begun if r.error is None] or begun
+    logs, settings = [read_log(result.log) for result in whole], summary["settings"]
+    verdicts = [_losses(results)]
+    if whole:
+        verdicts += judge_dynamics(logs, [len(r.atoms) for r in whole], settings)
+    report.add_verdicts([*verdicts, judge_domain([summary.get("domain")])])
+    if whole:
+        report.add_headlines(_headlines(whole, logs))
+        _add_spread(report, whole, logs, settings)
     for formula, own in frames.items():
         report.add_heading(formula)
         last = [r.atoms for r in begun if r.atoms.get_chemical_formula(mode="hill") == formula]
@@ -64,17 +60,38 @@ def write_replicas_report(
     report.add_heading("Replicas")
     columns = ("replica", "structure", "steps", "temperature (K)", "drift (meV/atom/ps)")
     report.add_table(columns, [_row(i, result) for i, result in enumerate(results)])
+    report.add_settings(summary)
     path = folder / NAME
     report.write(path)
     return path
 
 
-def _losses(results: Sequence[ReplicaResult]) -> list[str]:
-    return [
+def _losses(results: Sequence[ReplicaResult]) -> Verdict:
+    lost = [
         f"replica {i} was dropped after step {r.steps}: {r.error}"
         for i, r in enumerate(results)
         if r.error is not None
     ]
+    return Verdict(
+        "replicas",
+        not lost,
+        f"{len(results) - len(lost)} of {len(results)} got to the end",
+        "all",
+        "those that cannot be computed any more, or explode, are dropped",
+        "; ".join(lost),
+    )
+
+
+def _headlines(results: Sequence[ReplicaResult], logs: Sequence[Log]) -> dict[str, str]:
+    means = np.array([log.mean("temperature_K") for log in logs])
+    found = {
+        "mean temperature": f"{means.mean():.1f} K (replicas {means.min():.1f} to "
+        f"{means.max():.1f} K)"
+    }
+    drifts = np.array([result.drift for result in results])
+    if np.isfinite(drifts).all():
+        found["mean drift"] = f"{drifts.mean():.3g} meV/atom/ps"
+    return found
 
 
 def _row(index: int, result: ReplicaResult) -> tuple[Any, ...]:
@@ -98,24 +115,27 @@ def _by_formula(results: Sequence[ReplicaResult]) -> dict[str, list[Atoms]]:
 
 
 def _add_spread(
-    report: Report, results: Sequence[ReplicaResult], summary: Mapping[str, Any]
+    report: Report,
+    results: Sequence[ReplicaResult],
+    logs: Sequence[Log],
+    settings: Mapping[str, Any],
 ) -> None:
     """Temperature and drift of the replicas as mean and extremes, as far as all of them got."""
-    logs = [read_log(result.log) for result in results]
     length = min(log.count for log in logs)
-    logs = [log for log in logs if log.count == length]  # the others have other lines at hand
+    pairs = zip(logs, results, strict=True)
+    same = [(log, r) for log, r in pairs if log.count == length]  # others have other lines at hand
+    logs = [log for log, _ in same]
     time = logs[0]["time_fs"] / 1000
     temperature = np.stack([log["temperature_K"] for log in logs])
     mean = np.mean([log.mean("temperature_K") for log in logs])
     report.add_heading("Temperature")
     report.add_figure(
         time_series(
-            time, _spread(temperature), "temperature (K)", target=summary.get("temperature")
+            time, _spread(temperature), "temperature (K)", target=held_temperature(settings)
         ),
         f"Temperature of all replicas; mean {mean:.1f} K",
     )
-    pairs = zip(logs, results, strict=True)
-    conserved = np.stack([1000 * log["conserved_eV"] / len(r.atoms) for log, r in pairs])
+    conserved = np.stack([1000 * log["conserved_eV"] / len(r.atoms) for log, r in same])
     if len(time) > 2 and np.isfinite(conserved).all():
         report.add_heading("Energy")
         report.add_figure(

@@ -79,9 +79,9 @@ class Calculation:
         """
         return KeptForces(self.folder, self.calculator, atoms, settings, self._restart)
 
-    def summarize(self, results: Mapping[str, Any]) -> None:
-        """Write ``summary.json``."""
-        write_summary(
+    def summarize(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Write ``summary.json``; what it says."""
+        return write_summary(
             self.folder,
             self._verb,
             model=describe(self.calculator),

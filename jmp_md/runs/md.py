@@ -87,12 +87,11 @@ def run_md(
             "volume_A3": result.volume,
             "pressure_GPa": result.pressure,
         }
-        run.summarize(figures)
+        summary = run.summarize(figures)
         if report:
             from jmp_md.report.dynamics import write_dynamics_report
 
-            known = {name: value for name, value in figures.items() if value == value}
-            write_dynamics_report(run.folder, result, run.about() | known, atoms.calc)
+            write_dynamics_report(run.folder, result, summary)
     return result
 
 
@@ -158,7 +157,7 @@ def run_md_replicas(
             ReplicaResult(**vars(result), **_end(driver.ended.get(index), chosen.steps))
             for index, result in enumerate(run.results(driver))
         ]
-        run.summarize(
+        summary = run.summarize(
             {
                 "temperature_K": [result.temperature for result in results],
                 "drift_meV_per_atom_ps": [result.drift for result in results],
@@ -170,7 +169,7 @@ def run_md_replicas(
         if report:
             from jmp_md.report.replicas import write_replicas_report
 
-            write_replicas_report(run.folder, results, run.about(), calculator)
+            write_replicas_report(run.folder, results, summary)
     return results
 
 

@@ -69,6 +69,7 @@ class Runs:
         self.structures, self.calculator, self.folder = structures, calculator, folder
         self.options, self.alone = options, alone
         self._replicas, self._started = replicas, time.monotonic()
+        self._speed: float | None = None
         self.model, self.domain = describe(calculator), DomainWatch(calculator)
         names = [folder] if alone else [folder / replica_name(i) for i in range(len(structures))]
         self.folders = names
@@ -105,8 +106,11 @@ class Runs:
             self.refused,
             self.alone,
         )
+        begun, steps = time.monotonic(), self.options.steps - (saved[1]["step"] if saved else 0)
         try:
             driver.run(progress, self._watching(watch), stop)
+            days = (time.monotonic() - begun) / 86400
+            self._speed = steps * self.options.timestep * 1e-6 / days if steps else None
         finally:
             driver.close()
         self.domain.end(list(driver.atoms().values()))
@@ -145,14 +149,9 @@ class Runs:
             found.append(MDResult(atoms, trajectory, folder / LOG, temperature, slope, *cell))
         return found
 
-    def about(self) -> dict[str, Any]:
-        """Model and settings, for reports."""
-        settings = {**self.model, **self._settings(), "model": None}
-        return {name: value for name, value in settings.items() if value is not None}
-
-    def summarize(self, figures: dict[str, Any]) -> None:
-        """Write ``summary.json``."""
-        write_summary(
+    def summarize(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """Write ``summary.json``; what it says."""
+        return write_summary(
             self.folder,
             "md",
             model=self.model,
@@ -160,6 +159,7 @@ class Runs:
             results=figures,
             seconds=time.monotonic() - self._started,
             domain=self.domain.record(),
+            ns_per_day=self._speed,
         )
 
     def _settings(self) -> dict[str, Any]:

@@ -91,14 +91,12 @@ def run_neb(
         _write(result, folder)
         watch.end(result.images)
         model = describe(calculator)
-        _summarize(result, folder, model, options, watch.record(), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        summary = _summarize(result, folder, model, options, watch.record(), seconds)
         if report:
             from jmp_md.report.path import write_path_report
 
-            shown = {**model, **settings, **_figures(result)}
-            write_path_report(
-                folder, result.images, shown, calculator, result.frequencies, result.doubts
-            )
+            write_path_report(folder, result, summary)
     return result
 
 
@@ -146,9 +144,9 @@ def _summarize(
     options: NEBOptions,
     domain: dict[str, Any] | None,
     seconds: float,
-) -> None:
+) -> dict[str, Any]:
     frequencies = None if result.frequencies is None else result.frequencies.tolist()
-    write_summary(
+    return write_summary(
         folder,
         "neb",
         model=model,

@@ -62,7 +62,6 @@ def run_phonons(
     from jmp_md.report.phonon_files import write_phonons
     from jmp_md.simulate.options import PhononOptions
     from jmp_md.simulate.phonons import check_phonons, phonons
-    from jmp_md.simulate.summary import describe
 
     options = (options or PhononRunOptions()).changed(changes)
     check_phonons(atoms, options)
@@ -79,18 +78,15 @@ def run_phonons(
             observer=kept.keep,
         )
         write_phonons(result, run.folder)
-        figures = _figures(result)
-        run.summarize(figures)
+        summary = run.summarize(_figures(result))
         if report:
-            supercell = result.phonopy.supercell_matrix.tolist()
-            about = {**describe(calculator), "supercell": supercell, **figures}
-            del about["doubts"]
-            write_phonon_report(run.folder, crystal, result, about, calculator, result.doubts)
+            write_phonon_report(run.folder, crystal, result, summary)
     return result
 
 
 def _figures(result: Phonons) -> dict[str, Any]:
     return {
+        "supercell": result.phonopy.supercell_matrix.tolist(),
         "n_displacements": result.n_displacements,
         "n_atoms_supercell": len(result.phonopy.supercell),
         "lowest_THz": result.lowest,

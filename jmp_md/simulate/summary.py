@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +62,9 @@ def write_summary(
     results: Mapping[str, Any],
     seconds: float,
     domain: Mapping[str, Any] | None = None,
+    ns_per_day: float | None = None,
     name: str = NAME,
-) -> None:
+) -> dict[str, Any]:
     """Write ``summary.json`` atomically.
 
     Args:
@@ -72,21 +76,31 @@ def write_summary(
         seconds: Wall time.
         domain: From :meth:`~jmp_md.simulate.watch.DomainWatch.record`, where structures lay
             outside of what the model was trained on; by name of the model where there are several.
+        ns_per_day: Speed of dynamics.
         name: Name of the file, where results are a file and not a folder.
+
+    Returns:
+        What was written.
     """
     versions = {name: version(name) for name in ("ase", "numpy", "torch")}
+    program = Path(sys.argv[0]).name if sys.argv[0] else platform.python_implementation()
     summary = {
         "verb": verb,
+        "command": shlex.join([program, *sys.argv[1:]]),
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": dict(model),
         "settings": dict(settings),
         "results": dict(results),
         **({} if domain is None else {"domain": dict(domain)}),
         "seconds": round(seconds, 3),
+        **({} if ns_per_day is None else {"ns_per_day": round(ns_per_day, 6)}),
         "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
     }
+    found: dict[str, Any] = finite(summary)
     with atomic_write(folder / name) as temporary:
-        text = json.dumps(finite(summary), indent=2, default=str, allow_nan=False)
+        text = json.dumps(found, indent=2, default=str, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+    return found
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,11 @@ for (const [index, data] of VIEWS.entries()) {
 }
 
 function show(element, data) {
-  const viewer = $3Dmol.createViewer(element, { backgroundColor: "white" });
+  const viewer = $3Dmol.createViewer(element, {});
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const paint = () => viewer.setBackgroundColor(dark.matches ? "#16181b" : "#ffffff");
+  dark.addEventListener("change", paint);
+  paint();
   viewer.addModelsAsFrames(data.xyz, "xyz");
   viewer.setStyle({}, { stick: { radius: 0.12 }, sphere: { scale: 0.25 } });
   if (data.cell) {
