@@ -161,17 +161,13 @@ class BatchPredictor:
         pending = sorted(range(len(items)), key=lambda i: self._place(items[i]))
         while pending:
             batch = self._next(items, pending)
-            try:
-                found = self._results([items[i] for i in batch])
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                found = []  # go on outside: the traceback of the error keeps tensors alive
-            if not found and len(batch) > 1:
-                self.max_edges = max(_slots(items[i] for i in batch) // 2, 1)
+            chosen = [items[i] for i in batch]
+            prediction = self._if_it_fits(concatenate([i.structures for i in chosen]), chosen)
+            if prediction is None and len(batch) > 1:
+                self.max_edges = max(_slots(chosen) // 2, 1)
                 _release_memory(self.potential)
                 continue
-            results.update(zip(batch, found or [_too_large(items[batch[0]])], strict=True))
+            results.update(zip(batch, self._results(prediction, chosen), strict=True))
             pending = pending[len(batch) :]
         return [results[i] for i in range(len(items))]
 
@@ -196,13 +192,10 @@ class BatchPredictor:
             :meth:`predict` knows a way.
         """
         expect_threads()
-        try:
-            prediction = self._prediction(structures, items)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+        prediction = self._if_it_fits(structures, items)
+        if prediction is None or not _is_finite(prediction):
             return []
-        return list(_split(prediction, items)) if _is_finite(prediction) else []
+        return list(_split(prediction, items))
 
     def _next(self, items: Sequence[Item], pending: list[int]) -> list[int]:
         """The first of ``pending`` that fit together; at least one."""
@@ -221,17 +214,29 @@ class BatchPredictor:
         """Sort key: those with a stress last, then by degree and size."""
         return self._stress and item.has_stress, item.degree, item.n_atoms
 
-    def _results(self, items: Sequence[Item]) -> list[Result]:
-        prediction = self._prediction(concatenate([item.structures for item in items]), items)
+    def _results(self, prediction: Prediction | None, items: Sequence[Item]) -> list[Result]:
+        """What a batch gives; of one that memory is too small for, why."""
+        if prediction is None:
+            return [_too_large(item) for item in items]
         if _is_finite(prediction):
             return list(_split(prediction, items))
         if len(items) > 1:  # not finite times the zero of an empty slot spoils the others, too
-            return [result for item in items for result in self._results([item])]
+            alone = ((self._if_it_fits(i.structures, [i]), [i]) for i in items)
+            return [result for each in alone for result in self._results(*each)]
         error = InputError(
             f"model {self.potential.header.name!r} gives values that are not finite: the structure "
             "is too far from its training data; check for atoms too close"
         )
         return [Result.failed(items[0].n_atoms, error)]
+
+    def _if_it_fits(self, structures: Structures, items: Sequence[Item]) -> Prediction | None:
+        """On the host; None where memory ran out."""
+        try:
+            return self._prediction(structures, items)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None  # outside of the handler: the traceback of the error keeps tensors alive
 
     def _prediction(self, structures: Structures, items: Sequence[Item]) -> Prediction:
         """On the host."""
