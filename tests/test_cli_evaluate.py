@@ -38,10 +38,11 @@ def labelled(model: Path, shift: float, structures: list[Atoms]) -> list[Atoms]:
 
 
 def run(model: Path, data: Path, *options: str) -> tuple[int, dict]:
-    out = data.with_suffix(".json")
-    arguments = ["evaluate", "--model", str(model), "--data", str(data), "--json", str(out)]
-    status = main([*arguments, "--dtype", "float64", *options])
-    return status, json.loads(out.read_text()) if out.exists() else {}
+    out = data.with_suffix("")
+    arguments = ["evaluate", "--model", str(model), "--data", str(data), "--output", str(out)]
+    status = main([*arguments, "--dtype", "float64", "--overwrite", *options])
+    summary = out / "summary.json"
+    return status, json.loads(summary.read_text())["results"] if summary.exists() else {}
 
 
 def test_errors_are_those_put_into_the_labels(
@@ -76,15 +77,15 @@ def test_errors_are_those_put_into_the_labels(
 def test_labels_are_drawn_against_predictions(model: Path, tmp_path: Path) -> None:
     structures = [molecule("H2O"), molecule("CH3OH"), molecule("O2")]
     write(tmp_path / "set.extxyz", labelled(model, 5.0, structures))
-    page = tmp_path / "report.html"
-    status, report = run(model, tmp_path / "set.extxyz", "--report", str(page))
+    page = tmp_path / "set" / "report.html"
+    status, report = run(model, tmp_path / "set.extxyz")
     assert status == 0
     text = page.read_text()
     assert text.count("<img") == 2
     assert "force (eV/Å), 33 values" in text
     assert f"{report['force_mae_meV_per_A']:.6g}" in text
-    options = ("--output", str(tmp_path / "out.csv"))
-    assert run(model, tmp_path / "set.extxyz", *options)[0] == 1
+    run(model, tmp_path / "set.extxyz", "--no-report")
+    assert not page.exists()
 
 
 def test_a_constant_is_told_apart_from_the_energy_error(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from jmp_md.cli import progress as progress_module
+from jmp_md.cli.check import CheckOptions
 from jmp_md.cli.main import COMMANDS, _parser, main
 from jmp_md.cli.progress import Progress
 from jmp_md.errors import InputError
@@ -66,6 +67,7 @@ CLASSES = {
     "elastic": ElasticRunOptions,
     "descriptors": DescriptorOptions,
     "screen": ScreenOptions,
+    "check": CheckOptions,
 }
 
 

@@ -163,10 +163,11 @@ def test_area_under_the_curve_counts_pairs_in_order() -> None:
 
 
 def evaluate(path: Path, data: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    out = data.with_suffix(".json")
-    status = main(["evaluate", "--model", str(path), "--data", str(data), "--json", str(out),
-                   "--dtype", "float64", *options])  # fmt: skip
-    return status, json.loads(out.read_text()) if out.exists() else {}
+    out = data.with_suffix("")
+    status = main(["evaluate", "--model", str(path), "--data", str(data), "--output", str(out),
+                   "--dtype", "float64", "--overwrite", *options])  # fmt: skip
+    summary = out / "summary.json"
+    return status, json.loads(summary.read_text())["results"] if summary.exists() else {}
 
 
 def test_the_command_predicts_and_measures(
@@ -179,8 +180,8 @@ def test_the_command_predicts_and_measures(
     for frame in molecules(4):
         structures.append(Atoms(frame.numbers, frame.positions, info={"gap": frame.targets["gap"]}))
     write(tmp_path / "set.extxyz", structures)
-    predictions = tmp_path / "gap.csv"
-    options = ("--option", "targets=[gap]", "--output", str(predictions), "--batch-size", "3")
+    predictions = tmp_path / "set" / "predictions.csv"
+    options = ("--option", "targets=[gap]", "--batch-size", "3")
     status, report = evaluate(path, tmp_path / "set.extxyz", *options)
     assert status == 0
     with predictions.open() as file:
@@ -206,11 +207,10 @@ def test_predictions_need_no_labels_but_known_elements(
     path = tmp_path / "gap.safetensors"
     write_native(path, made.header, made.native_state())
     write(tmp_path / "set.extxyz", [molecule("H2O"), molecule("CH4")])
-    predictions = tmp_path / "gap.csv"
-    options = ("--output", str(predictions))
-    assert evaluate(path, tmp_path / "set.extxyz", *options)[0] == 1
+    predictions = tmp_path / "set" / "predictions.csv"
+    assert evaluate(path, tmp_path / "set.extxyz")[0] == 1
     assert "frame 1: model 'p' was not trained on C: it knows H, O" in capsys.readouterr().err
-    status, report = evaluate(path, tmp_path / "set.extxyz", *options, "--skip-bad")
+    status, report = evaluate(path, tmp_path / "set.extxyz", "--skip-bad")
     assert (status, report["n_predicted"], report["n_skipped"]) == (0, 1, 1)
     assert "mae" not in report
     assert predictions.read_text().splitlines()[1].startswith("0,H2O,")

@@ -97,7 +97,8 @@ def test_md_runs_and_continues_from_the_command_line(
     assert [frame.info["step"] for frame in frames] == [0, 2, 4, 6]
     out = capsys.readouterr().out
     assert "H2O, model" in out
-    assert "wrote water-md/trajectory.extxyz and water-md/log.csv" in out
+    assert "wrote water-md: log.csv, report.html, state.npz, summary.json, trajectory.extxyz" in out
+    assert "report: water-md/report.html" in out
 
 
 def test_md_runs_replicas_and_whole_files(

@@ -94,8 +94,7 @@ def benchmark(
     Raises:
         InputError: A part that does not exist.
     """
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise InputError(f"part {unknown[0]!r}: choose among {', '.join(PARTS)}")
+    check_parts(parts)
     found = []
     for kind in (PARTS[part] for part in parts):
         began = time.perf_counter()
@@ -107,3 +106,13 @@ def benchmark(
             progress(found[-1])
     about = describe(calculator) | {"jmp_md": __version__, "machine": platform.machine()}
     return Benchmark(name, about, tuple(found))
+
+
+def check_parts(parts: Sequence[str]) -> None:
+    """Refuse parts that do not exist.
+
+    Raises:
+        InputError: One does not.
+    """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"part {unknown[0]!r}: choose among {', '.join(PARTS)}")

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jmp_md.cli.common import add_run_arguments, finish
+
 if TYPE_CHECKING:
     from jmp_md.benchmarking import Part
 
@@ -35,20 +37,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="benchmark.json of other models, for columns beside this one's",
     )
-    parser.add_argument(
-        "--output", type=Path, help="folder of the results (default: MODEL-benchmark)"
-    )
+    add_run_arguments(parser, "MODEL-benchmark here", report=False, restart=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.benchmarking import PARTS, benchmark
-    from jmp_md.benchmarking.tables import read_benchmark, write_benchmark
+    from jmp_md.benchmarking import PARTS, benchmark, check_parts
+    from jmp_md.benchmarking.tables import JSON, MARKDOWN, PAGE, read_benchmark, write_benchmark
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.errors import InputError
+    from jmp_md.runs.folder import opened
 
     if not args.model:
         raise InputError("there is no model to test: give a name of 'jmp-md models', or a file")
+    parts = args.parts or tuple(PARTS)
+    check_parts(parts)
     others = [read_benchmark(path) for path in args.compare]
     calculator = JMPCalculator(
         args.model, head=args.head, dtype=args.dtype, device=args.device, trust=args.trust
@@ -56,13 +59,19 @@ def run(args: argparse.Namespace) -> int:
     head = calculator.potential.head.name
     name = Path(args.model).stem if Path(args.model).is_file() else args.model
     output = args.output or Path(f"{name}-benchmark")
+    if (output / JSON).exists() and not args.overwrite:
+        raise InputError(
+            f"{output} holds a benchmark: remove it with --overwrite, or choose another output"
+        )
     print(f"model {name}, head {head}, {args.dtype}")
+    if args.dry_run:
+        print(f"dry run: nothing of {', '.join(parts)} was computed, {output} was not written")
+        return 0
     print(f"{'':34} {'cases':>5}  mean error, and the worst")
-    found = benchmark(
-        calculator, f"{name} ({head})", parts=args.parts or tuple(PARTS), progress=_print
-    )
-    write_benchmark(output, [found, *others])
-    print(f"wrote {output}: benchmark.json, benchmark.md and report.html")
+    with opened(output, (JSON, MARKDOWN, PAGE), overwrite=args.overwrite):
+        found = benchmark(calculator, f"{name} ({head})", parts=parts, progress=_print)
+        write_benchmark(output, [found, *others])
+        finish(args, output, JSON)
     return 0
 
 

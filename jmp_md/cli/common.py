@@ -25,6 +25,7 @@ __all__ = [
     "add_model_arguments",
     "add_run_arguments",
     "add_tags_argument",
+    "add_words_arguments",
     "calculators_for",
     "finish",
     "folder_of",
@@ -117,11 +118,30 @@ def add_run_arguments(
             default=True,
             help="write report.html (default: yes)",
         )
+    add_words_arguments(parser)
     add_config(parser)
 
 
-def folder_of(output: Path | None) -> Path | None:
+def add_words_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much a command tells, and in which form."""
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="say nothing but warnings, errors and what is asked for",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="write the summary of the run to standard output as JSON, all else to standard error",
+    )
+
+
+def folder_of(output: Path | None, formats: bool = True) -> Path | None:
     """The folder of a run, where ``--output`` does not name a file, as it once did.
+
+    Args:
+        output: What was given.
+        formats: Whether there is an option for the format of the file in the folder.
 
     Raises:
         InputError: It does.
@@ -129,7 +149,7 @@ def folder_of(output: Path | None) -> Path | None:
     if output is not None and output.suffix.lower() in _ENDINGS and not output.is_dir():
         raise InputError(
             f"--output is a folder now, not the file {output.name}: give --output "
-            f"{output.with_suffix('')} --format {output.suffix[1:]}"
+            f"{output.with_suffix('')}" + (f" --format {output.suffix[1:]}" if formats else "")
         )
     return output
 
@@ -182,16 +202,18 @@ def stoppable(progress: Progress | None, output: Path) -> Iterator[None]:
             progress.close()
 
 
-def finish(args: argparse.Namespace, folder: Path) -> None:
+def finish(args: argparse.Namespace, folder: Path, summary: str | None = None) -> None:
     """Say where the files of a run and its report are.
 
     Args:
-        args: The command line, which is told of the folder for ``--json``.
+        args: The command line, which is told of the summary for ``--json``.
         folder: Of the run.
+        summary: Its file, where it is not ``summary.json``.
     """
     from jmp_md.report.page import NAME as REPORT
+    from jmp_md.simulate.summary import NAME as SUMMARY
 
-    args.folder = folder
+    args.summary = (folder / (summary or SUMMARY)).read_text(encoding="utf-8")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     shown = names if len(names) <= _MOST_NAMES else [*names[: _MOST_NAMES - 1], "..."]
     print(f"wrote {folder}: {', '.join(shown)}")

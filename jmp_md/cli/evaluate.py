@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from jmp_md.cli.common import add_model_arguments, calculators_for
+from jmp_md.cli.common import (
+    add_model_arguments,
+    add_run_arguments,
+    calculators_for,
+    finish,
+    folder_of,
+)
 from jmp_md.cli.data import add_format_arguments, open_data
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.files import exists
+from jmp_md.options import Options, option
 
 if TYPE_CHECKING:
     from jmp_md.potential import Potential
@@ -18,7 +29,33 @@ if TYPE_CHECKING:
     from jmp_md.training.parity import Pair
     from jmp_md.training.property_metrics import Predictions
 
-    Measured = tuple[dict[str, Any], Mapping[str, Pair]]
+NAME, PREDICTIONS = "evaluate", "predictions.csv"
+FILES = (PREDICTIONS, "summary.json", "report.html")
+WITHOUT_VALUE = {
+    "--json": "--output FOLDER gets summary.json; --json alone writes it to standard output",
+    "--report": "--output FOLDER gets report.html, unless --no-report is given",
+}
+
+
+class EvaluateOptions(Options):
+    """Options of the command."""
+
+    forces: Literal["conservative", "direct"] = option("conservative", "which forces")
+    batch_size: int = option(256, "frames at a time", ge=1)
+    skip_bad: bool = option(False, "leave out frames the model cannot evaluate")
+
+
+OPTIONS = EvaluateOptions
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found: errors, labels with predictions, the model, predictions of a property."""
+
+    report: dict[str, Any]
+    pairs: Mapping[str, Pair]
+    model: dict[str, Any]
+    predictions: Predictions | None = None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,53 +63,67 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, dtype="float32")
     parser.add_argument("--data", required=True, help="data set: file or folder, as published")
     add_format_arguments(parser)
-    parser.add_argument(
-        "--forces",
-        choices=("conservative", "direct"),
-        default="conservative",
-        help="which forces (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=256, help="frames at a time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out frames the model cannot evaluate"
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the errors as JSON")
-    parser.add_argument(
-        "--report", type=Path, metavar="OUT", help="also write errors and parity plots as HTML"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="OUT",
-        help="write the predictions of a property model as CSV; the data needs no labels",
-    )
+    add_run_arguments(parser, "words to the terminal", report=True, restart=False)
+    add_options(parser, EvaluateOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.errors import InputError
-    from jmp_md.files import atomic_write
+    from jmp_md.runs.folder import opened
+    from jmp_md.simulate.summary import NAME as SUMMARY
+    from jmp_md.simulate.summary import make_summary, summary_text
 
+    started = time.monotonic()
+    options = options_from(args, EvaluateOptions)
+    output = folder_of(args.output, formats=False)
+    if output is not None and exists(output / SUMMARY) and not args.overwrite:
+        raise InputError(
+            f"{output} holds a run: remove it with --overwrite, or choose another output"
+        )
     dataset = open_data([args.data], args)
     if not len(dataset):
         raise InputError(f"{args.data} holds no frames")
+    if args.dry_run:
+        print(f"dry run: {len(dataset)} frames of {args.data} were not evaluated")
+        return 0
     path = _property_model(args.model)
-    if path is None and args.output is not None:
-        raise InputError("--output is for property models: use jmp-md singlepoint for energies")
-    measured = _potential(dataset, args) if path is None else _property(dataset, path, args)
-    report, pairs = measured
-    print("\n".join(_lines(report) if path is None else _property_lines(report)))
-    if args.json:
-        with atomic_write(args.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    with opened(output, FILES, overwrite=args.overwrite) if output else nullcontext():
+        if path is None:
+            found = _potential(dataset, args, options)
+        else:
+            found = _property(dataset, path, args, options)
+        report = found.report
+        print("\n".join(_lines(report) if path is None else _property_lines(report)))
+        summary = make_summary(
+            NAME,
+            model=found.model,
+            settings=options.model_dump() | {"data": str(args.data), "dtype": args.dtype},
+            results=report,
+            seconds=time.monotonic() - started,
+        )
+        args.summary = summary_text(summary)
+        if output is not None:
+            _write(output, found, args)
+            finish(args, output)
+    return 0
+
+
+def _write(output: Path, found: Measured, args: argparse.Namespace) -> None:
+    """The files of a folder."""
+    from jmp_md.files import atomic_write
+    from jmp_md.report.page import NAME as REPORT
+    from jmp_md.simulate.summary import NAME as SUMMARY
+
+    if found.predictions is not None:
+        _write_predictions(output / PREDICTIONS, found.report["target"], found.predictions)
     if args.report:
         from jmp_md.training.report import write_evaluation_report
 
-        title = f"{report['model']} on {args.data}"
-        write_evaluation_report(args.report, title, report, pairs)
-    return 0
+        title = f"{found.report['model']} on {args.data}"
+        write_evaluation_report(output / REPORT, title, found.report, found.pairs)
+    with atomic_write(output / SUMMARY) as temporary:
+        temporary.write_text(args.summary, encoding="utf-8")
 
 
 def _property_model(name: str | None) -> Path | None:
@@ -85,10 +136,11 @@ def _property_model(name: str | None) -> Path | None:
     return path if "property" in read_header(path).training else None
 
 
-def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
+def _potential(dataset: Dataset, args: argparse.Namespace, options: EvaluateOptions) -> Measured:
     """Errors of energies and forces."""
     from tqdm import tqdm
 
+    from jmp_md.simulate.summary import describe
     from jmp_md.training.data.frame import frames
     from jmp_md.training.metrics import dataset_errors, to_atoms
 
@@ -97,9 +149,9 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
         sums = dataset_errors(
             calculator.potential,
             dataset,
-            batch_size=args.batch_size,
-            direct=args.forces == "direct",
-            skip_bad=args.skip_bad,
+            batch_size=options.batch_size,
+            direct=options.forces == "direct",
+            skip_bad=options.skip_bad,
             progress=bar.update,
         )
     by_element = sums.force_errors_by_element()
@@ -115,7 +167,7 @@ def _potential(dataset: Dataset, args: argparse.Namespace) -> Measured:
         "force_mae_meV_per_A_by_element": {s: e["mae"] for s, e in by_element.items()},
         "force_rmse_meV_per_A_by_element": {s: e["rmse"] for s, e in by_element.items()},
     }
-    return report, sums.parity.pairs()
+    return Measured(report, sums.parity.pairs(), describe(calculator))
 
 
 def _size_inconsistency(dataset: Dataset, potential: Potential) -> float | None:
@@ -128,7 +180,9 @@ def _size_inconsistency(dataset: Dataset, potential: Potential) -> float | None:
     return size_consistency(subject).measured
 
 
-def _property(dataset: Dataset, path: Path, args: argparse.Namespace) -> Measured:
+def _property(
+    dataset: Dataset, path: Path, args: argparse.Namespace, options: EvaluateOptions
+) -> Measured:
     """Predictions of a property, and their errors where there are labels."""
     import torch
     from tqdm import tqdm
@@ -148,12 +202,10 @@ def _property(dataset: Dataset, path: Path, args: argparse.Namespace) -> Measure
         found = predict_properties(
             model,
             dataset,
-            batch_size=args.batch_size,
-            skip_bad=args.skip_bad,
+            batch_size=options.batch_size,
+            skip_bad=options.skip_bad,
             progress=bar.update,
         )
-    if args.output is not None:
-        _write_predictions(args.output, model.target.name, found)
     kind = model.target.kind
     parity = Parity()
     parity.add(model.target.name, found.label, found.predicted)
@@ -166,7 +218,7 @@ def _property(dataset: Dataset, path: Path, args: argparse.Namespace) -> Measure
         **property_summary(kind, found.predicted, found.label),
         "by_element": summary_by_element(kind, found),
     }
-    return report, parity.pairs()
+    return Measured(report, parity.pairs(), {"file": str(path)}, found)
 
 
 def _write_predictions(path: Path, target: str, found: Predictions) -> None:

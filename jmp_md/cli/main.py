@@ -17,7 +17,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(cls.model_json_schema(), indent=2, ensure_ascii=False))
             return 0
         _check_places(args)
-        with sigterm_interrupts(), _warnings_in_words():
+        with sigterm_interrupts(), _warnings_in_words(), _words(args):
             status: int = args.run(args)
+        if _as_json(args):
+            print(getattr(args, "summary", "").rstrip())
         sys.stdout.flush()  # so that a closed pipe shows here
         return status
     except BrokenPipeError:
@@ -120,10 +122,14 @@ def _refuse_renamed(argv: Sequence[str]) -> None:
     asked = next((word for word in argv if word in COMMANDS), None)
     if asked is None:
         return
-    renamed = getattr(importlib.import_module(f"jmp_md.cli.{asked}"), "RENAMED", {})
-    for word in argv:
-        if (option := word.partition("=")[0]) in renamed:
+    module = importlib.import_module(f"jmp_md.cli.{asked}")
+    renamed, without = getattr(module, "RENAMED", {}), getattr(module, "WITHOUT_VALUE", {})
+    for word, following in zip(argv, [*argv[1:], "-"], strict=True):
+        option, given, _ = word.partition("=")
+        if option in renamed:
             raise InputError(f"{option} is no option any more: {renamed[option]}")
+        if option in without and (given or not following.startswith("-")):
+            raise InputError(f"{option} takes no value any more: {without[option]}")
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -156,6 +162,24 @@ def _warnings_in_words() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+def _as_json(args: argparse.Namespace) -> bool:
+    return getattr(args, "json", None) is True  # else it is a file
+
+
+@contextmanager
+def _words(args: argparse.Namespace) -> Iterator[None]:
+    """Send words to standard error where JSON is asked for, and nowhere where no words are."""
+    quiet = getattr(args, "quiet", False)
+    if not (quiet or _as_json(args)):
+        yield
+    elif quiet:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    else:
+        with redirect_stdout(sys.stderr):
+            yield
 
 
 class _Parser(argparse.ArgumentParser):

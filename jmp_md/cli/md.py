@@ -12,6 +12,7 @@ from jmp_md.cli.common import (
     add_run_arguments,
     add_tags_argument,
     calculators_for,
+    finish,
     read_structures,
     say_plan,
 )
@@ -65,10 +66,11 @@ def run(args: argparse.Namespace) -> int:
         try:
             if several:
                 around |= {"replicas": args.replicas, "progress": _show_replicas(progress)}
-                return _run_replicas(chosen, calculator, model, output, options, around)
-            chosen[0].calc = calculator
-            around |= {"progress": _show(progress)}
-            return _run_one(chosen[0], model, output, options, around)
+                status = _run_replicas(chosen, calculator, model, output, options, around)
+            else:
+                chosen[0].calc = calculator
+                around |= {"progress": _show(progress)}
+                status = _run_one(chosen[0], model, output, options, around)
         except KeyboardInterrupt:
             progress.close()
             saved = "the state is saved; " if request.came() else ""
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         finally:
             progress.close()
+    finish(args, output)
+    return status
 
 
 def _options(args: argparse.Namespace) -> MDOptions:
@@ -109,7 +113,6 @@ def _run_one(
     if result.volume == result.volume:
         print(f", volume {result.volume:.3f} Å³, pressure {result.pressure:.3f} GPa", end="")
     print(f", drift {result.drift:+.4f} meV/atom/ps" if result.drift == result.drift else "")
-    print(f"wrote {result.trajectory} and {result.log}")
     return 0
 
 
@@ -133,7 +136,6 @@ def _run_replicas(
     if done:
         mean = sum(result.temperature for result in done) / len(done)
         print(f"mean temperature {mean:.1f} K of {len(done)} replicas")
-    print(f"wrote {output}: {count} folders {results[0].log.parent.name} and so on")
     return 0 if len(done) == count else 2
 
 

@@ -12,8 +12,10 @@ from jmp_md.cli.common import (
     add_run_arguments,
     add_tags_argument,
     calculators_for,
+    finish,
     read_structures,
     say_plan,
+    stoppable,
 )
 from jmp_md.cli.options import add_options, options_from
 from jmp_md.cli.progress import Progress
@@ -45,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.runs.neb import PATH, run_neb
+    from jmp_md.runs.neb import run_neb
 
     options = options_from(args, NEBOptions)
     images = _images(args.structures, args.all_frames)
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{images[0].get_chemical_formula(mode='hill')}, model {model}")
     progress = Progress(options.steps)
-    try:
+    with stoppable(progress, output):
         result = run_neb(
             images,
             calculator,
@@ -71,12 +73,6 @@ def run(args: argparse.Namespace) -> int:
                 step, f"barrier {barrier:.4f} eV  fmax {fmax:.5f} eV/Å"
             ),
         )
-    except KeyboardInterrupt:
-        progress.close()
-        print(f"stopped; continue with --restart --output {output}")
-        raise
-    finally:
-        progress.close()
     how = "converged" if result.converged else "NOT converged"
     print(f"{how} after {result.steps} steps: barrier {result.barrier:.4f} eV, ", end="")
     print(f"from the other side {result.reverse_barrier:.4f} eV")
@@ -86,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     for kind, texts in (("note", result.notes), ("in doubt", result.doubts)):
         for text in texts:
             print(f"{kind}: {text}")
-    print(f"wrote {output / PATH}: {len(result.images)} images")
+    finish(args, output)
     return 2 if result.doubts else 0
 
 

@@ -11,6 +11,7 @@ from jmp_md.cli.common import (
     add_run_arguments,
     add_tags_argument,
     calculators_for,
+    finish,
     folder_of,
     read_structures,
     say_plan,
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         if good:
             gaps = "" if good == list(range(len(good))) else "; index in each says which it is"
             print(f"wrote {run.result}: {len(good)} of {len(structures)} structures{gaps}")
+    finish(args, output)
     left = any(watch.left for watch in run.watches.values())
     return 0 if all(end.converged for end in run.ends.values()) and not left else 2
 

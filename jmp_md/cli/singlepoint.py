@@ -15,6 +15,7 @@ from jmp_md.cli.common import (
     add_run_arguments,
     add_tags_argument,
     calculators_for,
+    finish,
     folder_of,
     read_structures,
     say_plan,
@@ -58,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.runs.folder import opened
+    from jmp_md.simulate.summary import make_summary, summary_text, write_summary
     from jmp_md.simulate.watch import watch_domain
 
     options = options_from(args, SinglepointOptions)
@@ -86,11 +88,20 @@ def run(args: argparse.Namespace) -> int:
             rows[i] |= _figures(results[i]) | {"model": name}
         _write(target, structures, results, rows)
         failed = sum(found.error is not None for found in results)
-        if output is not None:
-            settings = options.model_dump() | {"tags": args.tags}
-            counts = {"n_structures": len(results), "n_failed": failed}
-            _summarise(output, models, watches, settings, counts, time.monotonic() - started)
+        summary = _summary(
+            models,
+            watches,
+            options.model_dump() | {"tags": args.tags},
+            {"n_structures": len(results), "n_failed": failed},
+            time.monotonic() - started,
+        )
+        if output is None:
+            table = summary | {"results": {"structures": rows}}
+            args.summary = summary_text(make_summary(NAME, **table))
+        else:
+            write_summary(output, NAME, **summary)
             print(f"wrote {target}: {len(results) - failed} of {len(results)} structures")
+            finish(args, output)
     return 2 if failed else 0
 
 
@@ -110,26 +121,23 @@ def _compute(structures: list[Atoms], models: Models, stress: bool) -> list[Resu
     return [results[i] for i in range(len(structures))]
 
 
-def _summarise(
-    output: Path,
+def _summary(
     models: Models,
     watches: dict[str, DomainWatch],
     settings: dict[str, Any],
     counts: dict[str, int],
     seconds: float,
-) -> None:
-    """Write ``summary.json``."""
-    from jmp_md.simulate.summary import describe, write_summary
+) -> dict[str, Any]:
+    """The parts of ``summary.json``."""
+    from jmp_md.simulate.summary import describe
 
-    write_summary(
-        output,
-        NAME,
-        model={name: describe(calculator) for name, calculator in dict(models).items()},
-        settings=settings,
-        results=counts,
-        seconds=seconds,
-        domain={name: watch.record() for name, watch in watches.items()},
-    )
+    return {
+        "model": {name: describe(calculator) for name, calculator in dict(models).items()},
+        "settings": settings,
+        "results": counts,
+        "seconds": seconds,
+        "domain": {name: watch.record() for name, watch in watches.items()},
+    }
 
 
 def _figures(result: Result) -> dict[str, Any]:

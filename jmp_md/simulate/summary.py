@@ -53,8 +53,24 @@ def describe(calculator: Calculator) -> dict[str, Any]:
     return about
 
 
-def write_summary(
-    folder: Path,
+def write_summary(folder: Path, verb: str, **parts: Any) -> dict[str, Any]:
+    """Write ``summary.json`` atomically.
+
+    Args:
+        folder: Folder of the run.
+        verb: What was done, e.g. ``"md"``.
+        parts: The others of :func:`make_summary`.
+
+    Returns:
+        What was written.
+    """
+    summary = make_summary(verb, **parts)
+    with atomic_write(folder / NAME) as temporary:
+        temporary.write_text(summary_text(summary), encoding="utf-8")
+    return summary
+
+
+def make_summary(
     verb: str,
     *,
     model: Mapping[str, Any],
@@ -63,12 +79,10 @@ def write_summary(
     seconds: float,
     domain: Mapping[str, Any] | None = None,
     ns_per_day: float | None = None,
-    name: str = NAME,
 ) -> dict[str, Any]:
-    """Write ``summary.json`` atomically.
+    """The summary of a run.
 
     Args:
-        folder: Folder of the run.
         verb: What was done, e.g. ``"md"``.
         model: From :func:`describe`.
         settings: Options of the run.
@@ -77,10 +91,9 @@ def write_summary(
         domain: From :meth:`~jmp_md.simulate.watch.DomainWatch.record`, where structures lay
             outside of what the model was trained on; by name of the model where there are several.
         ns_per_day: Speed of dynamics.
-        name: Name of the file, where results are a file and not a folder.
 
     Returns:
-        What was written.
+        What JSON can hold.
     """
     versions = {name: version(name) for name in ("ase", "numpy", "torch")}
     program = Path(sys.argv[0]).name if sys.argv[0] else platform.python_implementation()
@@ -97,10 +110,12 @@ def write_summary(
         "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
     }
     found: dict[str, Any] = finite(summary)
-    with atomic_write(folder / name) as temporary:
-        text = json.dumps(found, indent=2, default=str, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
     return found
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """A summary as JSON."""
+    return json.dumps(summary, indent=2, default=str, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
