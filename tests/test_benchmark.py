@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,12 +18,15 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from jmp_md.benchmarking import PARTS, Benchmark, Case, Part, benchmark
 from jmp_md.benchmarking.energies import REACTIONS, reference_energies, turned_name
+from jmp_md.benchmarking.kept import kept
 from jmp_md.benchmarking.molecules import DIATOMICS
 from jmp_md.benchmarking.tables import JSON, markdown, read_benchmark, write_benchmark
 from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
 from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
+from jmp_md.models.registry import resolve
 
 
 class Morse(Calculator):
@@ -235,6 +240,34 @@ def test_the_command_writes_and_compares(
     assert "Benchmark of jmp-xs-organic (wb97x), jmp-xs-organic (wb97m)" in text
     assert main(["benchmark", model, "--parts", "taste"]) == 1
     assert f"part 'taste': choose among {', '.join(PARTS)}" in capsys.readouterr().err
+
+
+def test_a_card_shows_what_was_kept_of_its_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(resolve("jmp-xs-organic"), "mine.safetensors")
+    words = ["benchmark", "mine.safetensors", "--device", "cpu", "--parts", "separation", "--keep"]
+    assert main(words) == 0
+    assert main([*words, "--head", "wb97x", "--overwrite"]) == 0
+    assert sorted(kept(Path("mine.safetensors"))) == ["wb97m", "wb97x"]
+    capsys.readouterr()
+    assert main(["models", "card", "mine.safetensors"]) == 0
+    card = capsys.readouterr().out
+    assert "## Head wb97x against published numbers" in card
+    assert card.count("| two molecules far apart | additivity | 4 |") == 2
+
+    shutil.copy(resolve("jmp-xs-rmd17-ethanol"), "mine.safetensors")
+    header = read_header(Path("mine.safetensors"))
+    assert not kept(Path("other.safetensors"))
+    content = json.loads(Path("mine.benchmark.json").read_text())
+    content = {header.heads[0].name: content["wb97m"]}
+    Path("mine.benchmark.json").write_text(json.dumps(content))
+    assert main(["models", "card", "mine.safetensors"]) == 0
+    assert "Only tests of other weights are kept" in capsys.readouterr().out
+    Path("mine.benchmark.json").write_text("[]")
+    assert main(["models", "card", "mine.safetensors"]) == 1
+    assert "mine.benchmark.json: not what" in capsys.readouterr().err
 
 
 def test_a_model_of_molecules_has_no_numbers_for_crystals() -> None:

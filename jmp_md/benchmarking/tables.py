@@ -42,18 +42,27 @@ def read_benchmark(path: Path) -> Benchmark:
         InputError: It is no such file.
     """
     try:
-        return Benchmark.from_dict(_numbers(json.loads(path.read_text(encoding="utf-8"))))
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not a benchmark ({error}): give a {JSON} that 'jmp-md benchmark' wrote"
         ) from error
 
 
+def from_json(content: Any) -> Benchmark:
+    """A benchmark as JSON has it, where numbers that are not finite are null."""
+    for part in content["parts"]:
+        for case in part["cases"]:
+            if case["value"] is None:
+                case["value"] = math.nan
+    return Benchmark.from_dict(content)
+
+
 def markdown(results: Sequence[Benchmark]) -> str:
     """The overview and a table of each part."""
-    parts = [f"# Benchmark of {_names(results)}", _table(*overview(results))]
+    parts = [f"# Benchmark of {_names(results)}", table(*overview(results))]
     for part in results[0].parts:
-        parts += [f"## {part.name}", _table(*details(part, results))]
+        parts += [f"## {part.name}", table(*details(part, results))]
         parts += [f"Left out: {name}, {why}" for name, why in part.left_out.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -109,15 +118,7 @@ def _number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _numbers(content: Any) -> Any:
-    """Undo :func:`~jmp_md.simulate.summary.finite` for values of cases, which are numbers."""
-    for part in content["parts"]:
-        for case in part["cases"]:
-            if case["value"] is None:
-                case["value"] = math.nan
-    return content

@@ -37,15 +37,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="benchmark.json of other models, for columns beside this one's",
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="also beside the file of the model, for its card"
+    )
     add_run_arguments(parser, "MODEL-benchmark here", report=False, restart=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.benchmarking import PARTS, benchmark, check_parts
+    from jmp_md.benchmarking.kept import keep
     from jmp_md.benchmarking.tables import JSON, MARKDOWN, PAGE, read_benchmark, write_benchmark
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.errors import InputError
+    from jmp_md.models.registry import resolve
     from jmp_md.runs.folder import opened
 
     if not args.model:
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     with opened(output, (JSON, MARKDOWN, PAGE), overwrite=args.overwrite):
         found = benchmark(calculator, f"{name} ({head})", parts=parts, progress=_print)
         write_benchmark(output, [found, *others])
+        if args.keep:
+            print(f"wrote {keep(resolve(args.model), found)}")
         finish(args, output, JSON)
     return 0
 

@@ -102,4 +102,20 @@ def _print_card(name: str) -> None:
             f"{path} is an official checkpoint, without a header to make a card from: convert it "
             f"with 'jmp-md convert {path} OUT{SUFFIX}' and ask for the card of OUT{SUFFIX}"
         )
-    print(model_card(read_header(path), path.stat().st_size), end="")
+    print(model_card(read_header(path), path.stat().st_size, _tested(path)), end="")
+
+
+def _tested(path: Path) -> dict[str, str]:
+    """By head, what ``jmp-md benchmark --keep`` found with the weights that the file holds."""
+    from jmp_md.benchmarking.kept import kept
+    from jmp_md.benchmarking.tables import overview, table
+    from jmp_md.fingerprint import fingerprint
+    from jmp_md.load import load_model
+
+    tables = {}
+    for head, result in kept(path).items():
+        if fingerprint(load_model(path, head=head, device="cpu")) == result.about["sha256"]:
+            tables[head] = table(*overview([result]))
+        else:
+            tables[head] = "Only tests of other weights are kept: 'jmp-md benchmark --keep' again."
+    return tables

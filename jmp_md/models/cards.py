@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ase.data import chemical_symbols
@@ -28,12 +29,15 @@ def symbols(numbers: Iterable[int]) -> str:
     return " ".join(chemical_symbols[z] for z in sorted(numbers)) or "unknown"
 
 
-def model_card(header: ModelHeader, size_bytes: int) -> str:
+def model_card(
+    header: ModelHeader, size_bytes: int, found: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Markdown page about a model.
 
     Args:
         header: Header of the model file.
         size_bytes: Size of the file.
+        found: By head, tables of what tests of the model found.
     """
     sizes = header.architecture
     sections = [
@@ -49,7 +53,8 @@ def model_card(header: ModelHeader, size_bytes: int) -> str:
             }
         ),
         *(_head_section(head, header) for head in header.heads),
-        "## Measured errors",
+        *(f"## Head {head} against published numbers\n\n{table}" for head, table in found.items()),
+        "## Errors on its own data",
         _bullets(header.metrics) or "None were recorded: measure before use.",
         "## Training",
         _bullets(_history(header)) or "Not recorded.",
