@@ -21,8 +21,8 @@ from ase import Atoms
 from ase.io import read
 from ase.md.velocitydistribution import Stationary, force_temperature, thermalize_momenta
 
+from jmp_md.analysis import element_temperatures
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.report.dynamics import element_temperatures
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.simulate.relax import relax
 from jmp_md.simulate.state import load_state

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from ase.io import read
 from matplotlib.figure import Figure
-from scipy.signal import find_peaks
 
+from jmp_md.analysis import read_series, vibrational_spectrum
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.runs.md import run_md
 from jmp_md.simulate.relax import relax
@@ -24,17 +24,6 @@ from jmp_md.simulate.vibrations import vibrations
 
 TIMESTEP = 0.5  # fs
 INTERVAL = 4  # steps between frames: 2 fs resolve frequencies up to 8000 cm⁻¹
-CM_PER_FS = 2.99792458e-5
-
-
-def spectrum(frames: list) -> tuple[np.ndarray, np.ndarray]:
-    """Wavenumbers in cm⁻¹ and the power spectrum of the mass-weighted velocities."""
-    velocities = np.array([frame.get_velocities() for frame in frames])
-    velocities *= np.sqrt(frames[0].get_masses())[:, None]
-    window = np.hanning(len(frames))[:, None, None]
-    power = (abs(np.fft.rfft(window * velocities, axis=0)) ** 2).sum(axis=(1, 2))
-    wavenumbers = np.fft.rfftfreq(len(frames), INTERVAL * TIMESTEP) / CM_PER_FS
-    return wavenumbers, power / power.max()
 
 
 def draw(wavenumbers: np.ndarray, power: np.ndarray, harmonic: np.ndarray) -> None:
@@ -72,11 +61,12 @@ def main() -> None:
             else None
         ),
     )
-    wavenumbers, power = spectrum(read(run.trajectory, index=":"))
-    peaks, _ = find_peaks(power, height=0.02)
+    series = read_series(run.trajectory)
+    found = vibrational_spectrum(series.velocities, series.interval, atoms.get_masses())
+    wavenumbers, power = found.wavenumbers, found.density / found.density.max()
     print(f"mean temperature {run.temperature:.0f} K, drift {run.drift:+.4f} meV/atom/ps")
     print("harmonic:", " ".join(f"{frequency:.0f}" for frequency in harmonic), "cm⁻¹")
-    print("dynamics:", " ".join(f"{frequency:.0f}" for frequency in wavenumbers[peaks]), "cm⁻¹")
+    print("dynamics:", " ".join(f"{frequency:.0f}" for frequency in found.peaks), "cm⁻¹")
     draw(wavenumbers, power, harmonic)
     np.savetxt("ethanol-spectrum.csv", np.c_[wavenumbers, power], delimiter=",")
 

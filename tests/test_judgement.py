@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
-from jmp_md.report.judgement import judge_domain, judge_dynamics, statistical_inefficiency
+from jmp_md.report.judgement import judge_domain, judge_dynamics
 from jmp_md.simulate.md.log import Log
 from jmp_md.simulate.verdict import Verdict
 
@@ -30,16 +29,6 @@ def a_log(
 
 def judged(log: Log, settings: dict[str, Any] = NVT) -> dict[str, bool | None]:
     return {v.subject.split()[0]: v.holds for v in judge_dynamics([log], [10], settings)}
-
-
-@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
-def test_the_inefficiency_of_an_autoregressive_series_is_known(memory: float) -> None:
-    rng = np.random.default_rng(1)
-    series = np.zeros(100_000)
-    for i, noise in enumerate(rng.standard_normal(len(series) - 1)):
-        series[i + 1] = memory * series[i] + noise
-    expected = (1 + memory) / (1 - memory)
-    assert statistical_inefficiency(series) == pytest.approx(expected, rel=0.15)
 
 
 def test_a_mean_within_three_standard_errors_is_good_and_one_beyond_is_not() -> None:

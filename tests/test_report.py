@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.md.velocitydistribution import Stationary
 from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import coordination, findings, seen
 from jmp_md.report import Report
-from jmp_md.report.dynamics import bond_lengths, element_temperatures, headlines, mean_rdf
+from jmp_md.report.dynamics import headlines
 from jmp_md.report.figures import parity
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.simulate.md.log import Log
@@ -84,29 +83,6 @@ def test_a_long_trajectory_is_thinned_and_keeps_its_ends() -> None:
     assert view["frames"] == len(lines) == 200
     assert float(lines[0][3]) == 0.0
     assert float(lines[-1][3]) == 999.0
-
-
-def test_rdf_of_an_ideal_gas_is_one_and_of_a_crystal_peaks_at_its_bonds() -> None:
-    rng = np.random.default_rng(0)
-    gas = [
-        Atoms("Ar200", positions=rng.uniform(0, 20, (200, 3)), cell=[20] * 3, pbc=True)
-        for _ in range(20)
-    ]
-    r, g = mean_rdf(gas)
-    assert g[r > 3].mean() == pytest.approx(1.0, abs=0.02)
-    r, g = mean_rdf([bulk("Cu", cubic=True) * (3, 3, 3)])
-    assert r[np.flatnonzero(g)[0]] == pytest.approx(3.61 / np.sqrt(2), abs=0.05)
-
-
-def test_bond_lengths_follow_the_bonds_of_the_first_frame() -> None:
-    first = molecule("H2O")
-    stretched = first.copy()
-    stretched.positions *= 3.0
-    lengths, start = bond_lengths([first, stretched])
-    assert list(lengths) == ["H-O"]
-    np.testing.assert_allclose(lengths["H-O"], np.concatenate([start["H-O"], 3 * start["H-O"]]))
-    across = Atoms("H2", [[0.1, 0, 0], [4.6, 0, 0]], cell=[5, 5, 5], pbc=True)
-    np.testing.assert_allclose(bond_lengths([across])[0]["H-H"], [0.5])
 
 
 def test_coordination_of_ethanol() -> None:
@@ -207,29 +183,6 @@ def test_a_page_fits_a_telephone_and_its_wide_tables_scroll(tmp_path: Path) -> N
     (tmp_path / "outer.html").write_text(f"<body>{listen}{frame}</body>", encoding="utf-8")
     [body] = browse(tmp_path / "outer.html", tmp_path / "profile").named("body")
     assert body["data-beyond"] == "0"
-
-
-def test_temperatures_of_elements_are_those_of_their_velocities() -> None:
-    atoms = molecule("CH3CH2OH")
-    rng = np.random.default_rng(0)
-    frames = []
-    for _ in range(4000):
-        frame = atoms.copy()
-        thermal = np.sqrt(frame.get_masses() * units.kB * 300)[:, None]
-        frame.set_momenta(thermal * rng.normal(size=(len(frame), 3)))
-        Stationary(frame, preserve_temperature=False)
-        frames.append(frame)
-    found = element_temperatures(frames)
-    assert list(found) == ["C", "O", "H"]
-    assert list(found.values()) == pytest.approx([300.0] * 3, rel=0.03)
-    for frame in frames:  # a drift of the whole is no temperature
-        frame.set_momenta(frame.get_momenta() + 0.3 * frame.get_masses()[:, None])
-    assert list(element_temperatures(frames).values()) == pytest.approx(list(found.values()))
-    hot = [frame.copy() for frame in frames[:100]]
-    for frame in hot:
-        frame.arrays["momenta"][frame.symbols == "H"] *= 2
-    assert element_temperatures(hot)["H"] > 3 * found["H"]
-    assert element_temperatures([atoms]) == {}
 
 
 def test_the_report_of_replicas_has_the_figures_of_all(tmp_path: Path) -> None:

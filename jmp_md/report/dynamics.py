@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.domain import bonded_pairs
-from jmp_md.report.figures import histogram, radial_distribution, time_series
+from jmp_md.analysis.structure import bond_lengths, radial_distribution
+from jmp_md.analysis.temperature import element_temperatures
+from jmp_md.report import figures
+from jmp_md.report.figures import histogram, time_series
 from jmp_md.report.judgement import held_temperature, judge_domain, judge_dynamics
 from jmp_md.report.page import NAME, Report
 from jmp_md.report.sample import sample_frames
@@ -146,28 +148,6 @@ def _add_cell(report: Report, log: Log, first: Atoms, settings: Mapping[str, Any
     report.add_figure(time_series(time, lengths, "length (Å)"), "Lengths of the lattice vectors")
 
 
-def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
-    """Mean kinetic temperature in K of each element; empty without momenta or with constraints.
-
-    Equipartition gives all the same. It is that of motion relative to the centre of mass, which
-    may drift: an atom of mass m then has 3 - 3 m / M degrees of freedom, with M the mass of all;
-    rotations are not taken out.
-    """
-    from ase import units
-
-    first = frames[0]
-    momenta = np.array([frame.get_momenta() for frame in frames])
-    if first.constraints or len(first) < 2 or not momenta.any():
-        return {}
-    masses = first.get_masses()
-    momenta -= momenta.sum(axis=1, keepdims=True) * (masses / masses.sum())[:, None]
-    freedom = 3 - 3 * masses / masses.sum()
-    twice = (momenta**2).sum(axis=2).mean(axis=0) / masses / units.kB
-    symbols = np.array(first.get_chemical_symbols())
-    kinds = dict.fromkeys(symbols.tolist())
-    return {s: float(twice[symbols == s].sum() / freedom[symbols == s].sum()) for s in kinds}
-
-
 def add_structure(report: Report, frames: Sequence[Atoms]) -> None:
     """Add distributions of bond lengths, of forces where known and, in crystals, of distances."""
     bonds, at_start = bond_lengths(frames)
@@ -179,47 +159,9 @@ def add_structure(report: Report, frames: Sequence[Atoms]) -> None:
     if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
         forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
         report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
-    if frames[0].pbc.all():
-        distances, g = mean_rdf(frames)
+    if frames[0].pbc.all() and len(frames[0]) > 1:
+        found = radial_distribution(frames)
         report.add_figure(
-            radial_distribution(distances, g), "Radial distribution function of all atoms"
+            figures.radial_distribution(found.distances, found.total),
+            "Radial distribution function of all atoms",
         )
-
-
-def bond_lengths(
-    frames: Sequence[Atoms],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Lengths in Å of the bonds of the first frame, by elements: in all frames, in the first.
-
-    Bonds are those of :func:`jmp_md.domain.bonded_pairs`.
-    """
-    from ase.geometry import find_mic
-
-    first = frames[0]
-    i, j = bonded_pairs(first)
-    i, j = np.unique(np.stack([i, j])[:, i < j], axis=1)
-    lengths = np.array(
-        [find_mic(f.positions[j] - f.positions[i], f.cell, f.pbc)[1] for f in frames]
-    )
-    symbols = np.array(first.get_chemical_symbols())
-    kinds = np.array(["-".join(sorted(pair)) for pair in zip(symbols[i], symbols[j], strict=True)])
-    names = sorted(set(kinds.tolist()))
-    return (
-        {name: lengths[:, kinds == name].ravel() for name in names},
-        {name: lengths[0, kinds == name] for name in names},
-    )
-
-
-def mean_rdf(frames: Sequence[Atoms], bins: int = 150) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (bins,) in Å up to half the shortest cell height, at most 8, and g(r) (bins,)."""
-    from matscipy.neighbours import neighbour_list
-
-    heights = [1.0 / np.linalg.norm(frame.cell.reciprocal(), axis=1) for frame in frames]
-    reach = min(8.0, 0.5 * float(np.min(heights)))
-    edges = np.linspace(0.0, reach, bins + 1)
-    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
-    g = np.zeros(bins)
-    for frame in frames:
-        count, _ = np.histogram(neighbour_list("d", frame, reach), bins=edges)
-        g += count / (len(frame) ** 2 / frame.cell.volume * shells)
-    return 0.5 * (edges[1:] + edges[:-1]), g / len(frames)

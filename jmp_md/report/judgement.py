@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase.units import kB
 
+from jmp_md.analysis.statistics import statistical_inefficiency
 from jmp_md.domain import CLOSER, STRONGER
 from jmp_md.simulate.md.log import Log
 from jmp_md.simulate.verdict import Verdict
@@ -17,27 +18,6 @@ ERRORS = 3.0  # standard errors that a mean may be off: chance alone does more i
 MOST_DRIFT = 0.005 * 1000 / EV_IN_KJ_PER_MOL  # meV/atom/ps
 _INDEPENDENT = 10  # values that a standard error needs
 _MOST = 5  # findings in a sentence
-
-
-def statistical_inefficiency(values: np.ndarray) -> float:
-    """How many values of a correlated series are worth one independent value, 1 or more.
-
-    1 + 2 Σ (1 - t / n) C(t) with the normalized autocorrelation C, up to its first zero (Chodera,
-    Swope, Pitera, Seok and Dill, J. Chem. Theory Comput. 3, 26 (2007), equation 28).
-
-    Args:
-        values: (n,) evenly spaced in time.
-    """
-    n = len(values)
-    moved = values - values.mean()
-    if n < 2 or not moved.any():
-        return 1.0
-    spectrum = np.abs(np.fft.rfft(moved, 2 * n)) ** 2
-    correlation = np.fft.irfft(spectrum)[:n] / np.arange(n, 0, -1)
-    correlation /= correlation[0]
-    end = int(np.argmax(correlation <= 0)) or n
-    shares = 1 - np.arange(1, end) / n
-    return max(1.0, 1.0 + 2.0 * float((shares * correlation[1:end]).sum()))
 
 
 def judge_dynamics(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jmp_md.report.dynamics import add_structure, element_temperatures
+from jmp_md.analysis.temperature import element_temperatures
+from jmp_md.report.dynamics import add_structure
 from jmp_md.report.figures import time_series
 from jmp_md.report.judgement import held_temperature, judge_domain, judge_dynamics
 from jmp_md.report.page import NAME, Report

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jmp_md.errors import InputError
 from jmp_md.simulate.trajectory.append_only import TextFile, cut_back, mark_of
 from jmp_md.structure_files import read_structures
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FORMATS = ("extxyz", "traj", "h5")
+_PIECE = 500  # frames of HDF5 that are read together
 
 
 class FrameWriter(Protocol):
@@ -60,6 +63,36 @@ def read_frames(path: Path) -> list[Atoms]:
 
         return read_h5md(path)
     return read_structures(path)
+
+
+def iterate_frames(path: Path) -> Iterator[Atoms]:
+    """Frames of a trajectory of any format, one after another.
+
+    Args:
+        path: HDF5 of jmp-md, extended XYZ, ASE's ``.traj``, or what else ASE reads, which is read
+            whole.
+
+    Raises:
+        InputError: It cannot be read, or holds no frames.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no trajectory {path}: check the path")
+    if path.suffix == ".h5":
+        from jmp_md.simulate.trajectory.h5md import read_h5md
+
+        start = 0
+        while frames := read_h5md(path, f"{start}:{start + _PIECE}"):
+            yield from frames
+            start += _PIECE
+    elif path.suffix in (".extxyz", ".traj"):
+        from ase.io import iread
+
+        try:
+            yield from iread(path, index=":")
+        except Exception as error:  # every format of ASE has errors of its own
+            raise InputError(f"cannot read frames of {path}: {error}") from error
+    else:
+        yield from read_structures(path)
 
 
 class Frames:
