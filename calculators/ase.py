@@ -54,6 +54,8 @@ class JMPCalculator(Calculator):
             never, ``"auto"`` where half of the free memory would not do.
         compile: Compile the network at its first use, which takes minutes once per model and
             machine; :meth:`warmup` does so in advance.
+        kernels: Use kernels of this package on a processor, compiled once per machine, see
+            :func:`jmp_md.load.load_model`; False for PyTorch's operations.
         trust: Whether an exported file may be loaded, which runs code that it holds.
 
     Attributes:
@@ -89,6 +91,7 @@ class JMPCalculator(Calculator):
         precision: str = "full",
         memory: str = "auto",
         compile: bool = False,
+        kernels: bool = True,
         trust: bool = False,
     ) -> None:
         self._lock = threading.RLock()
@@ -113,6 +116,7 @@ class JMPCalculator(Calculator):
             precision=precision,
             memory=memory,
             compile=compile,
+            kernels=kernels,
             trust=trust,
         )
         self.direct = forces == "direct"

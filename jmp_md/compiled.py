@@ -7,9 +7,7 @@ processes. Models that differ in their weights alone share it.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import stat
 import time
 import warnings
 from pathlib import Path
@@ -32,6 +30,7 @@ from jmp_md.aoti import (
     tolerance,
     weights,
 )
+from jmp_md.files import require_own
 from jmp_md.graph.layout import Graph
 from jmp_md.memory import is_out_of_memory
 from jmp_md.models.registry import cache_dir
@@ -143,37 +142,14 @@ def _seconds(code: Code, inputs: list[Tensor]) -> float:
 def _load_or_compile(network: FoldedNetwork, potential: Potential, gradient: bool) -> Code:
     folder = cache_dir() / "compiled"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _require_own(folder)
+    require_own(folder)
     path = folder / f"{_key(network, potential, gradient)}.pt2"
     if not path.exists():
         with package_file(path) as package:
             compile_step(network, potential.policy, gradient, package, with_weights=False)
             package.chmod(0o600)
-    _require_own(path)
+    require_own(path)
     return load_code(path, network.embedding.weight.device)
-
-
-def _require_own(path: Path) -> None:
-    """Refuse code that anybody but this user could have written.
-
-    Raises:
-        PermissionError: The file or folder is somebody else's, or others may write to it or put
-            something in its place.
-    """
-    if not hasattr(os, "getuid"):  # Windows: the user's own cache folder is all there is
-        return
-    about, above = path.stat(), path.parent.stat()
-    if about.st_uid != os.getuid():
-        raise PermissionError(f"{path}, which holds code, belongs to somebody else: remove it")
-    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(
-            f"others may write to {path}, which holds code: remove it, or run 'chmod go-w {path}' "
-            "if nobody has"
-        )
-    if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
-        raise PermissionError(
-            f"anybody may replace {path}, which holds code: run 'chmod o-w {path.parent}'"
-        )
 
 
 def _key(network: FoldedNetwork, potential: Potential, gradient: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,6 +61,29 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_own(path: Path) -> None:
+    """Refuse code that anybody but this user could have written.
+
+    Raises:
+        PermissionError: The file or folder is somebody else's, or others may write to it or put
+            something in its place.
+    """
+    if not hasattr(os, "getuid"):  # Windows: the user's own cache folder is all there is
+        return
+    about, above = path.stat(), path.parent.stat()
+    if about.st_uid != os.getuid():
+        raise PermissionError(f"{path}, which holds code, belongs to somebody else: remove it")
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(
+            f"others may write to {path}, which holds code: remove it, or run 'chmod go-w {path}' "
+            "if nobody has"
+        )
+    if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+        raise PermissionError(
+            f"anybody may replace {path}, which holds code: run 'chmod o-w {path.parent}'"
+        )
 
 
 def require_writable(path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from jmp_md.checkpoints.official import read_official, to_native
 from jmp_md.checkpoints.packaged import PackagedPotential
 from jmp_md.compiled import CompiledStep
 from jmp_md.errors import CheckpointError, InputError
+from jmp_md.files import user_path
 from jmp_md.forks import expect_threads_of, refuse_lost_threads
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
 from jmp_md.models.catalogue import notify_licence
-from jmp_md.models.registry import PACKAGE_SUFFIX, model_file, resolve
+from jmp_md.models.registry import PACKAGE_SUFFIX, cache_dir, model_file, resolve
 from jmp_md.potential import Potential
 from jmp_md.step import FoldedStep
 
@@ -40,6 +42,7 @@ def load_model(
     precision: str = "full",
     memory: str = "auto",
     compile: bool = False,
+    kernels: bool = True,
     trust: bool = False,
 ) -> Potential:
     """Load a model for inference, with frozen weights.
@@ -61,6 +64,9 @@ def load_model(
         memory: See :class:`~jmp_md.potential.Potential`.
         compile: Compile the network at its first use, for speed; see docs/performance.md. Where
             that fails, a warning says why and eager mode is used.
+        kernels: Use kernels of this package on a processor where they are faster, compiled once
+            per machine by its C++ compiler. Where there is none, and where the environment
+            variable ``JMP_MD_KERNELS`` is ``off``, PyTorch's operations do the same.
         trust: Whether a file that ``jmp-md export`` wrote, or that looks like one, may be loaded:
             it is a program, which then runs with all rights of this process.
 
@@ -108,8 +114,20 @@ def load_model(
     potential.memory = memory
     potential = potential.to(place).eval()
     expect_threads_of(potential)
-    potential.step = CompiledStep(potential) if compile else FoldedStep(potential)
+    folder = kernel_folder() if kernels else None
+    potential.step = CompiledStep(potential) if compile else FoldedStep(potential, folder)
     return potential
+
+
+def kernel_folder() -> Path | None:
+    """Where compiled kernels are kept; None where ``JMP_MD_KERNELS`` is ``off``.
+
+    The variable may name a folder, in place of one in the cache.
+    """
+    chosen = os.environ.get("JMP_MD_KERNELS", "")
+    if chosen.lower() == "off":
+        return None
+    return user_path(chosen) if chosen else cache_dir() / "kernels"
 
 
 def read_model(model: str | Path, weights: str = "ema") -> tuple[ModelHeader, dict[str, Tensor]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from jmp_md.graph.layout import Graph
 from jmp_md.nn.fold import FoldedNetwork
+from jmp_md.nn.kernels.run import Kernels
 
 if TYPE_CHECKING:
     from jmp_md.potential import Potential
@@ -49,36 +51,58 @@ class Step(Protocol):
 
 
 class FoldedStep:
-    """The folded network of a potential, in eager mode.
+    """The folded network of a potential, in eager mode or by kernels of its own.
 
     It is folded at the first step, and again when weights have changed since. They are changed by
     operations on them, not through ``.data``, which nothing can notice.
+
+    Args:
+        potential: What to compute.
+        kernels: Folder for compiled kernels, which are used where they can be; None for PyTorch's
+            operations alone. Direct forces and lean memory are left to the latter.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: Potential, kernels: Path | None = None) -> None:
         self._potential = potential
+        self._folder = kernels
         self._folded: _Folded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_potential": self._potential, "_folded": None}
+        return {**self.__dict__, "_folded": None}
 
     @property
     def network(self) -> FoldedNetwork:
         """The network, of the weights as they are now."""
+        return self._current().network
+
+    @property
+    def kernels(self) -> Kernels | None:
+        """What computes steps in place of the network's own operations, if anything does."""
+        return self._current().kernels
+
+    def _current(self) -> _Folded:
         folded, potential = self._folded, self._potential
         if folded is None or folded.versions != _versions(potential, folded.weights):
             everything = [*potential.parameters(), *potential.buffers()]
             weights = [w for w in everything if not w.is_inference()]  # others cannot change
-            folded = _Folded(weights, _versions(potential, weights), potential.fold())
+            network, kernels = potential.fold(), None
+            if self._folder is not None:
+                found = Kernels(network, self._folder)
+                kernels = None if found.problem else found
+            folded = _Folded(weights, _versions(potential, weights), network, kernels)
             self._folded = folded  # at once, as threads share it
-        return folded.network
+        return folded
 
     def forget(self) -> None:
         """Fold again at the next step."""
         self._folded = None
 
     def __call__(self, numbers: Tensor, graph: Graph, *, direct: bool, lean: bool) -> StepResult:
-        network = self.network
+        _, _, network, kernels = self._current()
+        if kernels is not None and not direct and not lean:
+            outputs = kernels(numbers, graph)
+            none = outputs.energies.new_zeros(0, 3)
+            return StepResult(outputs.energies, none, outputs.roots, outputs.gradients)
         run = network.lean if lean else network
         energies, forces = run(numbers, graph)
         return StepResult(energies, forces, [energies.sum()], None)
@@ -90,6 +114,7 @@ class _Folded(NamedTuple):
     weights: list[Tensor]
     versions: list[int]
     network: FoldedNetwork
+    kernels: Kernels | None
 
 
 def _versions(potential: Potential, weights: list[Tensor]) -> list[int]:

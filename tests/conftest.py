@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from getpass import getuser
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 # small tensors a hundredfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENMM_CPU_THREADS", "1")
+# Tests have caches of their own, but kernels are compiled once for all of them.
+os.environ.setdefault("JMP_MD_KERNELS", str(Path(tempfile.gettempdir()) / f"jmp-md-{getuser()}"))
 
 import torch
 

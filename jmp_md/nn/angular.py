@@ -20,6 +20,11 @@ def legendre_scales(num_spherical: int) -> Tensor:
     return torch.from_numpy(scales * _normalisation(num_spherical))
 
 
+def legendre_factors(num_spherical: int) -> Tensor:
+    """s with P_l = s[l] f_l, f of :func:`weighted_legendre`; (num_spherical,), float64."""
+    return torch.tensor(_scales(num_spherical)[:num_spherical], dtype=torch.float64)
+
+
 def _scales(count: int) -> list[float]:
     """s with P_l = s[l] f_l; two at least."""
     scales = [1.0, 1.0]

@@ -1,0 +1,116 @@
+"""The C++ code, compiled at its first use and kept for later processes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from jmp_md.files import atomic_write, require_own
+
+# _network(weights, counts, factors, arrays, sizes, smooth, sin2, threads, gradient, keep, energies)
+Function = Callable[..., int]
+
+_SOURCES = Path(__file__).parent
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC", "-w")
+_LOADED: dict[tuple[Path, torch.dtype, int], Function | str] = {}
+_LOCK = threading.Lock()
+
+
+def load(folder: Path, dtype: torch.dtype, spherical: int) -> Function | str:
+    """The function of the C++ code, or why there is none.
+
+    Args:
+        folder: Where compiled code is kept.
+        dtype: Of weights and arithmetic.
+        spherical: Angular functions of the network.
+    """
+    key = folder, dtype, spherical
+    with _LOCK:
+        if key not in _LOADED:
+            try:
+                _LOADED[key] = _load_or_compile(*key)
+            except (OSError, subprocess.SubprocessError, AttributeError) as error:
+                _LOADED[key] = str(error) or type(error).__name__
+        return _LOADED[key]
+
+
+def _load_or_compile(folder: Path, dtype: torch.dtype, spherical: int) -> Function:
+    if dtype not in _TYPES:
+        raise OSError(f"there are no kernels for {dtype}")
+    if not (_SOURCES / "network.cpp").exists():
+        raise OSError("the sources of the kernels are not installed")
+    compiler = _compiler()
+    options = (*_FLAGS, f"-DREAL={_TYPES[dtype]}", f"-DSPHERICAL={spherical}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    require_own(folder)
+    path = folder / f"{_key(compiler, options)}.so"
+    if not path.exists():
+        _compile(compiler, options, path)
+    require_own(path)
+    function = ctypes.CDLL(str(path)).jmp_network
+    function.restype = ctypes.c_int
+    return function
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
+        if name and (found := shutil.which(name)):
+            return found
+    raise OSError("there is no C++ compiler: install g++ (apt install g++)")
+
+
+def _compile(compiler: str, options: tuple[str, ...], path: Path) -> None:
+    """Compile to a file that is there whole or not at all, whoever else does so meanwhile."""
+    began = time.perf_counter()
+    logger = logging.getLogger("jmp_md")
+    logger.warning("compiling kernels for this processor, which takes some seconds, once")
+    with atomic_write(path) as temporary:
+        unlinked = temporary.with_suffix(".o")
+        source = str(_SOURCES / "network.cpp")
+        try:
+            _run([compiler, *options, "-fopenmp", "-c", source, "-o", str(unlinked)])
+            # Without a runtime of its own: two of OpenMP in a process would fight for its cores,
+            # so that PyTorch's is used.
+            _run([compiler, "-shared", str(unlinked), "-o", str(temporary)])
+        finally:
+            unlinked.unlink(missing_ok=True)
+        temporary.chmod(0o700)
+    logger.warning("compiled in %.1f s: %s", time.perf_counter() - began, path)
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if "error" in line] or [""]
+        raise OSError(f"{command[0]} fails with {result.returncode}: {lines[0]}")
+
+
+def _key(compiler: str, options: tuple[str, ...]) -> str:
+    """Name of compiled code: a hash of all it depends on."""
+    about = [compiler, str(Path(compiler).resolve()), *options, torch.__version__, _processor()]
+    digest = hashlib.sha256("\n".join(about).encode())
+    for source in sorted(_SOURCES.glob("*.[ch]*")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _processor() -> str:
+    """What a compiler may make use of."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    return platform.platform() + "".join(sorted(set(flags)))
