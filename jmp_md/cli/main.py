@@ -46,6 +46,7 @@ COMMANDS = {
     "eos": "equilibrium volume and bulk modulus of a crystal; exit code 2 where they are in doubt",
     "elastic": "elastic constants and moduli of a crystal; exit code 2 where they are in doubt",
     "descriptors": "mean embeddings of structures (npz), and a map of them",
+    "analyse": "what a trajectory says: distances, diffusion, spectrum; exit code 2 where in doubt",
     "export": "write a model as a TorchScript file or a compiled package",
     "doctor": "test torch, ASE, OpenMM and phonopy here, and say what to install",
 }

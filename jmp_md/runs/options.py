@@ -60,3 +60,24 @@ class ScreenOptions(Options):
     chunk: int = option(256, "structures in a chunk, the most that a kill costs a worker", ge=1)
     fmax: float = RelaxOptions.model_fields["fmax"]
     steps: int = RelaxOptions.model_fields["steps"]
+
+
+class AnalysisOptions(Options):
+    """Options of :func:`jmp_md.runs.analysis.run_analysis`."""
+
+    start: float = option(0.0, "time to leave out at the start", unit="ps", ge=0)
+    stride: int = option(1, "take every so many frames", ge=1)
+    interval: float | None = option(
+        None, "time between frames; None reads it from frames, as runs here write it", unit="fs",
+        gt=0
+    )  # fmt: skip
+    reach: float | None = option(
+        None, "largest distance of radial distributions; None takes half the least height of the "
+        "cell, at most 8 Å", unit="Å", gt=0
+    )  # fmt: skip
+    bins: int = option(150, "of radial distributions", ge=10)
+    resolution: float = option(10.0, "of the vibrational spectrum", unit="cm⁻¹", gt=0)
+    fit_from: float = option(
+        0.02, "share of the length from which mean squared displacements are fitted", ge=0, lt=1
+    )
+    fit_to: float = option(0.1, "share of the length up to which they are", gt=0, le=1)

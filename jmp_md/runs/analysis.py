@@ -1,0 +1,248 @@
+"""Analysis of a trajectory in a folder: tables, figures in numbers, doubts."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jmp_md.analysis import (
+    Diffusion,
+    RadialDistribution,
+    Series,
+    Spectrum,
+    diffusion,
+    element_temperatures,
+    radial_distribution,
+    read_series,
+    standard_error,
+    velocity_autocorrelation,
+    vibrational_spectrum,
+)
+from jmp_md.analysis.diffusion import M2_PER_S
+from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
+from jmp_md.options import with_options
+from jmp_md.runs.folder import opened
+from jmp_md.runs.options import AnalysisOptions
+from jmp_md.simulate.summary import NAME as SUMMARY
+from jmp_md.simulate.summary import write_summary
+from jmp_md.simulate.verdict import Verdict, doubts
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+VERB = "analyse"
+RDF, MSD, VACF, SPECTRUM = "rdf.csv", "msd.csv", "vacf.csv", "spectrum.csv"
+FILES = (RDF, MSD, VACF, SPECTRUM, SUMMARY)
+_MOST_FRAMES = 1000  # of which distances between atoms are counted
+_FASTEST = 4200.0  # cm⁻¹, beyond the stretches of hydrogen (H2 has 4161)
+_LEAST_SPECTRUM = 8  # frames
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a trajectory says; parts that it says nothing of are None or empty.
+
+    Attributes:
+        series: The motion.
+        rdf: Radial distributions, of periodic structures.
+        diffusion: Of each element and of all atoms (``"all"``), of periodic structures.
+        correlation: (n,) autocorrelation of velocities.
+        spectrum: Vibrational density of states.
+        temperatures: Mean of each element in K.
+        verdicts: Whether the figures stand.
+    """
+
+    series: Series
+    rdf: RadialDistribution | None
+    diffusion: Mapping[str, Diffusion]
+    correlation: np.ndarray | None
+    spectrum: Spectrum | None
+    temperatures: Mapping[str, float]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why figures may be wrong; empty where nothing speaks against them."""
+        return doubts(self.verdicts)
+
+    def figures(self) -> dict[str, Any]:
+        """The headline numbers, with units in their names."""
+        series = self.series
+        found: dict[str, Any] = {
+            "n_frames": len(series.times),
+            "interval_fs": series.interval,
+            "length_ps": float(series.times[-1] - series.times[0]) / 1000,
+            "temperatures_K": dict(self.temperatures),
+        }
+        if series.energies is not None:
+            found["energy_eV"] = float(series.energies.mean())
+            found["energy_error_eV"] = standard_error(series.energies)
+        if self.rdf is not None and self.rdf.total.any():
+            found["first_peak_of_g_A"] = {n: _peak(self.rdf, g) for n, g in self.rdf.pairs.items()}
+        found["diffusion_m2_per_s"] = {
+            name: {"value": each.coefficient * M2_PER_S, "error": each.error * M2_PER_S,
+                   "exponent": each.exponent}
+            for name, each in self.diffusion.items()
+        }  # fmt: skip
+        if self.spectrum is not None:
+            found["spectrum_resolution_per_cm"] = self.spectrum.resolution
+            found["spectrum_peaks_per_cm"] = self.spectrum.peaks.tolist()
+        return found | {"doubts": list(self.doubts)}
+
+
+def analyse(path: str | Path, options: AnalysisOptions | None = None, **changes: Any) -> Analysis:
+    """Analyse a trajectory, without writing anything.
+
+    Displacements are those relative to the centre of mass of all atoms.
+
+    Args:
+        path: Of any format ASE reads, or HDF5 of jmp-md.
+        options: See :class:`~jmp_md.runs.options.AnalysisOptions`; None for the defaults.
+        changes: Options by name, in place of those of ``options``.
+
+    Raises:
+        InputError: As of :func:`~jmp_md.analysis.read_series`, or an option that does not exist or
+            does not fit.
+    """
+    options = (options or AnalysisOptions()).changed(changes)
+    series = read_series(
+        path, interval=options.interval, start=1000 * options.start, stride=options.stride
+    )
+    first = series.template
+    frames = series.frames(_MOST_FRAMES)
+    periodic = bool(first.pbc.all()) and len(first) > 1
+    rdf = radial_distribution(frames, options.reach, options.bins) if periodic else None
+    moving = _diffusion(series, options) if periodic else {}
+    correlation = spectrum = None
+    if series.velocities is not None and len(series.times) >= _LEAST_SPECTRUM:
+        masses = first.get_masses()
+        correlation = velocity_autocorrelation(series.velocities, masses)
+        spectrum = vibrational_spectrum(
+            series.velocities, series.interval, masses, options.resolution
+        )
+    temperatures = {} if first.constraints else element_temperatures(frames)
+    verdicts = _verdicts(first, moving, spectrum)
+    return Analysis(series, rdf, moving, correlation, spectrum, temperatures, verdicts)
+
+
+@with_options(AnalysisOptions)
+def run_analysis(
+    path: str | Path,
+    output: str | Path,
+    options: AnalysisOptions | None = None,
+    *,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Analysis:
+    """Analyse a trajectory, and write what it says into a folder.
+
+    It gets ``summary.json`` and, as far as there is something to say, ``rdf.csv``, ``msd.csv``,
+    ``vacf.csv`` and ``spectrum.csv``.
+
+    Args:
+        path: Of any format ASE reads, or HDF5 of jmp-md.
+        output: Folder, created if need be.
+        options: See :class:`~jmp_md.runs.options.AnalysisOptions`; None for the defaults.
+        overwrite: Remove the files of an analysis that ``output`` holds, with a warning.
+        changes: Options by name, in place of those of ``options``.
+
+    Raises:
+        InputError: As of :func:`analyse`, or a folder that holds another run.
+    """
+    started, folder = time.monotonic(), Path(output)
+    options = (options or AnalysisOptions()).changed(changes)
+    with opened(folder, FILES, overwrite=overwrite):
+        if (folder / SUMMARY).exists():
+            raise InputError(
+                f"{folder} holds a run: remove it with overwrite (--overwrite), or choose another "
+                "output"
+            )
+        found = analyse(path, options)
+        _write(found, folder)
+        write_summary(
+            folder,
+            VERB,
+            model={},
+            settings=options.model_dump() | {"trajectory": str(path)},
+            results=found.figures(),
+            seconds=time.monotonic() - started,
+        )
+    return found
+
+
+def _diffusion(series: Series, options: AnalysisOptions) -> dict[str, Diffusion]:
+    """Of each element, and of all atoms; empty where the trajectory is too short."""
+    masses = series.template.get_masses()
+    centre = np.einsum("a,nai->ni", masses / masses.sum(), series.positions)
+    moved = series.positions - centre[:, None]
+    symbols = np.array(series.template.get_chemical_symbols())
+    kinds = list(dict.fromkeys(symbols.tolist()))
+    groups = {"all": np.ones(len(symbols), dtype=bool)}
+    groups |= {kind: symbols == kind for kind in kinds} if len(kinds) > 1 else {}
+    window = {"first": options.fit_from, "last": options.fit_to}
+    try:
+        return {
+            name: diffusion(moved[:, own], series.interval, **window)
+            for name, own in groups.items()
+        }
+    except InputError:
+        usual = AnalysisOptions()
+        if (options.fit_from, options.fit_to) != (usual.fit_from, usual.fit_to):
+            raise  # it was asked for
+        return {}
+
+
+def _verdicts(
+    first: Atoms, moving: Mapping[str, Diffusion], spectrum: Spectrum | None
+) -> tuple[Verdict, ...]:
+    found = list(moving["all"].verdicts) if moving else []
+    if spectrum is not None and (first.numbers == 1).any():
+        highest = float(spectrum.wavenumbers[-1])
+        found.append(
+            Verdict(
+                "range of the spectrum",
+                highest >= _FASTEST,
+                f"up to {highest:.0f} cm⁻¹",
+                f"at least {_FASTEST:.0f} cm⁻¹",
+                "faster motion shows at a wrong place, and hydrogen moves as fast",
+                f"the spectrum ends at {highest:.0f} cm⁻¹: vibrations of hydrogen lie beyond and "
+                "show at wrong places; write frames more often (--interval of 'jmp-md md')",
+            )
+        )
+    return tuple(found)
+
+
+def _peak(rdf: RadialDistribution, g: np.ndarray) -> float | None:
+    """Å, where g is largest; None where there is no pair within reach."""
+    return float(rdf.distances[int(np.argmax(g))]) if g.any() else None
+
+
+def _write(found: Analysis, folder: Path) -> None:
+    """Tables, each with units in the names of its columns."""
+    if (rdf := found.rdf) is not None:
+        pairs = {f"g_{name}": g for name, g in rdf.pairs.items()}
+        _table(folder / RDF, {"distance_A": rdf.distances, "g": rdf.total} | pairs)
+    if found.diffusion:
+        columns = {"lag_fs": found.diffusion["all"].lags}
+        columns |= {f"msd_{n}_A2": each.displacements for n, each in found.diffusion.items()}
+        _table(folder / MSD, columns)
+    if found.correlation is not None:
+        lags = found.series.interval * np.arange(len(found.correlation))
+        _table(folder / VACF, {"lag_fs": lags, "correlation": found.correlation})
+    if (spectrum := found.spectrum) is not None:
+        columns = {"wavenumber_per_cm": spectrum.wavenumbers, "density_cm": spectrum.density}
+        _table(folder / SPECTRUM, columns)
+
+
+def _table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
