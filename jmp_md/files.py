@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from jmp_md.errors import InputError
 
 LOCK = ".lock"
@@ -154,6 +152,8 @@ def locked_file(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _held(lock_file: Path, place: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # slow to import, and help needs no locks
+
     lock = FileLock(lock_file)
     try:
         lock.acquire(blocking=False)

@@ -10,7 +10,6 @@ from jmp_md.simulate.options import (
     EOSOptions,
     GasOptions,
     PhononOptions,
-    RelaxOptions,
     VibrationOptions,
 )
 
@@ -58,8 +57,8 @@ class ScreenOptions(Options):
 
     task: Literal["relax", "singlepoint"] = option("relax", "what to do with each structure")
     chunk: int = option(256, "structures in a chunk, the most that a kill costs a worker", ge=1)
-    fmax: float = RelaxOptions.model_fields["fmax"]
-    steps: int = RelaxOptions.model_fields["steps"]
+    fmax: float = option(0.01, "largest force at which to stop", unit="eV/Å", gt=0)
+    steps: int = option(500, "most steps to take", ge=0)
 
 
 class AnalysisOptions(Options):
