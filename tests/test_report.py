@@ -1,5 +1,7 @@
 """Reports: what they show is right, nothing is fetched, and a browser draws them."""
 
+import base64
+import json
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -17,7 +19,8 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.domain import coordination, findings, seen
 from jmp_md.report import Report
 from jmp_md.report.dynamics import headlines
-from jmp_md.report.figures import parity
+from jmp_md.report.figures import parity, time_series
+from jmp_md.report.view import view_data
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.simulate.md.log import Log
 
@@ -77,12 +80,38 @@ def test_no_notes_leave_no_box() -> None:
 def test_a_long_trajectory_is_thinned_and_keeps_its_ends() -> None:
     frames = [Atoms("H", [[0, 0, float(i)]]) for i in range(1000)]
     report = Report("x")
-    report.add_structures(frames, "walk")
+    shown = report.add_structures(frames, "walk", [f"step {i}" for i in range(1000)])
     view = report._views[0]
-    lines = [line.split() for line in view["xyz"].splitlines() if line.startswith("H")]
-    assert view["frames"] == len(lines) == 200
-    assert float(lines[0][3]) == 0.0
-    assert float(lines[-1][3]) == 999.0
+    assert len(view["frames"]) == len(shown) == 200
+    assert (view["frames"][0][2], view["frames"][-1][2]) == (0.0, 999.0)
+    assert (view["labels"][0], view["labels"][-1]) == ("step 0", "step 999")
+
+
+def test_a_view_has_the_cell_of_each_frame_and_elements_where_they_differ() -> None:
+    small, large = bulk("Cu", cubic=True), bulk("Cu", a=4.0, cubic=True)
+    assert len(view_data([small, small])["cells"]) == 1
+    assert [cell[0] for cell in view_data([small, large])["cells"]] == [3.61, 4.0]
+    assert view_data([molecule("H2O")])["cells"] is None
+    assert view_data([molecule("H2O"), molecule("CO")])["symbols"] == [["O", "H", "H"], ["O", "C"]]
+
+
+def test_figures_say_where_the_frames_are() -> None:
+    report = Report("x")
+    report.add_structures([molecule("H2O")] * 3, "water")
+    time = np.linspace(0.0, 2.0, 50)
+    figure = time_series(time, {"energy": time}, "energy (eV)")
+    frames = np.array([0.0, 1.0, 2.0])
+    report.add_figure(figure, "Energy", {"time_ps": time, "energy_eV": time}, frames)
+    html = Tags(report.html())
+    [plot] = [tag for tag in html.named("div") if tag.get("class") == "plot"]
+    first, middle, last = json.loads(str(plot["data-places"]))
+    assert 0 < first < middle < last < 1
+    assert middle == pytest.approx((first + last) / 2, abs=1e-3)
+    [link] = html.named("a")
+    assert link["download"] == "energy.csv"
+    table = base64.b64decode(str(link["href"]).partition("base64,")[2]).decode().splitlines()
+    assert table[0] == "time_ps,energy_eV"
+    assert (len(table), table[-1]) == (51, "2,2")
 
 
 def test_coordination_of_ethanol() -> None:
@@ -146,15 +175,17 @@ def test_verdicts_come_first_then_headlines_the_structure_figures_and_settings(
 
 
 def browse(page: Path, profile: Path) -> Tags:
-    """What a browser made of a page."""
+    """What a browser made of a page, without an error in it."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--enable-unsafe-swiftshader",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", f"--user-data-dir={profile}",
+        "--no-first-run", f"--user-data-dir={profile}", "--enable-logging=stderr",
         "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout, done.stderr[-2000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not [line for line in console if "rror" in line]
     return Tags(done.stdout)
 
 
@@ -165,6 +196,32 @@ def test_a_browser_draws_the_3d_view(tmp_path: Path) -> None:
     [view] = [tag for tag in tags.named("div") if tag.get("class") == "view"]
     assert view["data-ready"] == "true"
     assert any(tag.get("type") == "range" for tag in tags.named("input"))
+    assert [tag for tag in tags.named("div") if tag.get("class") == "cursor"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+def test_clicked_atoms_give_the_geometry_and_modes_move_them(tmp_path: Path) -> None:
+    atoms = molecule("CH3CH2OH")
+    report = Report("Ethanol")
+    report.add_structures([atoms], "still", modes={"twist": np.ones((9, 3))})
+    script = """<script>onload = async () => {
+      const view = document.getElementById("view0").view, said = [];
+      await view.go(0);
+      for (const atom of [3, 0, 1, 2]) { view.pick(atom); said.push(view.said()); }
+      Object.assign(document.body.dataset, { said: said.join("|"), count: view.count() });
+    }</script>"""
+    (tmp_path / "page.html").write_text(report.html() + script, encoding="utf-8")
+    [body] = browse(tmp_path / "page.html", tmp_path / "profile").named("body")
+    _, length, angle, torsion = str(body["data-said"]).split("|")
+    names = [f"{atoms.symbols[i]}{i}" for i in (3, 0, 1, 2)]
+    assert length.startswith(f"{names[0]}–{names[1]}: ")
+    distance = float(length.split(": ")[1].rstrip(" Å"))
+    assert distance == pytest.approx(atoms.get_distance(3, 0), abs=1e-3)
+    number = float(angle.split(": ")[1].rstrip("°"))
+    assert number == pytest.approx(atoms.get_angle(3, 0, 1), abs=0.1)
+    turned = float(torsion.split(": ")[1].rstrip("°")) % 360
+    assert turned == pytest.approx(atoms.get_dihedral(3, 0, 1, 2), abs=0.1)
+    assert body["data-count"] == "24"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")

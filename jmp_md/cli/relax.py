@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
     add_tags_argument(parser)
-    add_run_arguments(parser, "STEM-relax here", report=False)
+    add_run_arguments(parser, "STEM-relax here", report=True)
     parser.add_argument(
         "--format",
         type=lambda text: text.lstrip("."),
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         trajectory=args.trajectory is not None,
         restart=args.restart,
         overwrite=args.overwrite,
+        report=args.report,
     )
     run.check()
     run.models = calculators_for(structures, args)

@@ -16,7 +16,7 @@ OPTIONS = VibrationRunOptions
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_arguments(parser, OPTIONS, "vibrations", report=False)
+    add_arguments(parser, OPTIONS, "vibrations", report=True)
 
 
 def run(args: argparse.Namespace) -> int:

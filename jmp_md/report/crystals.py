@@ -1,4 +1,4 @@
-"""Figures of crystals and of embeddings, and the report of their phonons."""
+"""Figures of crystals and of embeddings, and the reports of what is computed of crystals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.units import kB
+from ase.units import GPa, kB
 from matplotlib.figure import Figure
 
 from jmp_md.report.judgement import judge_domain
@@ -16,8 +16,11 @@ from jmp_md.report.page import NAME, Report
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from jmp_md.simulate.elastic import Elastic
     from jmp_md.simulate.eos import EquationOfState
     from jmp_md.simulate.phonons import Phonons
+
+_VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 def phonon_bands(result: Phonons) -> Figure:
@@ -124,7 +127,7 @@ def write_phonon_report(
             ),
         }
     )
-    report.add_structures([atoms], "The crystal; drag to turn, scroll to zoom")
+    report.add_structures([atoms], "The crystal")
     report.add_heading("Frequencies")
     report.add_figure(
         phonon_bands(result),
@@ -136,6 +139,87 @@ def write_phonon_report(
         thermal_properties(result),
         "Harmonic free energy, entropy and heat capacity at constant volume, per primitive cell",
     )
+    report.add_settings(summary)
+    path = folder / NAME
+    report.write(path)
+    return path
+
+
+def write_eos_report(
+    folder: Path, atoms: Atoms, result: EquationOfState, summary: Mapping[str, Any]
+) -> Path:
+    """Write ``report.html``.
+
+    Args:
+        folder: Where to.
+        atoms: The crystal.
+        result: Its equation of state.
+        summary: What ``summary.json`` says.
+
+    Returns:
+        The file.
+    """
+    report = Report(
+        f"Equation of state of {atoms.get_chemical_formula(mode='hill')}",
+        f"{len(result.volumes)} volumes, {result.form}",
+    )
+    report.add_verdicts([*result.verdicts, judge_domain([summary.get("domain")])])
+    modulus, error = result.bulk_modulus / GPa, result.modulus_error / GPa
+    report.add_headlines(
+        {
+            "volume": f"{result.volume:.4f} Å³ ({result.volume / len(atoms):.4f} Å³ per atom)",
+            "bulk modulus": f"{modulus:.2f} GPa (standard error {error:.2g} GPa)",
+            "its derivative with pressure": f"{result.derivative:.3f}",
+            "energy": f"{result.energy:.6f} eV",
+        }
+    )
+    report.add_structures([atoms], "The crystal")
+    report.add_heading("Energy over volume")
+    report.add_figure(
+        energy_volume(result),
+        "Energies as computed, the fit, and its minimum",
+        {"volume_A3": result.volumes, "energy_eV": result.energies},
+    )
+    report.add_settings(summary)
+    path = folder / NAME
+    report.write(path)
+    return path
+
+
+def write_elastic_report(
+    folder: Path, atoms: Atoms, result: Elastic, summary: Mapping[str, Any]
+) -> Path:
+    """Write ``report.html``.
+
+    Args:
+        folder: Where to.
+        atoms: The crystal.
+        result: Its elastic constants.
+        summary: What ``summary.json`` says.
+
+    Returns:
+        The file.
+    """
+    report = Report(f"Elastic constants of {atoms.get_chemical_formula(mode='hill')}")
+    report.add_verdicts([*result.verdicts, judge_domain([summary.get("domain")])])
+    low, high, mean = result.reuss, result.voigt, result.hill
+    report.add_headlines(
+        {
+            name: f"{middle / GPa:.2f} GPa (Reuss {least / GPa:.2f}, Voigt {most / GPa:.2f})"
+            for name, middle, least, most in (
+                ("bulk modulus", mean.bulk, low.bulk, high.bulk),
+                ("shear modulus", mean.shear, low.shear, high.shear),
+                ("Young's modulus", mean.young, low.young, high.young),
+            )
+        }
+        | {"Poisson's ratio": f"{mean.poisson:.4f}"}
+    )
+    report.add_structures([atoms], "The crystal")
+    report.add_heading("Elastic constants in GPa, and their standard errors")
+    for name, values in (("C", result.stiffness), ("error", result.errors)):
+        tidy = (values / GPa).round(3) + 0.0  # no -0
+        rows = [(way, *row) for way, row in zip(_VOIGT, tidy.tolist(), strict=True)]
+        report.add_table((name, *_VOIGT), rows)
     report.add_settings(summary)
     path = folder / NAME
     report.write(path)

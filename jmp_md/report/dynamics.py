@@ -49,11 +49,12 @@ def write_dynamics_report(folder: Path, result: MDResult, summary: Mapping[str, 
         ]
     )
     report.add_headlines(headlines(log, frames[0]))
-    shown = f" ({len(frames)} of {log.count} frames)" if len(frames) < log.count else ""
-    report.add_structures(frames, f"The trajectory{shown}; drag to turn, scroll to zoom")
-    _add_series(report, log, settings)
+    times = _times(frames, log)
+    some = f" ({len(frames)} of {log.count} frames)" if len(frames) < log.count else ""
+    shown = report.add_structures(frames, f"The trajectory{some}", _labels(frames, times))
+    _add_series(report, log, settings, times[shown])
     if "pressure_GPa" in log.columns:
-        _add_cell(report, log, frames[0], settings)
+        _add_cell(report, log, frames[0], settings, times[shown])
     elements = element_temperatures(frames)
     if elements:
         report.add_table(("element", "mean temperature (K)"), elements.items())
@@ -88,64 +89,95 @@ def _mass(atoms: Atoms) -> float:
     return float(atoms.get_masses().sum()) * _AMU_A3_IN_G_CM3
 
 
-def _add_series(report: Report, log: Log, settings: Mapping[str, Any]) -> None:
-    time, start = log["time_fs"] / 1000, log["potential_eV"][0]
+def _times(frames: Sequence[Atoms], log: Log) -> np.ndarray:
+    """(n_frames,) ps; formats that do not keep them have a frame for each line of the log."""
+    if all("time_fs" in frame.info for frame in frames):
+        return np.array([frame.info["time_fs"] for frame in frames]) / 1000
+    return np.linspace(log["time_fs"][0], log["time_fs"][-1], len(frames)) / 1000
+
+
+def _labels(frames: Sequence[Atoms], times: np.ndarray) -> list[str]:
+    labels = []
+    for frame, time in zip(frames, times, strict=True):
+        known = frame.calc is not None and "energy" in frame.calc.results
+        energy = f", {frame.calc.results['energy']:.4f} eV" if known else ""
+        labels.append(f"{time:.4g} ps{energy}")
+    return labels
+
+
+def _add_series(report: Report, log: Log, settings: Mapping[str, Any], times: np.ndarray) -> None:
+    start, time = log["potential_eV"][0], {"time_ps": log["time_fs"] / 1000}
     energies = {
         "potential": log["potential_eV"] - start,
         "total": log["total_eV"] - start,
     }
     report.add_heading("Energy")
     report.add_figure(
-        time_series(time, energies, "energy (eV)"),
+        time_series(time["time_ps"], energies, "energy (eV)"),
         "Potential and total energy relative to the potential energy at the start",
+        time | {f"{name}_eV": values for name, values in energies.items()},
+        times,
     )
     conserved = log["conserved_eV"]
-    if len(time) > 2 and np.isfinite(conserved).all():
+    if len(conserved) > 2 and np.isfinite(conserved).all():
         change = {"conserved": 1000 * (conserved - conserved[0])}
         report.add_figure(
-            time_series(time, change, "change (meV)", trend=True),
+            time_series(time["time_ps"], change, "change (meV)", trend=True),
             "Drift: the change of the energy that the equations of motion conserve, with what the "
             "thermostat has given taken off",
+            time | {"change_meV": change["conserved"]},
+            times,
         )
     report.add_heading("Temperature")
+    values = {"temperature": log["temperature_K"]}
     report.add_figure(
-        time_series(
-            time,
-            {"temperature": log["temperature_K"]},
-            "temperature (K)",
-            target=held_temperature(settings),
-        ),
+        time_series(time["time_ps"], values, "temperature (K)", target=held_temperature(settings)),
         f"Temperature; mean {log.mean('temperature_K'):.1f} K, standard deviation "
         f"{log.deviation('temperature_K'):.1f} K",
+        time | {"temperature_K": values["temperature"]},
+        times,
     )
 
 
-def _add_cell(report: Report, log: Log, first: Atoms, settings: Mapping[str, Any]) -> None:
+def _add_cell(
+    report: Report, log: Log, first: Atoms, settings: Mapping[str, Any], times: np.ndarray
+) -> None:
     """Add pressure, volume with density, and the shape of the cell."""
-    time, volume = log["time_fs"] / 1000, log["volume_A3"]
-    mass = _mass(first)
+    time, volume = {"time_ps": log["time_fs"] / 1000}, log["volume_A3"]
+    mass, pressure = _mass(first), log["pressure_GPa"]
     report.add_heading("Cell")
     report.add_figure(
-        time_series(time, {"volume": volume}, "volume (Å³)"),
+        time_series(time["time_ps"], {"volume": volume}, "volume (Å³)"),
         f"Volume; mean {log.mean('volume_A3'):.2f} Å³, standard deviation "
         f"{log.deviation('volume_A3'):.2f} Å³",
+        time | {"volume_A3": volume},
+        times,
     )
     report.add_figure(
-        time_series(time, {"density": mass / volume}, "density (g/cm³)"),
+        time_series(time["time_ps"], {"density": mass / volume}, "density (g/cm³)"),
         f"Density; {mass / log.mean('volume_A3'):.4f} g/cm³ at the mean volume",
+        time | {"density_g_per_cm3": mass / volume},
+        times,
     )
     report.add_figure(
         time_series(
-            time,
-            {"pressure": log["pressure_GPa"]},
+            time["time_ps"],
+            {"pressure": pressure},
             "pressure (GPa)",
             target=settings["pressure"],
         ),
         f"Pressure; mean {log.mean('pressure_GPa'):.3f} GPa, standard deviation "
         f"{log.deviation('pressure_GPa'):.3f} GPa",
+        time | {"pressure_GPa": pressure},
+        times,
     )
     lengths = {name: log[f"{name}_A"] for name in "abc"}
-    report.add_figure(time_series(time, lengths, "length (Å)"), "Lengths of the lattice vectors")
+    report.add_figure(
+        time_series(time["time_ps"], lengths, "length (Å)"),
+        "Lengths of the lattice vectors",
+        time | {f"{name}_A": values for name, values in lengths.items()},
+        times,
+    )
 
 
 def add_structure(report: Report, frames: Sequence[Atoms]) -> None:

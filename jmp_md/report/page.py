@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jmp_md._version import __version__
 from jmp_md.files import atomic_write
+from jmp_md.report.view import frames_shown, view_data
 from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "report.html"
+_LONG = 200  # letters of a list
 _WORDS = {True: ("good", "good"), False: ("doubt", "in doubt"), None: ("unknown", "not known")}
-_MOST_FRAMES, _MOST_ATOMS = 200, 200_000  # of a 3D view: what a browser turns without effort
 
 
 class Report:
@@ -90,31 +94,64 @@ class Report:
         )
         self._parts.append(f'<dl class="headlines">{items}</dl>')
 
-    def add_figure(self, figure: Figure, caption: str) -> None:
-        """Add a matplotlib figure with what it shows in words."""
-        data = BytesIO()
-        figure.draw_without_rendering()  # ticks, and so the room they take, are settled then
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-        image = base64.b64encode(data.getvalue()).decode("ascii")
-        text = escape(caption, quote=True)
-        self._parts.append(
-            f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{image}">'
-            f"<figcaption>{text}</figcaption></figure>"
-        )
+    def add_figure(
+        self,
+        figure: Figure,
+        caption: str,
+        data: Mapping[str, np.ndarray] | None = None,
+        frames: np.ndarray | None = None,
+    ) -> None:
+        """Add a matplotlib figure with what it shows in words.
 
-    def add_structures(self, frames: Sequence[Atoms], caption: str) -> None:
-        """Add a 3D view of a structure, or of a trajectory with a slider.
-
-        Long trajectories are thinned out evenly; the last frame stays.
+        Args:
+            figure: The figure.
+            caption: The words.
+            data: Columns of a table that can be saved from the page.
+            frames: Where the frames of the last 3D view are on the horizontal axis: a line marks
+                the one that is shown, and a click shows another.
         """
-        chosen = _thinned(frames)
-        cell = chosen[0].cell.array.tolist() if chosen[0].pbc.any() else None
-        self._views.append({"xyz": _xyz(chosen), "cell": cell, "frames": len(chosen)})
-        view = f'<div class="view" id="view{len(self._views) - 1}"></div>'
-        shown = f" ({len(chosen)} of {len(frames)} frames)" if len(chosen) < len(frames) else ""
+        image = BytesIO()
+        figure.set_dpi(72)  # of SVG; ticks, and so the room they take, are settled by drawing
+        figure.draw_without_rendering()
+        figure.savefig(image, format="svg", transparent=True, metadata={"Date": None})
+        text, places = escape(caption, quote=True), ""
+        if frames is not None:
+            view = len(self._views) - 1
+            places = f' data-view="{view}" data-places="{_places(figure, frames)}"'
         self._parts.append(
-            f"<figure>{view}<figcaption>{escape(caption + shown)}</figcaption></figure>"
+            f'<figure><div class="plot"{places}><img alt="{text}" '
+            f'src="{_url("image/svg+xml", image.getvalue())}"></div>'
+            f"<figcaption>{text}{_table(caption, data)}</figcaption></figure>"
         )
+
+    def add_structures(
+        self,
+        frames: Sequence[Atoms],
+        caption: str,
+        labels: Sequence[str] | None = None,
+        modes: Mapping[str, np.ndarray] | None = None,
+    ) -> list[int]:
+        """Add a 3D view of a structure, or of several with a slider.
+
+        Args:
+            frames: Structures; of many, some are shown, the first and the last among them.
+            caption: What they are.
+            labels: What is said beside each.
+            modes: Displacements (n_atoms, 3) by name, which the view animates.
+
+        Returns:
+            Which are shown.
+        """
+        shown = frames_shown(frames)
+        said = None if labels is None else [labels[i] for i in shown]
+        self._views.append(view_data([frames[i] for i in shown], said, modes))
+        view = f'<div class="view" id="view{len(self._views) - 1}"></div>'
+        some = f" ({len(shown)} of {len(frames)} are shown)" if len(shown) < len(frames) else ""
+        self._parts.append(
+            f"<figure>{view}<figcaption>{escape(caption + some)}; drag to turn, scroll to zoom, "
+            "click two to four atoms for distance, angle or torsion</figcaption></figure>"
+        )
+        return shown
 
     def html(self) -> str:
         """The page."""
@@ -161,6 +198,8 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
+        elif isinstance(value, list) and len(str(value)) > _LONG:
+            yield f"{before}{name}", f"{len(value)} values, see summary.json"
         elif value is not None:
             yield f"{before}{name}", value
 
@@ -177,24 +216,26 @@ def _cell(value: Any) -> str:
     return f"<td{kind}>{escape(str(value))}</td>"
 
 
-def _thinned(frames: Sequence[Atoms]) -> Sequence[Atoms]:
-    most = max(1, min(_MOST_FRAMES, _MOST_ATOMS // max(len(frames[0]), 1)))
-    return [frames[i] for i in evenly(len(frames), most)]
+def _url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` places, evenly spread from the first to the last."""
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / max(most - 1, 1)) for i in range(most)]
+def _table(caption: str, data: Mapping[str, np.ndarray] | None) -> str:
+    """A link that saves columns as CSV; empty where there are none."""
+    if data is None:
+        return ""
+    rows = [
+        ",".join(data),
+        *(",".join(f"{v:.10g}" for v in row) for row in zip(*data.values(), strict=True)),
+    ]
+    name = "-".join(re.findall(r"[a-z0-9]+", caption.lower())[:3])
+    url = _url("text/csv", "\n".join(rows).encode())
+    return f' <a download="{name}.csv" href="{url}">data</a>'
 
 
-def _xyz(frames: Sequence[Atoms]) -> str:
-    from ase.io import write
-
-    text = StringIO()
-    for frame in frames:
-        plain = frame.copy()
-        plain.calc = None
-        write(text, plain, format="xyz", comment="frame")
-    return text.getvalue()
+def _places(figure: Figure, values: np.ndarray) -> list[float]:
+    """Where values on the horizontal axis are, as shares of the width of the figure."""
+    axes = figure.axes[0]
+    x = axes.transData.transform(np.stack([values, np.zeros_like(values)], axis=1))[:, 0]
+    width = figure.bbox.width
+    return [round(float(place), 4) for place in x / width]

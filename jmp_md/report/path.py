@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jmp_md.report.figures import energy_path
 from jmp_md.report.judgement import judge_domain
 from jmp_md.report.page import NAME, Report
+from jmp_md.simulate.path_curve import path_curve
 from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -41,10 +44,17 @@ def write_path_report(folder: Path, result: NEBResult, summary: Mapping[str, Any
         }
     )
     report.add_notes(result.notes)
+    curve = path_curve(images)
+    above = result.energies - result.energies[0]
+    labels = [f"image {i}, {energy + 0.0:+.4f} eV" for i, energy in enumerate(above)]
+    places = np.interp(np.arange(len(images)), curve.indices, curve.path)
+    report.add_structures(images, "The images from one end to the other", labels)
     report.add_figure(
-        energy_path(images), "Energy along the path; the curve has the slopes of the forces"
+        energy_path(images),
+        "Energy along the path; the curve has the slopes of the forces",
+        {"path_A": curve.fine_path, "energy_eV": curve.fine_energies},
+        places,
     )
-    report.add_structures(images, "The images from one end to the other")
     if result.frequencies is not None:
         report.add_heading("Frequencies at the transition state")
         rows = [(i + 1, float(f)) for i, f in enumerate(result.frequencies)]

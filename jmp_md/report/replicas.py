@@ -53,7 +53,7 @@ def write_replicas_report(
     for formula, own in frames.items():
         report.add_heading(formula)
         last = [r.atoms for r in begun if r.atoms.get_chemical_formula(mode="hill") == formula]
-        report.add_structures(last, "The last structure of each replica; drag to turn")
+        report.add_structures(last, "The last structure of each replica", _numbers(results, last))
         elements = element_temperatures(own)
         if elements:
             report.add_table(("element", "mean temperature (K)"), elements.items())
@@ -93,6 +93,11 @@ def _headlines(results: Sequence[ReplicaResult], logs: Sequence[Log]) -> dict[st
     if np.isfinite(drifts).all():
         found["mean drift"] = f"{drifts.mean():.3g} meV/atom/ps"
     return found
+
+
+def _numbers(results: Sequence[ReplicaResult], last: Sequence[Atoms]) -> list[str]:
+    numbers = {id(result.atoms): index for index, result in enumerate(results)}
+    return [f"replica {numbers[id(atoms)]}" for atoms in last]
 
 
 def _row(index: int, result: ReplicaResult) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from ase import Atoms
 
-from jmp_md.report.page import evenly
+from jmp_md.report.view import evenly
 
 SAMPLE = 200  # frames that reports show and take distributions from
 

@@ -29,13 +29,14 @@ def run_elastic(
     *,
     restart: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     relaxing: Callable[[int, float, float], None] | None = None,
     **changes: Any,
 ) -> Elastic:
     """Relax a crystal and find its elastic constants.
 
-    The folder gets ``structure.extxyz`` and ``summary.json``. A run that was stopped
-    continues with ``restart`` from where the first relaxation was.
+    The folder gets ``structure.extxyz``, ``summary.json`` and ``report.html``. A run that was
+    stopped continues with ``restart`` from where the first relaxation was.
 
     Args:
         atoms: The crystal, which is left as it is.
@@ -44,6 +45,7 @@ def run_elastic(
         options: See :class:`~jmp_md.runs.options.ElasticRunOptions`; None for the defaults.
         restart: Continue the run in ``output``.
         overwrite: Remove the files of a run that ``output`` holds, with a warning.
+        report: Write ``report.html`` at the end.
         relaxing: Called with step, energy in eV and largest force in eV/Å.
         changes: Options by name, in place of those of ``options``.
 
@@ -61,7 +63,11 @@ def run_elastic(
     with calculation(VERB, [atoms], calculator, output, options, [STRUCTURE], **around) as run:
         crystal = relaxed_crystal(run, atoms, options, relaxing)
         result = elastic(crystal, calculator, options.part(ElasticOptions))
-        run.summarize(_figures(result))
+        summary = run.summarize(_figures(result))
+        if report:
+            from jmp_md.report.crystals import write_elastic_report
+
+            write_elastic_report(run.folder, crystal, result, summary)
     return result
 
 

@@ -29,12 +29,13 @@ def run_eos(
     *,
     restart: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     relaxing: Callable[[int, float, float], None] | None = None,
     **changes: Any,
 ) -> EquationOfState:
     """Relax a crystal and fit an equation of state.
 
-    The folder gets ``eos.svg``, ``structure.extxyz`` and ``summary.json``. With
+    The folder gets ``eos.svg``, ``structure.extxyz``, ``summary.json`` and ``report.html``. With
     ``relax`` none, ions are clamped at every volume too. A run that was stopped
     continues with ``restart`` from where the first relaxation was.
 
@@ -45,6 +46,7 @@ def run_eos(
         options: See :class:`~jmp_md.runs.options.EOSRunOptions`; None for the defaults.
         restart: Continue the run in ``output``.
         overwrite: Remove the files of a run that ``output`` holds, with a warning.
+        report: Write ``report.html`` at the end.
         relaxing: Called with step, energy in eV and largest force in eV/Å.
         changes: Options by name, in place of those of ``options``.
 
@@ -71,7 +73,11 @@ def run_eos(
         result = eos(crystal, calculator, own)
         with atomic_write(run.folder / FIGURE) as temporary:
             energy_volume(result).savefig(temporary, format="svg", metadata={"Date": None})
-        run.summarize(_figures(result))
+        summary = run.summarize(_figures(result))
+        if report:
+            from jmp_md.report.crystals import write_eos_report
+
+            write_eos_report(run.folder, crystal, result, summary)
     return result
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
 from jmp_md.files import exists, remove_if_empty
+from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.watch import DomainWatch
 
 RESULT, STATE, LOG = "relaxed", "state", "optimizer.log"
-FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, SUMMARY)
+FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, SUMMARY, REPORT)
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Relaxations:
             several structures; not for a batch.
         restart: Continue the run in the folder.
         overwrite: Remove the files of a run that it holds, with a warning.
+        report: Write ``report.html`` at the end.
         begun: Called with the index of each structure before it relaxes by itself.
         progress: Called with step, energy in eV and largest force in eV/Å of that structure.
         ended: Called with the index and the end of each structure that is done.
@@ -61,6 +63,7 @@ class Relaxations:
     trajectory: bool = False
     restart: bool = False
     overwrite: bool = False
+    report: bool = True
     begun: Callable[[int], None] = lambda index: None
     progress: Callable[[int, float, float], None] | None = None
     ended: Callable[[int, RelaxResult], None] = lambda index, end: None
@@ -123,8 +126,10 @@ class Relaxations:
                 remove_if_empty(state)
             for name, watch in self.watches.items():
                 watch.end([self.ends[i].atoms for i in self.good if self.models[i][0] == name])
-            self._summarize(time.monotonic() - started)
+            summary = self._summarize(time.monotonic() - started)
             self._remove_state()
+            if self.report:
+                self._report(summary)
 
     def _one_by_one(self) -> None:
         from jmp_md.simulate.identity import identity
@@ -206,7 +211,14 @@ class Relaxations:
             ]
             write_structures(self.result, frames)
 
-    def _summarize(self, seconds: float) -> None:
+    def _report(self, summary: dict[str, Any]) -> None:
+        from jmp_md.report.molecules import write_relaxation_report
+
+        ends = [self.ends[i] for i in range(len(self.structures))]
+        left = [name for name, watch in self.watches.items() if watch.left]
+        write_relaxation_report(self.folder, ends, left, summary)
+
+    def _summarize(self, seconds: float) -> dict[str, Any]:
         rows = [
             {
                 "formula": atoms.get_chemical_formula(mode="hill"),
@@ -219,7 +231,7 @@ class Relaxations:
             }
             for i, atoms in enumerate(self.structures)
         ]
-        write_summary(
+        return write_summary(
             self.folder,
             "relax",
             model={name: describe(calculator) for name, calculator in dict(self.models).items()},

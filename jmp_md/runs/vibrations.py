@@ -71,6 +71,7 @@ def run_vibrations(
     *,
     restart: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     relaxing: Callable[[int, float, float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **changes: Any,
@@ -78,7 +79,8 @@ def run_vibrations(
     """Relax a molecule, and find its normal modes and, where asked for, its thermochemistry.
 
     The folder gets ``modes.extxyz``, one structure for each mode with its displacements as the
-    array ``mode``, and ``summary.json``. A run that was stopped continues with ``restart``.
+    array ``mode``, ``summary.json`` and ``report.html``. A run that was stopped continues with
+    ``restart``.
 
     Args:
         atoms: The molecule, which is left as it is.
@@ -87,6 +89,7 @@ def run_vibrations(
         options: See :class:`~jmp_md.runs.options.VibrationRunOptions`; None for the defaults.
         restart: Continue the run in ``output``.
         overwrite: Remove the files of a run that ``output`` holds, with a warning.
+        report: Write ``report.html`` at the end.
         relaxing: Called with step, energy in eV and largest force in eV/Å.
         progress: Called with how many displaced structures are computed, and of how many.
         changes: Options by name, in place of those of ``options``.
@@ -117,7 +120,11 @@ def run_vibrations(
         )
         found = _with_gas(modes, relaxation, options)
         _write_modes(modes, run.folder / MODES)
-        run.summarize(_figures(found, options))
+        summary = run.summarize(_figures(found, options))
+        if report:
+            from jmp_md.report.molecules import write_vibrations_report
+
+            write_vibrations_report(run.folder, modes, found.gas, found.verdicts, summary)
     return found
 
 

@@ -76,6 +76,14 @@ class Vibrations:
         """Why the frequencies may be wrong; empty where nothing speaks against them."""
         return doubts(self.verdicts)
 
+    def shapes(self) -> list[tuple[float, np.ndarray]]:
+        """The modes of :attr:`frequencies`: cm⁻¹, and displacements (n_atoms, 3) of the atoms."""
+        every = np.array([f.real - abs(f.imag) for f in self.data.get_frequencies()])
+        n_still = len(every) - len(self.frequencies)
+        moving = np.argsort(abs(every), kind="stable")[n_still:]
+        modes = self.data.get_modes(all_atoms=True)
+        return [(float(every[i]), modes[i]) for i in moving[np.argsort(every[moving])]]
+
 
 @with_options(VibrationOptions)
 def vibrations(
