@@ -132,6 +132,7 @@ inline void moments(Index rows, Index n, const real* w, const real* C, const rea
     vec total[LM] = {};
     for (Index r = 0; r < rows; ++r) {
       const vec weighted = w[r] * load(x + r * n + v);
+#pragma GCC unroll 16
       for (int lm = 0; lm < LM; ++lm) total[lm] += C[r * LM + lm] * weighted;
     }
     for (int lm = 0; lm < LM; ++lm) store(B + lm * n + v, total[lm]);
@@ -143,6 +144,7 @@ inline void by_degree(const real* C, const real* B, Index n, vec* T) {
 #pragma GCC unroll 8
   for (int l = 0; l < S; ++l) {
     vec total{};
+#pragma GCC unroll 16
     for (int lm = l * l; lm < (l + 1) * (l + 1); ++lm) total += C[lm] * load(B + lm * n);
     T[l] = total;
   }

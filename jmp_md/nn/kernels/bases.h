@@ -217,10 +217,12 @@ class Bases {
   // Coefficients of c -> a that read out the series of q = b -> a; (S + 1, sbf8) of cosines.
   void cosines(Index c, Index q, Index pair, real* out) const {
     const Index width = (S + 1) * model.sbf8;
-    for (Index j = 0; j < width; ++j) out[j] = 0;
-    for (int l = 0; l < S; ++l) {
-      const real p = graph.quad.weight[q] * P[pair * S + l], *F = main.at(c, model.of_quad);
-      for (Index j = 0; j < width; ++j) out[j] += p * F[l * width + j];
+    const real* F = main.at(c, model.of_quad);
+    for (Index j = 0; j < width; j += 8) {
+      eight total{};
+      for (int l = 0; l < S; ++l)
+        total += graph.quad.weight[q] * P[pair * S + l] * load8(F + l * width + j);
+      store8(out + j, total);
     }
   }
   void pairs_of(Index a) {
@@ -240,7 +242,8 @@ class Bases {
         real* out = read_out + pair * 2 * S * width;
         for (int row = 0; row < 2 * S; ++row) {
           const real* from = own + (row <= S ? row : row - S) * width;
-          for (Index j = 0; j < width; ++j) out[row * width + j] = azimuth.series[row] * from[j];
+          for (Index j = 0; j < width; j += 8)
+            store8(out + row * width + j, azimuth.series[row] * load8(from + j));
         }
         if (t < 0) continue;
         const real both = azimuth.s * series[t * 2 * S], weight = series[t * 2 * S + S];
@@ -272,12 +275,13 @@ class Bases {
         for (int row = 0; row < 2 * S; ++row) {
           const Index to = (row <= S ? row : row - S) * width;
           const real* given = g_read_out + (pair * 2 * S + row) * width;
-          real total = 0;
-          for (Index j = 0; j < width; ++j) {
-            g[to + j] += azimuth.series[row] * given[j];
-            total += given[j] * own[to + j];
+          eight total{};
+          for (Index j = 0; j < width; j += 8) {
+            const eight by_row = load8(given + j);
+            store8(g + to + j, load8(g + to + j) + azimuth.series[row] * by_row);
+            total += by_row * load8(own + to + j);
           }
-          by_azimuth[row] = total;
+          by_azimuth[row] = sum8(total);
         }
         if (t >= 0) {
           const real s_d = series[t * 2 * S], w_d = series[t * 2 * S + S];
@@ -300,10 +304,13 @@ class Bases {
         for (int l = 0; l < S; ++l) {
           const real *F = main.at(c, model.of_quad) + l * all_rows;
           const real *dF = main.slope_at(c, model.of_quad) + l * all_rows;
-          real by_p = 0, by_distance = 0;
-          for (Index j = 0; j < all_rows; ++j) by_p += g[j] * F[j], by_distance += g[j] * dF[j];
-          const real p = P[pair * S + l];
-          edges.g_distance[c] += axes.weight[q] * p * by_distance;
+          eight with_F{}, with_dF{};
+          for (Index j = 0; j < all_rows; j += 8) {
+            with_F += load8(g + j) * load8(F + j);
+            with_dF += load8(g + j) * load8(dF + j);
+          }
+          const real p = P[pair * S + l], by_p = sum8(with_F);
+          edges.g_distance[c] += axes.weight[q] * p * sum8(with_dF);
           axes.g_weight[q] += p * by_p;
           by_cosine += axes.weight[q] * dP[pair * S + l] * by_p;
         }

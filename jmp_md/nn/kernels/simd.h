@@ -33,6 +33,15 @@ typedef bits bitvec __attribute__((vector_size(BYTES), aligned(sizeof(real)), ma
 
 inline vec load(const real* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(real* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
+
+// Eight numbers, whatever the length of a vector.
+typedef real eight __attribute__((vector_size(8 * sizeof(real)), aligned(sizeof(real)), may_alias));
+inline eight load8(const real* p) { return *reinterpret_cast<const eight*>(p); }
+inline void store8(real* p, eight x) { *reinterpret_cast<eight*>(p) = x; }
+inline real sum8(eight x) {
+  return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+}
+
 inline vec all(real x) { return x - vec{}; }
 inline real sum(vec x) {
   real total = 0;

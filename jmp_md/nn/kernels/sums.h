@@ -26,6 +26,7 @@ struct ReadOut {
       degrees(v, T);
       for (Index i = 0; i < cbf; ++i) {
         vec total{};
+#pragma GCC unroll 8
         for (int l = 0; l < S; ++l) total += F[i * S + l] * T[l];
         store(M + i * n + v, total);
       }
@@ -40,12 +41,15 @@ struct ReadOut {
       degrees(v, T);
       for (Index i = 0; i < cbf; ++i) {
         const vec g = load(gM + i * n + v);
+#pragma GCC unroll 8
         for (int l = 0; l < S; ++l) gT[l] += F[i * S + l] * g, hT[l] += dF[i * S + l] * g;
       }
+#pragma GCC unroll 8
       for (int l = 0; l < S; ++l) {
         by_distance += hT[l] * T[l];
         total += gT[l];
         vec turned[3] = {};
+#pragma GCC unroll 16
         for (int lm = l * l; lm < (l + 1) * (l + 1); ++lm) {
           real* to = gB + lm * n + v;
           store(to, load(to) + C[lm] * gT[l]);
@@ -71,6 +75,7 @@ inline void moments_backward(Index n, const real* C, const real* D, const real* 
   vec by_weight{}, by_unit[3] = {};
   for (Index v = 0; v < n; v += LANES) {
     vec total{}, turned[3] = {};
+#pragma GCC unroll 16
     for (int lm = 0; lm < LM; ++lm) {
       const vec g = load(gB + lm * n + v);
       total += C[lm] * g;
@@ -109,10 +114,16 @@ struct Quadruplets {
       real *out = terms + t * n, *A = moments + q * 2 * S * n;
       filter(degree, bases.filter + t * bases.model.cbf16, out);
       scale_by(degree * n, out, x + graph.main.start[b] * n);
-      std::memset(A, 0, 2 * S * n * sizeof(real));
-      for (Index d = 0; d < degree; ++d)
-        for (int i = 0; i < 2 * S; ++i)
-          add_scaled(n, A + i * n, bases.series[(t + d) * 2 * S + i], out + d * n);
+      for (Index v = 0; v < n; v += LANES) {
+        vec total[2 * S] = {};
+        for (Index d = 0; d < degree; ++d) {
+          const vec term = load(out + d * n + v);
+#pragma GCC unroll 16
+          for (int i = 0; i < 2 * S; ++i) total[i] += bases.series[(t + d) * 2 * S + i] * term;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 2 * S; ++i) store(A + i * n + v, total[i]);
+      }
     }
   }
   // The message (sbf, n) to an edge c -> a.
@@ -126,16 +137,23 @@ struct Quadruplets {
       const real *A = moments + q * 2 * S * n, *Q = bases.read_out + pair * 2 * S * width;
       for (Index v = 0; v < n; v += LANES) {
         vec series[2 * S];
+#pragma GCC unroll 16
         for (int i = 0; i < 2 * S; ++i) series[i] = load(A + i * n + v);
         for (Index j = 0; j < sbf; ++j) {
           vec total = load(message + j * n + v);
+#pragma GCC unroll 16
           for (int i = 0; i < 2 * S; ++i) total += Q[i * width + j] * series[i];
           store(message + j * n + v, total);
         }
       }
       if (t < 0) continue;
-      for (Index j = 0; j < sbf; ++j)
-        add_scaled(n, message + j * n, -bases.close[pair * width + j], terms + t * n);
+      for (Index v = 0; v < n; v += LANES) {
+        const vec term = load(terms + t * n + v);
+        for (Index j = 0; j < sbf; ++j) {
+          real* to = message + j * n + v;
+          store(to, load(to) - bases.close[pair * width + j] * term);
+        }
+      }
     }
   }
   // From the gradient by messages (rows, sbf, n) to all edges into a, to that by the terms' x, one
@@ -157,14 +175,45 @@ struct Quadruplets {
         const Index pair = graph.pairs[c] + q - first, t = graph.closing[pair];
         if (t == -2) continue;
         const real *A = moments + q * 2 * S * n, *Q = bases.read_out + pair * 2 * S * width;
-        for (int i = 0; i < 2 * S; ++i) {
-          combine(sbf, n, Q + i * width, g, gA + ((q - first) * 2 * S + i) * n);
-          weigh(A + i * n, turned, bases.g_read_out + (pair * 2 * S + i) * width, 1);
+        real *own = gA + (q - first) * 2 * S * n, *gQ = bases.g_read_out + pair * 2 * S * width;
+        for (Index v = 0; v < n; v += LANES) {
+          vec total[2 * S];
+#pragma GCC unroll 16
+          for (int i = 0; i < 2 * S; ++i) total[i] = load(own + i * n + v);
+          for (Index j = 0; j < sbf; ++j) {
+            const vec given = load(g + j * n + v);
+#pragma GCC unroll 16
+            for (int i = 0; i < 2 * S; ++i) total[i] += Q[i * width + j] * given;
+          }
+#pragma GCC unroll 16
+          for (int i = 0; i < 2 * S; ++i) store(own + i * n + v, total[i]);
+        }
+        for (Index j = 0; j < width; j += 8) {
+          eight total[2 * S];
+#pragma GCC unroll 16
+          for (int i = 0; i < 2 * S; ++i) total[i] = load8(gQ + i * width + j);
+          for (Index e = 0; e < n; ++e) {
+            const eight given = load8(turned + e * width + j);
+#pragma GCC unroll 16
+            for (int i = 0; i < 2 * S; ++i) total[i] += A[i * n + e] * given;
+          }
+#pragma GCC unroll 16
+          for (int i = 0; i < 2 * S; ++i) store8(gQ + i * width + j, total[i]);
         }
         if (t < 0) continue;
-        for (Index j = 0; j < sbf; ++j)
-          add_scaled(n, g_x + t * n, -bases.close[pair * width + j], g + j * n);
-        weigh(terms + t * n, turned, bases.g_close + pair * width, -1);
+        for (Index v = 0; v < n; v += LANES) {
+          vec total = load(g_x + t * n + v);
+          for (Index j = 0; j < sbf; ++j)
+            total -= bases.close[pair * width + j] * load(g + j * n + v);
+          store(g_x + t * n + v, total);
+        }
+        for (Index j = 0; j < width; j += 8) {
+          real* to = bases.g_close + pair * width + j;
+          eight total = load8(to);
+          for (Index e = 0; e < n; ++e)
+            total -= terms[t * n + e] * load8(turned + e * width + j);
+          store8(to, total);
+        }
       }
     }
     for (Index q = first; q < q_end; ++q) {
@@ -189,16 +238,6 @@ struct Quadruplets {
         }
       }
       filter.transposed(degree, gF, bases.g_filter + t0 * cbf, true);
-    }
-  }
-
- private:
-  // to[j] += factor sum_e y[e] turned[e, j].
-  void weigh(const real* y, const real* turned, real* to, real factor) const {
-    const Index width = bases.model.sbf8;
-    for (Index e = 0; e < n; ++e) {
-      const real value = factor * y[e];
-      for (Index j = 0; j < width; ++j) to[j] += value * turned[e * width + j];
     }
   }
 };
