@@ -145,7 +145,7 @@ def _potential(dataset: Dataset, args: argparse.Namespace, options: EvaluateOpti
     from jmp_md.training.metrics import dataset_errors, to_atoms
 
     ((name, calculator),) = calculators_for([to_atoms(dataset[0])], args)
-    with tqdm(total=len(dataset), unit=" frames", disable=None) as bar:
+    with tqdm(total=len(dataset), unit=" frames", disable=args.quiet or None) as bar:
         sums = dataset_errors(
             calculator.potential,
             dataset,
@@ -198,7 +198,7 @@ def _property(
 
     dtype = torch.float64 if args.dtype == "float64" else torch.float32
     model = PropertyModel.load(path).to(usable_device(args.device), dtype)
-    with tqdm(total=len(dataset), unit=" frames", disable=None) as bar:
+    with tqdm(total=len(dataset), unit=" frames", disable=args.quiet or None) as bar:
         found = predict_properties(
             model,
             dataset,
