@@ -106,7 +106,12 @@ def test_a_spring_has_its_frequency_and_each_atom_its_temperature(
     assert results["spectrum_peaks_per_cm"] == pytest.approx([expected], abs=30)
     assert results["n_frames"] == 301  # without the last one, out of turn
     # Half of the energy is in motion on average, of 3 degrees of freedom.
-    assert results["temperatures_K"]["N"] == pytest.approx(0.075 / 1.5 / units.kB, rel=0.02)
+    temperature = results["temperatures_K"]["N"]["value"]
+    assert temperature == pytest.approx(0.075 / 1.5 / units.kB, rel=0.02)
+    assert results["energy_eV"] == pytest.approx(0.075, rel=0.02)
+    blocks = table(output / "blocks.csv")
+    assert blocks["block_fs"][:3].tolist() == [2.5, 5.0, 10.0]
+    assert blocks["energy_error_eV"][0] > 3 * blocks["energy_error_eV"][-1]  # it oscillates
     spectrum = table(output / "spectrum.csv")
     area = spectrum["density_cm"].sum() * spectrum["wavenumber_per_cm"][1]
     assert area == pytest.approx(1.0)

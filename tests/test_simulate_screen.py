@@ -67,6 +67,19 @@ def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
         run_screen(structures, model, tmp_path / "parts", restart=True, **options)
 
 
+def test_a_queue_is_overwritten_when_asked_to_be_and_tags_are_part_of_it(
+    model: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"task": "singlepoint", "chunk": 1, "device": "cpu"}
+    run_screen(waters(3), model, tmp_path, **options)
+    with pytest.raises(InputError, match=r"model\.tags: None, now 'oc'"):
+        run_screen(waters(3), model, tmp_path, restart=True, tags="oc", **options)
+    with pytest.warns(UserWarning, match=r"overwriting the run in .*: 6 files"):
+        found = run_screen(waters(2), model, tmp_path, overwrite=True, **options)
+    assert len(found) == len(read(tmp_path / "results.extxyz", index=":")) == 2
+    assert len(list(tmp_path.glob("chunk-*"))) == 2
+
+
 def test_a_queue_is_one_of_its_model_wherever_that_is(tmp_path: Path) -> None:
     structures = waters(4)
     options: dict[str, Any] = {"task": "singlepoint", "chunk": 2, "device": "cpu"}

@@ -5,7 +5,7 @@ from jmp_md.analysis.series import Series, read_series
 from jmp_md.analysis.spectrum import Spectrum, velocity_autocorrelation, vibrational_spectrum
 from jmp_md.analysis.statistics import blocked_errors, standard_error, statistical_inefficiency
 from jmp_md.analysis.structure import RadialDistribution, bond_lengths, radial_distribution
-from jmp_md.analysis.temperature import element_temperatures
+from jmp_md.analysis.temperature import element_temperature_series, element_temperatures
 
 __all__ = [
     "Diffusion",
@@ -15,6 +15,7 @@ __all__ = [
     "blocked_errors",
     "bond_lengths",
     "diffusion",
+    "element_temperature_series",
     "element_temperatures",
     "mean_squared_displacement",
     "radial_distribution",

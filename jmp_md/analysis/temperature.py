@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
-    """Mean kinetic temperature in K of each element; empty without momenta or with constraints.
+    """Mean of :func:`element_temperature_series` over all frames, K."""
+    return {s: float(values.mean()) for s, values in element_temperature_series(frames).items()}
+
+
+def element_temperature_series(frames: Sequence[Atoms]) -> dict[str, np.ndarray]:
+    """Kinetic temperatures (n_frames,) in K of each element.
+
+    Empty without momenta or with constraints.
 
     Equipartition gives all the same. It is that of motion relative to the centre of mass, which
     may drift: an atom of mass m then has 3 - 3 m / M degrees of freedom, with M the mass of all;
@@ -30,7 +37,7 @@ def element_temperatures(frames: Sequence[Atoms]) -> dict[str, float]:
     masses = first.get_masses()
     momenta -= momenta.sum(axis=1, keepdims=True) * (masses / masses.sum())[:, None]
     freedom = 3 - 3 * masses / masses.sum()
-    twice = (momenta**2).sum(axis=2).mean(axis=0) / masses / units.kB
+    twice = (momenta**2).sum(axis=2) / masses / units.kB
     symbols = np.array(first.get_chemical_symbols())
     kinds = dict.fromkeys(symbols.tolist())
-    return {s: float(twice[symbols == s].sum() / freedom[symbols == s].sum()) for s in kinds}
+    return {s: twice[:, symbols == s].sum(axis=1) / freedom[symbols == s].sum() for s in kinds}

@@ -67,8 +67,8 @@ def _say(found: Analysis) -> None:
         f"{formula}: {figures['n_frames']} frames, {figures['interval_fs']:g} fs apart, "
         f"{figures['length_ps']:g} ps"
     )
-    for symbol, value in figures["temperatures_K"].items():
-        print(f"  temperature of {symbol:2}  {value:8.1f} K")
+    for symbol, each in figures["temperatures_K"].items():
+        print(f"  temperature of {symbol:2}  {each['value']:8.1f} ± {each['error']:.2g} K")
     if "energy_eV" in figures:
         error = figures["energy_error_eV"]
         print(f"  potential energy  {figures['energy_eV']:.5f} ± {error:.2g} eV")

@@ -16,8 +16,9 @@ from jmp_md.analysis import (
     RadialDistribution,
     Series,
     Spectrum,
+    blocked_errors,
     diffusion,
-    element_temperatures,
+    element_temperature_series,
     radial_distribution,
     read_series,
     standard_error,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 VERB = "analyse"
 RDF, MSD, VACF, SPECTRUM = "rdf.csv", "msd.csv", "vacf.csv", "spectrum.csv"
-FILES = (RDF, MSD, VACF, SPECTRUM, SUMMARY)
+BLOCKS = "blocks.csv"
+FILES = (RDF, MSD, VACF, SPECTRUM, BLOCKS, SUMMARY)
 _MOST_FRAMES = 1000  # of which distances between atoms are counted
 _FASTEST = 4200.0  # cm⁻¹, beyond the stretches of hydrogen (H2 has 4161)
 _LEAST_SPECTRUM = 8  # frames
@@ -55,7 +57,7 @@ class Analysis:
         diffusion: Of each element and of all atoms (``"all"``), of periodic structures.
         correlation: (n,) autocorrelation of velocities.
         spectrum: Vibrational density of states.
-        temperatures: Mean of each element in K.
+        temperatures: (n,) K of each element, in some evenly spread frames.
         verdicts: Whether the figures stand.
     """
 
@@ -64,7 +66,7 @@ class Analysis:
     diffusion: Mapping[str, Diffusion]
     correlation: np.ndarray | None
     spectrum: Spectrum | None
-    temperatures: Mapping[str, float]
+    temperatures: Mapping[str, np.ndarray]
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -79,7 +81,10 @@ class Analysis:
             "n_frames": len(series.times),
             "interval_fs": series.interval,
             "length_ps": float(series.times[-1] - series.times[0]) / 1000,
-            "temperatures_K": dict(self.temperatures),
+            "temperatures_K": {
+                name: {"value": float(values.mean()), "error": standard_error(values)}
+                for name, values in self.temperatures.items()
+            },
         }
         if series.energies is not None:
             found["energy_eV"] = float(series.energies.mean())
@@ -127,7 +132,7 @@ def analyse(path: str | Path, options: AnalysisOptions | None = None, **changes:
         spectrum = vibrational_spectrum(
             series.velocities, series.interval, masses, options.resolution
         )
-    temperatures = {} if first.constraints else element_temperatures(frames)
+    temperatures = {} if first.constraints else element_temperature_series(frames)
     verdicts = _verdicts(first, moving, spectrum)
     return Analysis(series, rdf, moving, correlation, spectrum, temperatures, verdicts)
 
@@ -144,7 +149,7 @@ def run_analysis(
     """Analyse a trajectory, and write what it says into a folder.
 
     It gets ``summary.json`` and, as far as there is something to say, ``rdf.csv``, ``msd.csv``,
-    ``vacf.csv`` and ``spectrum.csv``.
+    ``vacf.csv``, ``spectrum.csv`` and ``blocks.csv``, the error of the mean energy by blocks.
 
     Args:
         path: Of any format ASE reads, or HDF5 of jmp-md.
@@ -239,6 +244,10 @@ def _write(found: Analysis, folder: Path) -> None:
     if (spectrum := found.spectrum) is not None:
         columns = {"wavenumber_per_cm": spectrum.wavenumbers, "density_cm": spectrum.density}
         _table(folder / SPECTRUM, columns)
+    if found.series.energies is not None:
+        lengths, errors = blocked_errors(found.series.energies)
+        columns = {"block_fs": found.series.interval * lengths, "energy_error_eV": errors}
+        _table(folder / BLOCKS, columns)
 
 
 def _table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
