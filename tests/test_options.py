@@ -20,12 +20,14 @@ from jmp_md.cli.main import COMMANDS, _parser, main
 from jmp_md.cli.progress import Progress
 from jmp_md.errors import InputError
 from jmp_md.options import Options, choices_of, unit_of
+from jmp_md.runs.analysis import run_analysis
 from jmp_md.runs.descriptors import run_descriptors
 from jmp_md.runs.elastic import run_elastic
 from jmp_md.runs.eos import run_eos
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.runs.neb import run_neb
 from jmp_md.runs.options import (
+    AnalysisOptions,
     DescriptorOptions,
     ElasticRunOptions,
     EOSRunOptions,
@@ -68,6 +70,7 @@ CLASSES = {
     "descriptors": DescriptorOptions,
     "screen": ScreenOptions,
     "check": CheckOptions,
+    "analyse": AnalysisOptions,
 }
 
 
@@ -146,6 +149,7 @@ def test_changed_options_are_checked_anew() -> None:
         (run_elastic, ElasticRunOptions),
         (run_descriptors, DescriptorOptions),
         (run_screen, ScreenOptions),
+        (run_analysis, AnalysisOptions),
     ],
 )
 def test_functions_show_the_options_with_their_defaults(
@@ -182,10 +186,30 @@ def test_a_printed_config_gives_the_same_options_again(
     assert main([name, "a.xyz", "--config", "run.yaml", "--print-config"]) == 0
     assert capsys.readouterr().out == text
     values = yaml.safe_load(text)
-    assert values["model"] == "mine"
+    assert values.get("model", "mine") == "mine"  # analyse has none
     known = {n: v for n, v in CLASSES[name]().model_dump().items() if v is not None}
     changed = {n for n, v in known.items() if values[n] != v}
     assert changed == {"md": {"steps", "remove_drift"}, "relax": {"fmax"}}.get(name, set())
+
+
+def test_what_is_no_option_is_not_in_a_printed_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["benchmark", "mine", "--parts", "speed"], ["analyse", "a.traj"]):
+        assert main([*words, "--print-config", "--quiet"]) == 0
+        text = capsys.readouterr().out
+        assert not {"model", "file", "quiet", "json"} & yaml.safe_load(text).keys()
+        Path("run.yaml").write_text(text)
+        assert main([*words[:2], "--config", "run.yaml", "--print-config"]) == 0
+        assert capsys.readouterr().out == text
+
+
+def test_training_goes_on_by_the_word_of_all_verbs() -> None:
+    for words in (["train", "x"], ["finetune", "base", "a.xyz"]):
+        for option in ("--restart", "--resume"):
+            assert _parser(words).parse_args([*words, option]).resume is True
+        assert _parser(words).parse_args(words).resume is False
 
 
 @pytest.mark.parametrize("name", CLASSES)

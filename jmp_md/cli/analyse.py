@@ -20,7 +20,7 @@ OPTIONS = AnalysisOptions
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "trajectory", type=Path, help="a trajectory, or the folder of an md run that holds one"
+        "file", type=Path, help="a trajectory, or the folder of an md run that holds one"
     )
     add_run_arguments(parser, "STEM-analyse here", report=False, restart=False)
     add_options(parser, OPTIONS)
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.runs.analysis import run_analysis
 
     options = options_from(args, OPTIONS)
-    path = _trajectory(args.trajectory)
-    stem = args.trajectory.name if args.trajectory.is_dir() else path.stem
+    path = _trajectory(args.file)
+    stem = args.file.name if args.file.is_dir() else path.stem
     output = args.output or Path(f"{stem}-{args.command}")
     if args.dry_run:
         print(f"dry run: {path} was not analysed, {output} was not written")

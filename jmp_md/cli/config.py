@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ OPTION = "--config"
 # What a command line has besides: what it is for, and how it is done this time.
 _NO_OPTIONS = {
     *("run", "command", "debug", "config", "print_config", "print_schema", "dry_run"),
-    *("restart", "overwrite", "structure", "structures", "input", "files"),
+    *("restart", "overwrite", "quiet", "json"),
 }
 
 
@@ -28,8 +28,12 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def effective(args: argparse.Namespace) -> str:
+def effective(args: argparse.Namespace, positional: Collection[str]) -> str:
     """All options of a command line as a file of options has them.
+
+    Args:
+        args: Parsed.
+        positional: Names that are no options.
 
     Raises:
         InputError: A value does not fit.
@@ -39,7 +43,8 @@ def effective(args: argparse.Namespace) -> str:
     from jmp_md.cli.options import options_from
 
     module = import_module(f"jmp_md.cli.{args.command}")
-    values = {name: value for name, value in vars(args).items() if name not in _NO_OPTIONS}
+    left_out = _NO_OPTIONS | set(positional)
+    values = {name: value for name, value in vars(args).items() if name not in left_out}
     if cls := getattr(module, "OPTIONS", None):
         values |= options_from(args, cls).model_dump()
     plain = {n: str(v) if isinstance(v, Path) else v for n, v in values.items() if v is not None}
@@ -85,7 +90,7 @@ def _tokens(path: Path) -> list[str]:
 
 def _option(key: str, value: Any) -> list[str]:
     option = "--" + key.replace("_", "-")
-    if value is None:
+    if value is None or value == []:
         return []
     if isinstance(value, bool):
         return [option if value else option.replace("--", "--no-", 1)]

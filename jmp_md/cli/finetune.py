@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _add(group: Any, field: dataclasses.Field[Any]) -> None:
     about, flag = field.metadata, "--" + field.name.replace("_", "-")
     if field.type == "bool":
-        group.add_argument(flag, action="store_true", help=about["help"])
+        names = ("--restart", flag) if field.name == "resume" else (flag,)
+        group.add_argument(*names, dest=field.name, action="store_true", help=about["help"])
     elif field.name == "keep_head":
         group.add_argument(flag, action="store_const", const=True, default=None, help=about["help"])
         group.add_argument(

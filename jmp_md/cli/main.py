@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         if getattr(args, "print_config", False) and args.command != "train":
-            print(effective(args), end="")
+            print(effective(args, parser.asked.positional if parser.asked else ()), end="")
             return 0
         if getattr(args, "print_schema", False):
             cls = importlib.import_module(f"jmp_md.cli.{args.command}").OPTIONS
@@ -189,7 +189,13 @@ class _Parser(argparse.ArgumentParser):
     A flag can be taken back by ``--no-FLAG``, as ``flag: false`` in a file of options does.
     """
 
+    def __init__(self, **options: Any) -> None:
+        self.positional: set[str] = set()
+        super().__init__(**options)
+
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        if names and not names[0].startswith("-"):
+            self.positional.add(names[0])
         if options.get("action") == "store_true":
             dest = names[-1].removeprefix("--")
             hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
@@ -198,7 +204,7 @@ class _Parser(argparse.ArgumentParser):
             )
         return super().add_argument(*names, **options)
 
-    asked: argparse.ArgumentParser | None = None  # parser of the command, whose options are meant
+    asked: _Parser | None = None  # parser of the command, whose options are meant
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):

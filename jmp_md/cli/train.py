@@ -17,7 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the recipes in the package")
     parser.add_argument("--data", default=".", help="folder of the data files (default: here)")
     parser.add_argument("--output", help="folder of the run (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument(
+        *("--restart", "--resume"),
+        dest="resume",
+        action="store_true",
+        help="continue a run that was stopped",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
         "--devices", type=int, default=1, help="devices of this machine to train on (default: 1)"
@@ -32,7 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-minutes", type=float, help="stop after the epoch this time falls in")
     parser.add_argument(
-        "--epochs", type=int, help="epochs of the recipe; with --resume, more extend a finished run"
+        "--epochs",
+        type=int,
+        help="epochs of the recipe; with --restart, more extend a finished run",
     )
     parser.add_argument(
         "--cache",
