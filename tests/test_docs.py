@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"<!-- (run|not run: [^\n]+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 MARKED = [ROOT / "docs" / name for name in ("quickstart.md", "integrations.md")]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 RUN = [
     pytest.param(*found.groups()[1:], id=f"{page.stem}-{number}")
     for page in MARKED
@@ -72,9 +75,33 @@ def test_a_block_runs(language: str, code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorials_are_kept_as_they_were_executed(path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    cells = [cell for cell in cells if cell["cell_type"] == "code"]
+    counts = [cell["execution_count"] for cell in cells]
+    assert counts == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs(path: Path, tmp_path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    there = os.environ | {"JMP_MD_HOME": str(tmp_path / "models"), "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=550, env=there
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not (importlib.util.find_spec("material") and importlib.util.find_spec("mkdocstrings")),
+    not all(map(importlib.util.find_spec, ("material", "mkdocstrings", "nbconvert"))),
     reason="needs the extra 'docs'",
 )
 def test_the_site_builds_strictly(tmp_path: Path) -> None:

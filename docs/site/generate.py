@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code: the command line and the changelog."""
+"""Pages of the site that are made: the command line, the changelog, tutorials from notebooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "cli.md", content=command_line()))
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "changelog.md", content=changelog))
+    for path in sorted((ROOT / "docs/tutorials").glob("*.ipynb")):
+        for name, content in tutorial(path).items():
+            files.append(File.generated(config, f"tutorials/{name}", content=content))
     return files
+
+
+def tutorial(notebook: Path) -> dict[str, str | bytes]:
+    """The page of a notebook as it was executed, and its figures, by name of file."""
+    from nbconvert import MarkdownExporter
+
+    about = {"unique_key": notebook.stem}
+    text, resources = MarkdownExporter().from_filename(str(notebook), resources=about)
+    link = f"[This page as a notebook]({notebook.name})\n"
+    return {f"{notebook.stem}.md": f"{text}\n{link}", **resources["outputs"]}
 
 
 def command_line() -> str:
