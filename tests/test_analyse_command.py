@@ -121,13 +121,23 @@ def test_a_spring_has_its_frequency_and_each_atom_its_temperature(
 
 def test_hydrogen_that_is_seen_too_seldom_is_in_doubt(tmp_path: Path) -> None:
     frames = []
-    for i in range(20):
+    for i in range(2000):
         frames.append(molecule("H2"))
         frames[-1].set_velocities([[0, 0, np.cos(i)], [0, 0, -np.cos(i)]])
     write(tmp_path / "h2.traj", frames)
     [doubt] = analyse(tmp_path / "h2.traj", interval=5.0).doubts
     assert "the spectrum ends at 3336 cm⁻¹" in doubt
     assert not analyse(tmp_path / "h2.traj", interval=3.0).doubts
+
+
+def test_a_run_that_is_too_short_for_the_resolution_is_in_doubt(tmp_path: Path) -> None:
+    frames = [molecule("N2") for _ in range(40)]
+    for i, atoms in enumerate(frames):
+        atoms.set_velocities([[0, 0, np.cos(i)], [0, 0, -np.cos(i)]])
+    write(tmp_path / "n2.traj", frames)
+    [doubt] = analyse(tmp_path / "n2.traj", interval=2.5).doubts
+    assert "it resolves 334 cm⁻¹" in doubt  # 1 / (40 * 2.5 fs * c)
+    assert not analyse(tmp_path / "n2.traj", interval=2.5, resolution=200).doubts
 
 
 def test_options_of_the_analysis_are_those_of_its_parts(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def vibrational_spectrum(
     if not velocities.any():
         raise InputError("velocities are zero in all frames: there is no motion to analyse")
     length = int(np.clip(round(1 / (resolution * interval * CM_PER_FS)), 8, n))
+    length -= length % 2  # so that the highest wavenumber is that of the interval
     weighted = velocities * np.sqrt(np.asarray(masses))[:, None]
     frequencies, power = welch(
         weighted.reshape(n, -1), fs=1 / interval, nperseg=length, detrend=False, axis=0

@@ -45,6 +45,7 @@ FILES = (RDF, MSD, VACF, SPECTRUM, BLOCKS, SUMMARY)
 _MOST_FRAMES = 1000  # of which distances between atoms are counted
 _FASTEST = 4200.0  # cm⁻¹, beyond the stretches of hydrogen (H2 has 4161)
 _LEAST_SPECTRUM = 8  # frames
+_COARSER = 2.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def analyse(path: str | Path, options: AnalysisOptions | None = None, **changes:
             series.velocities, series.interval, masses, options.resolution
         )
     temperatures = {} if first.constraints else element_temperature_series(frames)
-    verdicts = _verdicts(first, moving, spectrum)
+    verdicts = _verdicts(first, moving, spectrum, options.resolution)
     return Analysis(series, rdf, moving, correlation, spectrum, temperatures, verdicts)
 
 
@@ -205,9 +206,21 @@ def _diffusion(series: Series, options: AnalysisOptions) -> dict[str, Diffusion]
 
 
 def _verdicts(
-    first: Atoms, moving: Mapping[str, Diffusion], spectrum: Spectrum | None
+    first: Atoms, moving: Mapping[str, Diffusion], spectrum: Spectrum | None, resolution: float
 ) -> tuple[Verdict, ...]:
     found = list(moving["all"].verdicts) if moving else []
+    if spectrum is not None:
+        found.append(
+            Verdict(
+                "resolution of the spectrum",
+                spectrum.resolution <= _COARSER * resolution,
+                f"{spectrum.resolution:.1f} cm⁻¹",
+                f"at most {_COARSER * resolution:g} cm⁻¹",
+                f"{_COARSER:g} times what was asked for; it is the inverse of the length of a run",
+                f"the run is too short: it resolves {spectrum.resolution:.0f} cm⁻¹, asked for were "
+                f"{resolution:g}; run longer, or ask for less (--resolution)",
+            )
+        )
     if spectrum is not None and (first.numbers == 1).any():
         highest = float(spectrum.wavenumbers[-1])
         found.append(
