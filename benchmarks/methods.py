@@ -47,6 +47,7 @@ MODELS = {
 # Options of the calculator, by method.
 OURS: dict[str, dict[str, Any]] = {
     "fast": {"memory": "fast"},
+    "plain": {"memory": "fast", "kernels": False},
     "lean": {"memory": "lean"},
     "bf16": {"memory": "fast", "precision": "bf16"},
     "compiled": {"memory": "fast", "compile": True},
@@ -66,8 +67,8 @@ def make_potential(model: str) -> Potential:
 def make_call(model: str, method: str, atoms: Atoms) -> Call:
     """One step of a model: energy and forces, and stress where there is one.
 
-    - fast, lean, bf16, compiled: :class:`JMPCalculator` with these options, after every atom has
-      moved a little; neighbours are searched for when it is due.
+    - fast, plain, lean, bf16, compiled: :class:`JMPCalculator` with these options, after every atom
+      has moved a little; neighbours are searched for when it is due.
     - oracle: the enumerating reference network of the tests, the algorithm of the official code.
     - floor: the dense layers on edges alone, forward and input gradient.
     """
