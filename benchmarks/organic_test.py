@@ -43,9 +43,7 @@ def dft(atoms: Atoms) -> tuple[float, np.ndarray]:
     energy = calculation.kernel()
     if not calculation.converged:
         raise RuntimeError(f"{atoms.info['name']}: the density does not converge")
-    gradients = calculation.nuc_grad_method()
-    gradients.grid_response = True  # else the forces are not quite the slope of the energy
-    return energy * Hartree, -gradients.kernel() * Hartree / Bohr
+    return energy * Hartree, -calculation.nuc_grad_method().kernel() * Hartree / Bohr
 
 
 def canonical(smiles: str) -> str:
