@@ -11,6 +11,7 @@ are wB97X/6-31G(d) with density fitting. A run that was killed goes on.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from ase.units import Bohr, Hartree
 from organic_labels import build, drawn
 from organic_teacher import Teacher
 from rdkit import Chem, RDLogger
+
+from jmp_md.errors import InputError
 
 MOLECULES = """
 CC(C)CN CC(O)CF COCC#N CC(=O)CCl CSCC#N CC(C)(O)C#N C1CC1C=O O=C1CCO1 CC1CO1 OCc1ccco1 NC(=O)CCl
@@ -46,6 +49,22 @@ def dft(atoms: Atoms) -> tuple[float, np.ndarray]:
     return energy * Hartree, -calculation.nuc_grad_method().kernel() * Hartree / Bohr
 
 
+def frames(teacher: Teacher) -> Iterator[tuple[str, Atoms]]:
+    """Names and geometries, the first of every molecule before the second of any."""
+    rng = np.random.default_rng(0)
+    drawn_of = {}
+    for smiles in MOLECULES:
+        molecule = build(teacher, smiles, 60)
+        if molecule is None:
+            raise InputError(f"{smiles}: no geometry")
+        positions = drawn(teacher, molecule, [TEMPERATURE] * FRAMES, rng)
+        drawn_of[smiles] = [Atoms(molecule.numbers, each) for each in positions]
+    for k in range(FRAMES):
+        for smiles, geometries in drawn_of.items():
+            geometries[k].info["name"] = f"{smiles}#{k}"
+            yield geometries[k].info["name"], geometries[k]
+
+
 def canonical(smiles: str) -> str:
     """One text for a molecule."""
     return str(Chem.MolToSmiles(Chem.MolFromSmiles(smiles)))
@@ -64,19 +83,12 @@ def main() -> None:
         parser.error(f"in the pool: {', '.join(sorted(known))}")
     done = {atoms.info["name"] for atoms in iread(args.output)} if args.output.exists() else set()
 
-    teacher, rng = Teacher(args.teacher), np.random.default_rng(0)
-    for smiles in MOLECULES:
-        molecule = build(teacher, smiles, 60)
-        if molecule is None:
-            parser.error(f"{smiles}: no geometry")
-        geometries = drawn(teacher, molecule, [TEMPERATURE] * FRAMES, rng)
-        for k, positions in enumerate(geometries):
-            atoms = Atoms(molecule.numbers, positions, info={"name": f"{smiles}#{k}"})
-            if atoms.info["name"] not in done:
-                energy, forces = dft(atoms)
-                atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-                write(args.output, atoms, format="extxyz", append=True)
-                print(atoms.info["name"], energy, flush=True)
+    for name, atoms in frames(Teacher(args.teacher)):
+        if name not in done:
+            energy, forces = dft(atoms)
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+            write(args.output, atoms, format="extxyz", append=True)
+            print(name, energy, flush=True)
 
 
 if __name__ == "__main__":
