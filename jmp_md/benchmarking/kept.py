@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from jmp_md.benchmarking.results import Benchmark
@@ -17,11 +18,14 @@ SUFFIX = ".benchmark.json"
 def keep(model: Path, result: Benchmark) -> Path:
     """Add a benchmark of one head, in place of an older one of the same; the file is returned.
 
+    Only what has references is kept: times are of a machine, not of a model.
+
     Args:
         model: File of the model.
         result: Of a JMP model, whose head and hash it names.
     """
-    found = kept(model) | {result.about["head"]: result}
+    compared = tuple(part for part in result.parts if part.worst is not None)
+    found = kept(model) | {result.about["head"]: replace(result, parts=compared)}
     with atomic_write(_beside(model)) as path:
         content = {head: finite(each.to_dict()) for head, each in sorted(found.items())}
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
