@@ -224,7 +224,7 @@ def epochs_of(run: Path) -> int:
 def assert_it_goes_on(folder: Path, command: list[str]) -> None:
     """Resumed for two more epochs, it has the losses of a run that nothing stopped."""
     epochs = epochs_of(folder / "run") + 2
-    done = run_in_time([*command, "--resume", "--epochs", str(epochs)])
+    done = run_in_time([*command, "--restart", "--epochs", str(epochs)])
     assert done.returncode == 0, done.stderr
     changes = [f"optimiser.epochs={epochs}", f"optimiser.cosine_epochs={LONG}"]
     train(from_yaml(RECIPE, "test", [*POTENTIAL[:2], *changes]), folder, folder / "whole")
@@ -238,7 +238,7 @@ def test_a_signal_stops_all_processes_and_the_run_goes_on(tmp_path: Path) -> Non
     process.terminate()
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "--resume goes on" in errors
+    assert "--restart goes on" in errors
     assert_it_goes_on(tmp_path, command)
 
 

@@ -294,7 +294,7 @@ def test_runs_go_on_are_replaced_only_when_asked_and_weights_reach_the_loss(
     assert "weights: config_weight" in read_header(model).training["recipe"]
     assert len((tmp_path / "runs/mine/log.csv").read_text().splitlines()) >= 3
     other = {**options, "name": "other", "output": "runs/mine"}
-    with pytest.raises(InputError, match=r"holds a run: .*--resume.*--overwrite"):
+    with pytest.raises(InputError, match=r"holds a run: .*--restart.*--overwrite"):
         jmp_md.finetune(base, data, **other)
     with pytest.raises(InputError, match="the run in runs/mine is of 'mine', not of 'other'"):
         jmp_md.finetune(base, data, resume=True, **other)

@@ -224,7 +224,7 @@ def test_references_can_come_from_a_file(tmp_path: Path) -> None:
     head = read_header(output / "model.safetensors").head("water")
     assert 2 * head.references[1] + head.references[8] == pytest.approx(-1000, abs=5)
     (tmp_path / "w.json").write_text("{}")
-    assert main([*command, "--resume"]) == 1
+    assert main([*command, "--restart"]) == 1
 
 
 def test_tasks_without_labels_are_refused(tmp_path: Path) -> None:

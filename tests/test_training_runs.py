@@ -67,7 +67,7 @@ def test_a_run_that_a_signal_stops_between_validations_loses_no_step(
     stopped = tiny_trainer(tmp_path / "stopped")
     signal_at(step, stopped)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(InterruptedRunError, match=f"at step {step + 1} of 6, .*--resume"):
+    with pytest.raises(InterruptedRunError, match=f"at step {step + 1} of 6, .*--restart"):
         stopped.run()
     assert signal.getsignal(signal.SIGTERM) == before
     resumed = tiny_trainer(tmp_path / "stopped")
@@ -117,9 +117,9 @@ def test_the_command_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", step_and_signal)
         assert main(command) == 128 + signal.SIGTERM
-    assert "--resume goes on" in capsys.readouterr().err
-    assert main([*command, "--resume", "--epochs", "1"]) == 0
-    assert main([*command, "--resume", "--epochs", "3"]) == 0  # what was planned, after all
+    assert "--restart goes on" in capsys.readouterr().err
+    assert main([*command, "--restart", "--epochs", "1"]) == 0
+    assert main([*command, "--restart", "--epochs", "3"]) == 0  # what was planned, after all
     assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 4
 
 

@@ -140,7 +140,7 @@ def launch(command: Callable[[Sequence[str]], int], arguments: Sequence[str], de
             if code == -signal.SIGKILL:
                 print(
                     f"process {error.error_index} of {devices} was killed, as systems do that run "
-                    "out of memory: --resume goes on from the last validation",
+                    "out of memory: --restart goes on from the last validation",
                     file=sys.stderr,
                 )
             return code if code >= 0 else 128 - code

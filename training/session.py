@@ -91,7 +91,7 @@ def train(
     try:
         with locked(output) if ranks.rank == 0 else nullcontext():
             if ranks.first((output / LAST_FILE).exists) and not resume:
-                raise InputError(f"{output} holds a run: pass --resume, or another --output")
+                raise InputError(f"{output} holds a run: pass --restart, or another --output")
             processes = ranks.size * max(workers, 1)
             share = (cache or free_memory(torch.device("cpu")) // 4) // (2 * processes)
             logs = {"tensorboard": tensorboard, "wandb": wandb}
@@ -161,7 +161,7 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
         for note in [] if hidden else trainer.notes:
             bar.write(note)
         if trainer.finished:
-            bar.write("the run is finished: with --resume, --epochs N extends it")
+            bar.write("the run is finished: with --restart, --epochs N extends it")
         trainer.run(max_minutes, report, bar.update)
 
 

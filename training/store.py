@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         kept = "the one before it is intact; " if path.exists() else ""
         raise InputError(
             f"cannot write checkpoint {path} ({error}): {kept}free some space on the disk, then "
-            "continue with --resume"
+            "continue with --restart"
         ) from error
 
 
@@ -39,7 +39,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         InputError: There is none, or it is damaged.
     """
     if not path.exists():
-        raise InputError(f"nothing to resume: {path} does not exist; start without --resume")
+        raise InputError(f"nothing to resume: {path} does not exist; start without --restart")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files

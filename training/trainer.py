@@ -160,7 +160,7 @@ class Trainer:
             self.ranks.shared(None)  # none ends before the file is there
             raise InterruptedRunError(
                 f"interrupted at step {p.step} of {self.total_steps}, nothing is lost: the same "
-                "command with --resume goes on",
+                "command with --restart goes on",
                 stop.signum,
             ) from None
         finally:

@@ -124,7 +124,7 @@ def options_from(given: dict[str, Any]) -> Options:
             raise InputError(f"option {name!r}: it is none of {', '.join(known)}")
     options = Options(**given)
     if options.resume and options.overwrite:
-        raise InputError("--resume goes on with the run that --overwrite removes: choose one")
+        raise InputError("--restart goes on with the run that --overwrite removes: choose one")
     if options.keep_head is False and options.head:
         raise InputError("--new-head and --head: a new head is none of the base's, leave out one")
     for name in ("epochs", "batch_size", "lr", "max_minutes", "max_force"):

@@ -144,7 +144,7 @@ def _check_places(name: str, output: Path, options: Options) -> None:
     require_writable(output)
     if (output / LAST_FILE).exists() and not (options.resume or options.overwrite):
         raise InputError(
-            f"{output} holds a run: go on with it by --resume, replace it by --overwrite, or "
+            f"{output} holds a run: go on with it by --restart, replace it by --overwrite, or "
             "choose another --name or --output"
         )
 
@@ -152,7 +152,7 @@ def _check_places(name: str, output: Path, options: Options) -> None:
 def _begun(output: Path, paths: Sequence[str | Path], options: Options) -> tuple[Path, Recipe]:
     """Folder of the data and recipe of a run that was stopped."""
     if not (output / LAST_FILE).exists():
-        raise InputError(f"{output} holds no run to resume: leave out --resume")
+        raise InputError(f"{output} holds no run to resume: leave out --restart")
     changes = [] if options.epochs is None else [f"optimiser.epochs={options.epochs}"]
     recipe = load_recipe(output / RECIPE_FILE, changes)
     if not isinstance(recipe, Recipe):

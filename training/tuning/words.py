@@ -199,7 +199,7 @@ def result(
             row(
                 "not done",
                 "errors still fell at the end: add epochs by the same command with "
-                "--resume --epochs N",
+                "--restart --epochs N",
             )
         )
     lines += [
