@@ -18,14 +18,23 @@ from jmp_md.cli.main import COMMANDS, _parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"<!-- (run|not run: [^\n]+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- (run|run if (\w+), tried with [^\n]+|not run: [^\n]+) -->\n```(\w+)\n(.*?)```", re.DOTALL
+)
 MARKED = [ROOT / "docs" / name for name in ("quickstart.md", "integrations.md")]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 RUN = [
-    pytest.param(*found.groups()[1:], id=f"{page.stem}-{number}")
+    pytest.param(
+        *found.groups()[2:],
+        id=f"{page.stem}-{number}",
+        marks=pytest.mark.skipif(
+            bool(found[2]) and importlib.util.find_spec(found[2]) is None,
+            reason=f"needs {found[2]}",
+        ),
+    )
     for page in MARKED
     for number, found in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")))
-    if found[1] == "run"
+    if not found[1].startswith("not run")
 ]
 
 
@@ -71,7 +80,10 @@ def test_a_block_runs(language: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     bash = ["bash", "-euc", 'jmp-md() { "$0" -m jmp_md.cli.main "$@"; }\n' + code, sys.executable]
     command = bash if language == "bash" else [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    own = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=own
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
