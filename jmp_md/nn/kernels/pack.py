@@ -18,6 +18,8 @@ from jmp_md.nn.folded import (
     FoldedInteraction,
     FoldedLayers,
     FoldedOutput,
+    FoldedResidual,
+    Linear,
 )
 
 WIDTH = 16  # numbers, a multiple of those in a vector
@@ -139,9 +141,11 @@ class Packed:
     def _layers(self, layers: FoldedLayers, width: int) -> None:
         self._counts += [_up(width), int(layers.has_dense)]
         if layers.has_dense:
+            assert isinstance(layers.dense, Linear)
             self._linear(layers.dense.weight)
         self._counts.append(len(layers.residual))
         for layer in layers.residual:
+            assert isinstance(layer, FoldedResidual)
             self._linear(layer.inner.weight)
             self._linear(layer.outer.weight)
             self._factors.append(layer.share)
