@@ -16,7 +16,7 @@ from ase.io import write
 from ase.optimize import BFGS
 from springs import EV, Harmonic, Springs, per_cm
 
-from jmp_md.cli import vibrations as command
+from jmp_md.cli import single
 from jmp_md.cli.main import main
 from jmp_md.simulate.vibrations import vibrations
 
@@ -123,7 +123,7 @@ def test_forces_that_are_no_derivatives_put_frequencies_in_doubt() -> None:
 
 @pytest.fixture
 def emt(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(command, "calculators_for", lambda *_: [("EMT", EMT())])
+    monkeypatch.setattr(single, "calculators_for", lambda *_, **__: [("EMT", EMT())])
     return here
 
 
@@ -168,7 +168,7 @@ def test_imaginary_modes_leave_the_summary(emt: Path, capsys: pytest.CaptureFixt
         (["--spin", "0.5"], "spin 0.5 does not go with 10 electrons: give 0 or 1"),
         (["--temperature", "0"], "temperature 0.0 K: must be positive"),
         (["--pressure", "-1"], "pressure -1.0 bar: must be positive"),
-        (["--symmetry-number", "0"], "symmetry number 0: must be 1 or more"),
+        (["--symmetry-number", "0"], "symmetry_number 0: must be 1 or more"),
     ],
 )
 def test_a_gas_that_cannot_be_meant_is_refused_before_any_work(
