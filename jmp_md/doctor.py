@@ -46,6 +46,7 @@ def run_checks() -> list[Check]:
     checks = (
         ("torch", _torch, "pip install torch"),
         ("device", _device, ""),
+        ("kernels", _kernels, ""),
         ("ASE", _ase, "pip install -U ase matscipy, and install jmp-md again"),
         ("OpenMM", _openmm, "pip install 'jmp-md[openmm]'"),
         ("PythonForce", _python_force, "pip install 'openmm>=8.6'"),
@@ -102,6 +103,21 @@ def _device() -> str:
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+
+
+def _kernels() -> str | Check:
+    import torch
+
+    from jmp_md.load import kernel_folder, load_model
+    from jmp_md.nn.kernels.run import Kernels
+
+    if (folder := kernel_folder()) is None:
+        return "off, as JMP_MD_KERNELS says: PyTorch's operations compute steps"
+    potential = load_model(MODEL, dtype=torch.float32, device="cpu", kernels=False)
+    if problem := Kernels(potential.fold(), folder).problem:
+        remedy = "apt install g++, or conda install cxx-compiler: steps are several times as fast"
+        return Check("kernels", MISSING, f"{problem}; PyTorch's operations do the same", remedy)
+    return f"compiled for this processor, in {folder}"
 
 
 def _ase() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +38,23 @@ def test_what_is_not_installed_is_missing_and_comes_with_a_remedy(
         assert checks[name].status == MISSING
         assert "pip install" in checks[name].remedy
         assert f"missing {name}" in report(list(checks.values()))
+
+
+def test_kernels_need_a_compiler_and_are_not_needed(
+    checks: dict[str, Check], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = shutil.which("g++") is not None
+    assert checks["kernels"].status == (OK if there else MISSING), checks["kernels"].detail
+    monkeypatch.setenv("JMP_MD_KERNELS", "off")
+    assert "off, as JMP_MD_KERNELS says" in doctor._kernels()
+    monkeypatch.setenv("JMP_MD_KERNELS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    check = doctor._kernels()
+    assert isinstance(check, Check)
+    assert check.status == MISSING
+    assert "there is no C++ compiler; PyTorch's operations do the same" in check.detail
+    assert "g++" in check.remedy
 
 
 def test_an_openmm_that_leaves_the_gpu_idle_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -54,7 +55,9 @@ POTENTIALS = {
 def with_kernels(potential: Potential) -> Potential:
     copied = copy.deepcopy(potential)
     copied.step = FoldedStep(copied, kernel_folder())
-    assert copied.step.kernels is not None, "there is no C++ compiler to test the kernels with"
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler to test the kernels with")
+    assert copied.step.kernels is not None
     return copied
 
 
@@ -235,9 +238,7 @@ def test_without_a_compiler_that_works_operations_do(
     )
     why = library.load(tmp_path / "kernels", torch.float64, 4)
     assert why == (
-        "there is no C++ compiler: install g++ (apt install g++)"
-        if compiler == "none"
-        else f"{broken} fails with 1: error: no"
+        "there is no C++ compiler" if compiler == "none" else f"{broken} fails with 1: error: no"
     )
     assert not list((tmp_path / "kernels").glob("*")) if compiler == "broken" else True
 

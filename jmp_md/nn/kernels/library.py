@@ -23,7 +23,9 @@ Function = Callable[..., int]
 
 _SOURCES = Path(__file__).parent
 _TYPES = {torch.float32: "float", torch.float64: "double"}
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC", "-w")
+_X86 = ("-march=native", "-mprefer-vector-width=512")
+_NATIVE = _X86 if platform.machine() in ("x86_64", "AMD64") else ("-mcpu=native",)
+_FLAGS = ("-std=c++17", "-O3", *_NATIVE, "-fPIC", "-w")
 _LOADED: dict[tuple[Path, torch.dtype, int], Function | str] = {}
 _LOCK = threading.Lock()
 
@@ -68,7 +70,7 @@ def _compiler() -> str:
     for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
         if name and (found := shutil.which(name)):
             return found
-    raise OSError("there is no C++ compiler: install g++ (apt install g++)")
+    raise OSError("there is no C++ compiler")
 
 
 def _compile(compiler: str, options: tuple[str, ...], path: Path) -> None:
