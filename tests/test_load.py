@@ -185,7 +185,7 @@ def test_lean_memory_changes_no_result_and_bfloat16_little(
     forces = {
         name: load_model(path, **options).predict(structures).forces
         for name, options in (
-            ("fast", {"memory": "fast"}),
+            ("fast", {"memory": "fast", "kernels": False}),
             ("lean", {"memory": "lean"}),
             ("bf16", {"precision": "bf16"}),
         )
