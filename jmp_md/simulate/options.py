@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -98,7 +98,7 @@ class PhononOptions(Options):
 
 
 class _StrainedOptions(Options):
-    renamed = {"relax": "clamped=True (--clamped) is what relax=False was"}  # noqa: RUF012
+    renamed: ClassVar = {"relax": "clamped=True (--clamped) is what relax=False was"}
     clamped: bool = option(False, "leave ions where the strain moves them")
     fmax: float = option(1e-3, "largest force that relaxations leave", unit="eV/Å", gt=0)
 
