@@ -75,7 +75,9 @@ class Guard:
             if written and isinstance(path, str | bytes) and not self._inside(path):
                 self.violations.append(f"open {path!r:.200} for writing")
         elif event in _CHANGES and not all(
-            self._inside(path) for path in arguments if isinstance(path, str | bytes)
+            self._inside(path) or (event == "os.mkdir" and os.path.isdir(path))
+            for path in arguments
+            if isinstance(path, str | bytes)
         ):
             self.violations.append(f"{event} {arguments!r:.200}")
 

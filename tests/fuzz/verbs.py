@@ -79,12 +79,18 @@ def run(words: list[str]) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Files that the commands name."""
+    """Files that the commands name, and kernels that no command compiles any more."""
     from ase import Atoms
     from ase.io import write
     from factories import write_model
 
-    write_model(folder, num_blocks=1)
+    from jmp_md import JMPCalculator
+
+    model = write_model(folder, num_blocks=1)
+    for dtype in ("float32", "float64"):
+        Atoms(
+            "H2", [[0, 0, 0], [0, 0, 0.8]], calculator=JMPCalculator(model, dtype=dtype)
+        ).get_forces()
     write(folder / "h2.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]))
     write(folder / "cell.xyz", Atoms("He", cell=[3, 3, 3], pbc=True))
     (folder / "empty.xyz").write_text("")
