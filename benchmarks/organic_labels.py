@@ -7,7 +7,8 @@ auto3d 2.3.1 (MIT); RDKit makes the first geometries. Five kinds of frames:
 
 - small: molecules of few atoms, where the energies of bonds are learned: normal modes at 100 to
   2,000 K, and diatomics from 0.6 to 2 bond lengths;
-- torsion: parts of a molecule turned about a single bond, methyl groups too;
+- torsion: parts of a molecule turned about a single bond, methyl groups too, with clashes relaxed
+  and all atoms shaken, or rigidly and in even steps, where small energies are learned;
 - pair: two or three molecules on their way to a minimum they share, shaken, pressed together and
   pulled apart;
 - hydrogen-bond: two molecules that start with one hydrogen bond, or with two in a ring, likewise;
@@ -123,6 +124,17 @@ def turned(teacher: Teacher, molecule: Molecule, rng: np.random.Generator) -> Ro
     return Row("torsion", molecule.name, molecule.numbers, x + rng.normal(0, 0.02, x.shape))
 
 
+def rotated(molecule: Molecule, count: int) -> Iterator[Row]:
+    """The minimum with each rotor turned in even steps, nothing else moved."""
+    for a, b, part in molecule.rotors:
+        for angle in np.arange(count) * 360.0 / count:
+            atoms = Atoms(numbers=molecule.numbers, positions=molecule.positions)
+            rest = atoms[part]
+            rest.rotate(angle, atoms.positions[b] - atoms.positions[a], atoms.positions[b])
+            atoms.positions[part] = rest.positions
+            yield Row("torsion", molecule.name, molecule.numbers, atoms.positions)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pool", type=Path, help="its molecules give torsions")
@@ -130,6 +142,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("extra.npz"))
     parser.add_argument("--thermal", type=int, default=50, help="frames of each small molecule")
     parser.add_argument("--torsions", type=int, default=9_000)
+    parser.add_argument("--rotations", type=int, default=0, help="even steps of each rotor")
     parser.add_argument("--complexes", type=int, default=2_500)
     parser.add_argument("--hydrogen-bonds", type=int, default=1_000)
     parser.add_argument("--doubly-bonded", type=int, default=0, help="pairs with two of them")
@@ -153,6 +166,7 @@ def main() -> None:
         turning += [molecule] if molecule and molecule.rotors else []
     for k in range(args.torsions):
         rows.append(turned(teacher, turning[k % len(turning)], rng))
+    rows += [row for m in turning for row in rotated(m, args.rotations)]
     print(f"{len(turning)} molecules turned", flush=True)
 
     partners = [m for s in PARTNERS if (m := build(teacher, s, 60))]
