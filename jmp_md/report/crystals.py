@@ -11,7 +11,7 @@ from ase.units import GPa, kB
 from matplotlib.figure import Figure
 
 from jmp_md.report.judgement import judge_domain
-from jmp_md.report.page import NAME, Report
+from jmp_md.report.page import Report
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -139,10 +139,7 @@ def write_phonon_report(
         thermal_properties(result),
         "Harmonic free energy, entropy and heat capacity at constant volume, per primitive cell",
     )
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def write_eos_report(
@@ -180,10 +177,7 @@ def write_eos_report(
         "Energies as computed, the fit, and its minimum",
         {"volume_A3": result.volumes, "energy_eV": result.energies},
     )
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def write_elastic_report(
@@ -220,10 +214,7 @@ def write_elastic_report(
         tidy = (values / GPa).round(3) + 0.0  # no -0
         rows = [(way, *row) for way, row in zip(_VOIGT, tidy.tolist(), strict=True)]
         report.add_table((name, *_VOIGT), rows)
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def _ticks(

@@ -13,7 +13,7 @@ from jmp_md.analysis.temperature import element_temperatures
 from jmp_md.report import figures
 from jmp_md.report.figures import histogram, time_series
 from jmp_md.report.judgement import held_temperature, judge_domain, judge_dynamics
-from jmp_md.report.page import NAME, Report
+from jmp_md.report.page import Report
 from jmp_md.report.sample import sample_frames
 from jmp_md.simulate.md.log import Log, read_log
 
@@ -60,10 +60,7 @@ def write_dynamics_report(folder: Path, result: MDResult, summary: Mapping[str, 
         report.add_table(("element", "mean temperature (K)"), elements.items())
     report.add_heading("Structure")
     add_structure(report, frames)
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def headlines(log: Log, first: Atoms) -> dict[str, str]:

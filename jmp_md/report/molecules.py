@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jmp_md.report.judgement import judge_domain
-from jmp_md.report.page import NAME, Report
+from jmp_md.report.page import Report
 from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def write_relaxation_report(
         for i in order
     ]
     report.add_table(columns, rows)
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def _convergence(ends: Sequence[RelaxResult], settings: Mapping[str, Any]) -> Verdict:
@@ -162,10 +159,7 @@ def write_vibrations_report(
     )
     rows = [(i + 1, float(frequency)) for i, frequency in enumerate(modes.frequencies)]
     report.add_table(("mode", "cm⁻¹ (negative: imaginary)"), rows)
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def spectrum(frequencies: np.ndarray) -> Figure:

@@ -176,6 +176,20 @@ class Report:
         with atomic_write(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
 
+    def write_run(self, folder: Path, summary: Mapping[str, Any]) -> Path:
+        """End the page of a run with its settings, and write it as ``report.html``.
+
+        Args:
+            folder: Of the run.
+            summary: What ``summary.json`` says.
+
+        Returns:
+            The file.
+        """
+        self.add_settings(summary)
+        self.write(folder / NAME)
+        return folder / NAME
+
 
 def _verdict(verdict: Verdict) -> str:
     kind, word = _WORDS[verdict.holds]

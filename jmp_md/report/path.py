@@ -10,7 +10,7 @@ import numpy as np
 
 from jmp_md.report.figures import energy_path
 from jmp_md.report.judgement import judge_domain
-from jmp_md.report.page import NAME, Report
+from jmp_md.report.page import Report
 from jmp_md.simulate.path_curve import path_curve
 from jmp_md.simulate.verdict import Verdict
 
@@ -59,10 +59,7 @@ def write_path_report(folder: Path, result: NEBResult, summary: Mapping[str, Any
         report.add_heading("Frequencies at the transition state")
         rows = [(i + 1, float(f)) for i, f in enumerate(result.frequencies)]
         report.add_table(("mode", "cm⁻¹ (negative: imaginary)"), rows)
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 _NOT_VERIFIED = Verdict(

@@ -12,7 +12,7 @@ from jmp_md.analysis.temperature import element_temperatures
 from jmp_md.report.dynamics import add_structure
 from jmp_md.report.figures import time_series
 from jmp_md.report.judgement import held_temperature, judge_domain, judge_dynamics
-from jmp_md.report.page import NAME, Report
+from jmp_md.report.page import Report
 from jmp_md.report.sample import SAMPLE, sample_frames
 from jmp_md.simulate.md.log import Log, read_log
 from jmp_md.simulate.verdict import Verdict
@@ -61,10 +61,7 @@ def write_replicas_report(
     report.add_heading("Replicas")
     columns = ("replica", "structure", "steps", "temperature (K)", "drift (meV/atom/ps)")
     report.add_table(columns, [_row(i, result) for i, result in enumerate(results)])
-    report.add_settings(summary)
-    path = folder / NAME
-    report.write(path)
-    return path
+    return report.write_run(folder, summary)
 
 
 def _losses(results: Sequence[ReplicaResult]) -> Verdict:
