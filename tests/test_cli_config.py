@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from jmp_md.cli.config import expand_config
-from jmp_md.cli.main import _parser, main
+from jmp_md.cli.main import main, parser_for
 
 
 def parsed(text: str, *words: str, folder: Path) -> dict[str, object]:
     (folder / "run.yaml").write_text(text)
     argv = expand_config([*words, f"--config={folder / 'run.yaml'}"])
-    return vars(_parser(argv).parse_args(argv))
+    return vars(parser_for(argv).parse_args(argv))
 
 
 def test_a_list_leaves_the_files_after_it_alone(tmp_path: Path) -> None:

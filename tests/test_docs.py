@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jmp_md.cli.main import COMMANDS, _parser
+from jmp_md.cli.main import COMMANDS, parser_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,7 +61,7 @@ def test_commands_of_a_page_have_the_options_it_gives_them(page: Path) -> None:
         words = [word for word in shlex.split(line)[1:] if word != "--debug"]
         assert words[0] in COMMANDS or words[0] == "--version", line
         if words[0] in COMMANDS:
-            asked = _parser([words[0]]).asked
+            asked = parser_for([words[0]]).asked
             assert asked is not None
             known = _options(asked)
             options = {word.split("=")[0] for word in words if word.startswith("--")}

@@ -16,7 +16,7 @@ import yaml
 
 from jmp_md.cli import progress as progress_module
 from jmp_md.cli.check import CheckOptions
-from jmp_md.cli.main import COMMANDS, _parser, main
+from jmp_md.cli.main import COMMANDS, main, parser_for
 from jmp_md.cli.progress import Progress
 from jmp_md.errors import InputError
 from jmp_md.options import Options, choices_of, unit_of
@@ -161,7 +161,7 @@ def test_functions_show_the_options_with_their_defaults(
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_help_has_each_option_with_unit_choices_and_default(name: str) -> None:
-    parser = _parser([name]).asked
+    parser = parser_for([name]).asked
     assert parser is not None
     text = "".join(parser.format_help().split())  # which breaks lines at hyphens
     for option, field in CLASSES[name].model_fields.items():
@@ -208,8 +208,8 @@ def test_what_is_no_option_is_not_in_a_printed_config(
 def test_training_goes_on_by_the_word_of_all_verbs() -> None:
     for words in (["train", "x"], ["finetune", "base", "a.xyz"]):
         for option in ("--restart", "--resume"):
-            assert _parser(words).parse_args([*words, option]).resume is True
-        assert _parser(words).parse_args(words).resume is False
+            assert parser_for(words).parse_args([*words, option]).resume is True
+        assert parser_for(words).parse_args(words).resume is False
 
 
 @pytest.mark.parametrize("name", CLASSES)

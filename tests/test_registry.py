@@ -16,7 +16,7 @@ import torch
 from ase import Atoms
 
 from jmp_md.checkpoints.native import write_native
-from jmp_md.cli.main import _parser
+from jmp_md.cli.main import parser_for
 from jmp_md.cli.train import find_recipe
 from jmp_md.errors import CheckpointError, InputError, JMPError, ModelNotFoundError
 from jmp_md.graph.policy import GraphPolicy
@@ -186,7 +186,7 @@ def test_training_commands_run(name: str) -> None:
     command = training_command(KNOWN[name])
     assert f"'{command}'" in how_to_get(KNOWN[name])
     program, *words = shlex.split(command)
-    args = _parser(words).parse_args(words)
+    args = parser_for(words).parse_args(words)
     assert program == "jmp-md"
     recipe = load_recipe(find_recipe(args.recipe), args.set)
     assert recipe.model.name.lower().startswith(name)

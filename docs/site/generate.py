@@ -34,12 +34,12 @@ def tutorial(notebook: Path) -> dict[str, str | bytes]:
 
 def command_line() -> str:
     """Help of every command, as the terminal shows it."""
-    from jmp_md.cli.main import COMMANDS, _parser
+    from jmp_md.cli.main import COMMANDS, parser_for
 
     os.environ["COLUMNS"] = "100"  # the width argparse wraps at
     parts = ["# Command line\n\nMade from the code: what `jmp-md COMMAND --help` prints.\n"]
     for name, summary in COMMANDS.items():
-        asked = _parser([name]).asked
+        asked = parser_for([name]).asked
         assert asked is not None
         parts.append(f"## {name}\n\n{summary}\n\n```text\n{asked.format_help()}```\n")
     return "\n".join(parts)

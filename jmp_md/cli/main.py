@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else an Å would end a run on a terminal in ASCII
             stream.reconfigure(errors="replace")
-    parser = _parser(argv)
+    parser = parser_for(argv)
     if not argv:
         parser.print_help()
         return 0
@@ -183,14 +183,19 @@ def _words(args: argparse.Namespace) -> Iterator[None]:
             yield
 
 
-class _Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Exits with 1 for wrong options: 2 says that a calculation did not succeed.
 
     A flag can be taken back by ``--no-FLAG``, as ``flag: false`` in a file of options does.
+
+    Attributes:
+        positional: Names of the arguments that are no options.
+        asked: Parser of the command, whose options are meant; None without one.
     """
 
     def __init__(self, **options: Any) -> None:
         self.positional: set[str] = set()
+        self.asked: CommandParser | None = None
         super().__init__(**options)
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
@@ -203,8 +208,6 @@ class _Parser(argparse.ArgumentParser):
                 f"--no-{dest}", dest=dest.replace("-", "_"), action="store_false", **hidden
             )
         return super().add_argument(*names, **options)
-
-    asked: _Parser | None = None  # parser of the command, whose options are meant
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):
@@ -228,9 +231,16 @@ def _nearest(message: str, help_text: str) -> str:
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
-def _parser(argv: Sequence[str]) -> _Parser:
-    """The parser; only the command that is asked for has its options, which takes time."""
-    parser = _Parser(
+def parser_for(argv: Sequence[str]) -> CommandParser:
+    """The parser of a command line.
+
+    Only the command that is asked for has its options, which takes time; its own parser is
+    ``asked`` of the one returned.
+
+    Args:
+        argv: Arguments without the program's name, with those of a file of options.
+    """
+    parser = CommandParser(
         prog="jmp-md", description="JMP (GemNet-OC) potentials, from checkpoint to simulation."
     )
     parser.add_argument("--version", action="version", version=f"jmp-md {__version__}")

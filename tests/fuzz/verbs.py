@@ -6,7 +6,7 @@ import argparse
 import random
 from pathlib import Path
 
-from jmp_md.cli.main import COMMANDS, _parser, main
+from jmp_md.cli.main import COMMANDS, main, parser_for
 
 from .mutate import TEXTS
 
@@ -20,7 +20,7 @@ SHORT = {"steps": "2", "max_steps": "2", "n_images": "3", "supercell": "1", "ima
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """The parser of each verb."""
-    parsers = {name: _parser([name]).asked for name in COMMANDS if name not in LEFT_OUT}
+    parsers = {name: parser_for([name]).asked for name in COMMANDS if name not in LEFT_OUT}
     return {name: parser for name, parser in parsers.items() if parser is not None}
 
 
