@@ -171,11 +171,11 @@ class Runs:
     def _forces(self, saved: Saved | None) -> Forces:
         from jmp_md.simulate.md.forces import Batched, OneByOne
 
-        stress = self.options.constant_pressure
+        cells_move = self.options.constant_pressure
         jmp = as_jmp(self.calculator)
-        if jmp is not None and not self.alone:
-            return Batched(jmp, stress, saved[1]["forces"] if saved else None)
-        return OneByOne(self.calculator, stress)
+        if jmp is None:
+            return OneByOne(self.calculator, stress=cells_move)
+        return Batched(jmp, cells_move, saved[1]["forces"] if saved else None)
 
     def _identity(self) -> dict[str, Any]:
         from jmp_md.simulate.identity import identity

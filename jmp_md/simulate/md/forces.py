@@ -1,4 +1,4 @@
-"""Where dynamics gets its forces: from an ASE calculator one by one, or from a model in batches."""
+"""Where dynamics gets its forces: from a model in one batch, from other calculators one by one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError, JMPError
-from jmp_md.graph.neighbours import NeighbourCache
-from jmp_md.simulate.forces import as_jmp
 from jmp_md.systems import BatchedSystems
 
 if TYPE_CHECKING:
@@ -67,9 +65,6 @@ class Forces(Protocol):
 class OneByOne:
     """Forces of an ASE calculator, of any kind, one structure after the other.
 
-    A JMP model computes with positions relative to those at which neighbours were last searched,
-    so that these decide about the last bits of forces: they are part of the state of a run.
-
     Args:
         calculator: What computes.
         stress: Whether stress is needed; where it is at hand, it is taken anyway.
@@ -78,10 +73,6 @@ class OneByOne:
     def __init__(self, calculator: Calculator, stress: bool = False) -> None:
         self._calculator, self._stress = calculator, stress
         self._structures: list[Atoms] = []
-        self._searched: list[tuple[np.ndarray, np.ndarray]] = []
-        self._jmp = as_jmp(calculator)
-        if self._jmp is not None:
-            self._forget(self._jmp)
 
     def add(self, atoms: Atoms) -> JMPError | None:
         """Add a structure."""
@@ -89,13 +80,11 @@ class OneByOne:
         own.set_constraint()
         own.calc = self._calculator
         self._structures.append(own)
-        self._searched.append((own.positions.copy(), own.cell.array.copy()))
         return None
 
     def keep(self, kept: np.ndarray) -> None:
         """Go on with some of the structures."""
         self._structures = [a for a, k in zip(self._structures, kept, strict=True) if k]
-        self._searched = [a for a, k in zip(self._searched, kept, strict=True) if k]
 
     def compute(self, positions: np.ndarray, cells: np.ndarray) -> Computed:
         """Compute all."""
@@ -116,7 +105,6 @@ class OneByOne:
         return found
 
     def _compute_one(self, i: int, atoms: Atoms, own: slice, found: Computed) -> None:
-        before = self._searches()
         forces = atoms.calc.get_property("forces", atoms)
         known = getattr(atoms.calc, "results", {})  # asking again compares all of the structure
         found.energy[i] = known["energy"] if "energy" in known else atoms.get_potential_energy()
@@ -126,64 +114,46 @@ class OneByOne:
         stress = atoms.get_stress() if self._stress else known.get("stress")
         if stress is not None:
             found.stress[i] = voigt_6_to_full_3x3_stress(stress)
-        if self._searches() != before:
-            self._searched[i] = atoms.positions.copy(), atoms.cell.array.copy()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Where neighbours were searched, for a JMP model."""
-        if self._jmp is None:
-            return {}
-        return _searched_arrays(self._searched)
+        """Nothing: what a calculator remembers is its own."""
+        return {}
 
     def facts(self) -> dict[str, Any]:
         """Nothing."""
         return {}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Search neighbours where they were searched; of one structure, as only the last counts."""
-        if self._jmp is None:
-            return
-        self._forget(self._jmp)
-        self._searched = _searched_places(arrays, [len(atoms) for atoms in self._structures])
-        for atoms, (positions, cell) in zip(self._structures, self._searched, strict=True):
-            self._jmp.neighbours.update(positions, atoms.numbers, cell, atoms.pbc)
-
-    @staticmethod
-    def _forget(jmp: JMPCalculator) -> None:
-        """Make a model search here and now, whatever it has computed before."""
-        old = jmp.neighbours
-        jmp.neighbours = NeighbourCache(old.cutoff, old.skin)
-        jmp.reset()
-
-    def _searches(self) -> int:
-        neighbours = getattr(self._calculator, "neighbours", None)
-        return neighbours.rebuilds if isinstance(neighbours, NeighbourCache) else 0
+        """Nothing."""
 
 
 class Batched:
-    """Forces of a JMP model, of all structures in one batch.
+    """Forces of a JMP model, of all structures in one batch, with stress where there is one.
+
+    It computes with positions relative to those at which neighbours were last searched, so that
+    these decide about the last bits of forces: they are part of the state of a run.
 
     Args:
         calculator: Model, with its graph and precision.
-        stress: Whether stress is needed.
+        cells_move: Whether cells are not what they were when structures were added.
         facts: From :meth:`facts`, of a run that goes on.
     """
 
     def __init__(
         self,
         calculator: JMPCalculator,
-        stress: bool = False,
+        cells_move: bool = False,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self._systems = BatchedSystems(
             calculator.potential,
-            stress=stress,
+            stress=not calculator.direct,
             direct=calculator.direct,
             oc_tags=calculator.oc_tags,
             skin=calculator.neighbours.skin,
             max_edges=(facts or {}).get("max_edges"),
         )
-        self._stress = stress
+        self._cells_move = cells_move
         self._searched: dict[int, tuple[int, tuple[np.ndarray, np.ndarray]]] = {}
 
     def add(self, atoms: Atoms) -> JMPError | None:
@@ -205,7 +175,7 @@ class Batched:
 
     def compute(self, positions: np.ndarray, cells: np.ndarray) -> Computed:
         """Compute all."""
-        moving = list(cells) if self._stress else None
+        moving = list(cells) if self._cells_move else None
         results = self._systems.compute(positions, moving, on_error="keep")
         for key in self._systems.keys:
             system = self._systems[key]
