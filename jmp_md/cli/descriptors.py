@@ -9,11 +9,9 @@ from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
     add_tags_argument,
-    calculators_for,
-    finish,
     read_structures,
-    say_plan,
 )
+from jmp_md.cli.job import job_of
 from jmp_md.cli.options import add_options, options_from
 from jmp_md.runs.options import DescriptorOptions
 
@@ -40,14 +38,8 @@ def run(args: argparse.Namespace) -> int:
     files = [str(path) for path, own in found.items() for _ in own]
     if options.map is not None:
         check_map(options.map, len(structures))
-    # One for all: embeddings of different models do not compare.
-    models = calculators_for(structures, args, one_model=True)
-    [model, calculator] = models[0]
-    output = args.output or Path(f"{args.structures[0].stem}-{args.command}")
+    job = job_of(args, args.structures[0], structures, options)
     if args.dry_run:
-        say_plan(structures, models, output, options)
-        return 0
-    print(f"{len(structures)} structures, model {model}")
-    run_descriptors(structures, calculator, output, options, files=files, overwrite=args.overwrite)
-    finish(args, output)
-    return 0
+        return job.plan()
+    job.done(run_descriptors, structures, files=files)
+    return job.end()

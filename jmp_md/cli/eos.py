@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jmp_md.cli.single import add_arguments, job_of
+from jmp_md.cli.job import add_arguments, single_job
 from jmp_md.runs.options import EOSRunOptions
 
 OPTIONS = EOSRunOptions
@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.simulate.crystals import check_crystal
     from jmp_md.simulate.eos import SUBJECT
 
-    job = job_of(args, OPTIONS, lambda atoms, options: check_crystal(atoms, SUBJECT))
+    job = single_job(args, OPTIONS, lambda atoms, options: check_crystal(atoms, SUBJECT))
     if args.dry_run:
         return job.plan()
-    result = job.done(run_eos)
+    result = job.done_relaxed(run_eos)
     for volume, energy in zip(result.volumes, result.energies, strict=True):
         print(f"  {volume:12.4f} Å³  {energy:16.6f} eV")
     print(

@@ -11,12 +11,9 @@ from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
     add_tags_argument,
-    calculators_for,
-    finish,
     read_structures,
-    say_plan,
-    stoppable,
 )
+from jmp_md.cli.job import job_of
 from jmp_md.cli.options import add_options, options_from
 from jmp_md.cli.progress import Progress
 from jmp_md.simulate.options import NEBOptions
@@ -51,39 +48,24 @@ def run(args: argparse.Namespace) -> int:
 
     options = options_from(args, NEBOptions)
     images = _images(args.structures, args.all_frames)
-    ends = [images[0], images[-1]]
-    models = calculators_for(ends, args, one_model=True)
-    [model, calculator] = models[0]
-    output = args.output or Path(f"{args.structures[0].stem}-neb")
+    job = job_of(args, args.structures[0], [images[0], images[-1]], options)
     if args.dry_run:
-        say_plan(ends, models, output, options)
-        return 0
-    print(f"{images[0].get_chemical_formula(mode='hill')}, model {model}")
-    progress = Progress(options.steps)
-    with stoppable(progress, output):
-        result = run_neb(
-            images,
-            calculator,
-            output,
-            options,
-            restart=args.restart,
-            overwrite=args.overwrite,
-            report=args.report,
-            progress=lambda step, barrier, fmax: progress.show(
-                step, f"barrier {barrier:.4f} eV  fmax {fmax:.5f} eV/Å"
-            ),
-        )
+        return job.plan()
+    line = Progress(options.steps)
+
+    def show(step: int, barrier: float, fmax: float) -> None:
+        line.show(step, f"barrier {barrier:.4f} eV  fmax {fmax:.5f} eV/Å")
+
+    result = job.done(run_neb, images, line, progress=show)
     how = "converged" if result.converged else "NOT converged"
     print(f"{how} after {result.steps} steps: barrier {result.barrier:.4f} eV, ", end="")
     print(f"from the other side {result.reverse_barrier:.4f} eV")
     if result.frequencies is not None:
         lowest = ", ".join(f"{frequency:.0f}" for frequency in result.frequencies[:3])
         print(f"lowest frequencies {lowest} cm⁻¹, negative ones are imaginary")
-    for kind, texts in (("note", result.notes), ("in doubt", result.doubts)):
-        for text in texts:
-            print(f"{kind}: {text}")
-    finish(args, output)
-    return 2 if result.doubts else 0
+    for text in result.notes:
+        print(f"note: {text}")
+    return job.end(result.doubts)
 
 
 def _images(files: Sequence[Path], all_frames: bool) -> list[Atoms]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jmp_md.cli.single import add_arguments, job_of, show_displaced
+from jmp_md.cli.job import add_arguments, show_displaced, single_job
 from jmp_md.runs.options import PhononRunOptions
 
 OPTIONS = PhononRunOptions
@@ -20,10 +20,10 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.runs.phonons import run_phonons
     from jmp_md.simulate.phonons import check_phonons
 
-    job = job_of(args, OPTIONS, check_phonons)
+    job = single_job(args, OPTIONS, check_phonons)
     if args.dry_run:
         return job.plan()
-    result = job.done(run_phonons, progress=show_displaced)
+    result = job.done_relaxed(run_phonons, progress=show_displaced)
     print(
         f"frequencies from {result.lowest:.3f} to {result.highest:.3f} THz, zero-point energy "
         f"{result.zero_point_energy:.5f} eV per primitive cell"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.single import add_arguments, job_of, show_displaced
+from jmp_md.cli.job import add_arguments, show_displaced, single_job
 from jmp_md.runs.options import VibrationRunOptions
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.runs.vibrations import check_vibrations, run_vibrations
 
-    job = job_of(args, OPTIONS, check_vibrations)
+    job = single_job(args, OPTIONS, check_vibrations)
     if args.dry_run:
         return job.plan()
-    found = job.done(run_vibrations, progress=show_displaced)
+    found = job.done_relaxed(run_vibrations, progress=show_displaced)
     for frequency in found.modes.frequencies:
         print(f"  {frequency:10.2f} cm⁻¹" + (" (imaginary)" if frequency < 0 else ""))
     _say_gas(found, job.options)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.options import with_options
-from jmp_md.runs.calculation import calculation
-from jmp_md.runs.crystal import STRUCTURE, relaxed_crystal
+from jmp_md.runs.crystal import relaxed_crystal
 from jmp_md.runs.options import ElasticRunOptions
 
 if TYPE_CHECKING:
@@ -59,9 +58,16 @@ def run_elastic(
 
     options = (options or ElasticRunOptions()).changed(changes)
     check_crystal(atoms, SUBJECT)
-    around: dict[str, bool] = {"restart": restart, "overwrite": overwrite}
-    with calculation(VERB, [atoms], calculator, output, options, [STRUCTURE], **around) as run:
-        crystal = relaxed_crystal(run, atoms, options, relaxing)
+    with relaxed_crystal(
+        VERB,
+        atoms,
+        calculator,
+        output,
+        options,
+        restart=restart,
+        overwrite=overwrite,
+        relaxing=relaxing,
+    ) as (run, crystal):
         result = elastic(crystal, calculator, options.part(ElasticOptions))
         summary = run.summarize(_figures(result))
         if report:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.options import with_options
-from jmp_md.runs.calculation import calculation
-from jmp_md.runs.crystal import STRUCTURE, relaxed_crystal
+from jmp_md.runs.crystal import relaxed_crystal
 from jmp_md.runs.options import EOSRunOptions
 
 if TYPE_CHECKING:
@@ -62,11 +61,17 @@ def run_eos(
 
     options = (options or EOSRunOptions()).changed(changes)
     check_crystal(atoms, SUBJECT)
-    around: dict[str, bool] = {"restart": restart, "overwrite": overwrite}
-    with calculation(
-        VERB, [atoms], calculator, output, options, [STRUCTURE, FIGURE], **around
-    ) as run:
-        crystal = relaxed_crystal(run, atoms, options, relaxing)
+    with relaxed_crystal(
+        VERB,
+        atoms,
+        calculator,
+        output,
+        options,
+        [FIGURE],
+        restart=restart,
+        overwrite=overwrite,
+        relaxing=relaxing,
+    ) as (run, crystal):
         own = options.part(EOSOptions).changed(
             {"clamped": options.clamped or options.relax == "none"}
         )

@@ -23,22 +23,24 @@ class VibrationRunOptions(VibrationOptions, GasOptions):
     thermo: bool = option(False, "also thermochemistry, as an ideal gas")
 
 
-class _RelaxedCrystal(Options):
+class RelaxedCrystalOptions(Options):
+    """How a crystal is relaxed first."""
+
     relax: Literal["cell", "atoms", "none"] = option(
         "cell", "relax first, with the symmetry kept: cell and atoms, atoms only, or nothing"
     )
     fmax: float = option(1e-3, "largest force that relaxations leave", unit="eV/Å", gt=0)
 
 
-class PhononRunOptions(PhononOptions, _RelaxedCrystal):
+class PhononRunOptions(PhononOptions, RelaxedCrystalOptions):
     """Options of :func:`jmp_md.runs.phonons.run_phonons`."""
 
 
-class EOSRunOptions(EOSOptions, _RelaxedCrystal):
+class EOSRunOptions(EOSOptions, RelaxedCrystalOptions):
     """Options of :func:`jmp_md.runs.eos.run_eos`."""
 
 
-class ElasticRunOptions(ElasticOptions, _RelaxedCrystal):
+class ElasticRunOptions(ElasticOptions, RelaxedCrystalOptions):
     """Options of :func:`jmp_md.runs.elastic.run_elastic`."""
 
 

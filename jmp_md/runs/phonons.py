@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md.options import with_options
 from jmp_md.report.phonon_files import BANDS, DOS, FIGURES, FORCES, PARAMETERS, THERMAL
-from jmp_md.runs.calculation import calculation
-from jmp_md.runs.crystal import STRUCTURE, relaxed_crystal
+from jmp_md.runs.crystal import relaxed_crystal
 from jmp_md.runs.options import PhononRunOptions
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.phonons import Phonons
 
 VERB = "phonons"
-FILES = (STRUCTURE, PARAMETERS, FORCES, BANDS, DOS, THERMAL, *FIGURES)
+FILES = (PARAMETERS, FORCES, BANDS, DOS, THERMAL, *FIGURES)
 
 
 @with_options(PhononRunOptions)
@@ -65,9 +64,17 @@ def run_phonons(
 
     options = (options or PhononRunOptions()).changed(changes)
     check_phonons(atoms, options)
-    around: dict[str, bool] = {"restart": restart, "overwrite": overwrite}
-    with calculation(VERB, [atoms], calculator, output, options, FILES, **around) as run:
-        crystal = relaxed_crystal(run, atoms, options, relaxing)
+    with relaxed_crystal(
+        VERB,
+        atoms,
+        calculator,
+        output,
+        options,
+        FILES,
+        restart=restart,
+        overwrite=overwrite,
+        relaxing=relaxing,
+    ) as (run, crystal):
         kept = run.forces(crystal, supercell=options.supercell, delta=options.delta)
         result = phonons(
             crystal,

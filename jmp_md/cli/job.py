@@ -1,9 +1,10 @@
-"""What the commands on one structure share: arguments, the model, how far a run is, its end."""
+"""What commands that compute with one model share: what they are asked, the run, its end."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -38,7 +39,7 @@ def add_arguments(
     """Add the structure, the model, the folder of the run and the options of the calculation.
 
     Args:
-        parser: Parser of a command.
+        parser: Parser of a command on one structure.
         cls: Class of its options.
         verb: Its name.
         report: Whether it has a report.
@@ -52,18 +53,18 @@ def add_arguments(
 
 @dataclass(frozen=True)
 class Job(Generic[OptionsT]):
-    """What a command is asked to do.
+    """What a command is asked to do with a model.
 
     Attributes:
-        atoms: The structure.
+        structures: What it is done with.
         model: Name of the model.
-        calculator: The model.
+        calculator: The model, one for all structures.
         output: Folder of the run.
         options: Of the calculation.
         args: The command line.
     """
 
-    atoms: Atoms
+    structures: Sequence[Atoms]
     model: str
     calculator: JMPCalculator
     output: Path
@@ -72,51 +73,84 @@ class Job(Generic[OptionsT]):
 
     def plan(self) -> int:
         """Say what would be done; the exit code."""
-        say_plan([self.atoms], [(self.model, self.calculator)], self.output, self.options)
+        models = [(self.model, self.calculator)] * len(self.structures)
+        say_plan(self.structures, models, self.output, self.options)
         return 0
 
-    def done(self, run: Callable[..., ResultT], **more: Any) -> ResultT:
-        """Do it, and show how far it is.
+    def done(
+        self, run: Callable[..., ResultT], given: Any, line: Progress | None = None, **more: Any
+    ) -> ResultT:
+        """Do it.
+
+        Args:
+            run: One of :mod:`jmp_md.runs`.
+            given: What it takes first.
+            line: That shows how far it is.
+            more: What it takes besides.
+        """
+        print(f"{self._subject()}, model {self.model}", flush=True)
+        names = ("restart", "overwrite", "report")
+        around = {name: value for name, value in vars(self.args).items() if name in names}
+        with stoppable(line, self.output) if "restart" in around else nullcontext():
+            return run(given, self.calculator, self.output, self.options, **around, **more)
+
+    def done_relaxed(self, run: Callable[..., ResultT], **more: Any) -> ResultT:
+        """Do it with the only structure, which relaxes first.
 
         Args:
             run: One of :mod:`jmp_md.runs`.
             more: What it takes besides.
         """
-        print(f"{self.atoms.get_chemical_formula(mode='hill')}, model {self.model}", flush=True)
-        progress = Progress(getattr(self.options, "steps", _MOST_STEPS), what="relaxing: step")
-        names = ("restart", "overwrite", "report")
-        around = {name: value for name, value in vars(self.args).items() if name in names}
+        line = Progress(getattr(self.options, "steps", _MOST_STEPS), what="relaxing: step")
         last: tuple[int, float] | None = None
 
         def relaxing(step: int, energy: float, fmax: float) -> None:
             nonlocal last
             last = step, fmax
-            progress.show(step, f"energy {energy:.6f} eV  fmax {fmax:.5f} eV/Å")
+            line.show(step, f"energy {energy:.6f} eV  fmax {fmax:.5f} eV/Å")
 
-        with stoppable(progress, self.output):
-            result = run(
-                self.atoms,
-                self.calculator,
-                self.output,
-                self.options,
-                relaxing=relaxing,
-                **around,
-                **more,
-            )
+        result = self.done(run, self.structures[0], line, relaxing=relaxing, **more)
         if last is not None:
             how = "relaxed" if last[1] <= self.options.model_dump()["fmax"] else "NOT relaxed"
             print(f"{how} in {last[0]} steps to fmax {last[1]:.5f} eV/Å")
         return result
 
-    def end(self, doubts: Sequence[str]) -> int:
+    def end(self, doubts: Sequence[str] = ()) -> int:
         """Say what puts the results in doubt, and where they are; the exit code."""
         for text in doubts:
             print(f"in doubt: {text}")
         finish(self.args, self.output)
         return 2 if doubts else 0
 
+    def _subject(self) -> str:
+        formulas = {atoms.get_chemical_formula(mode="hill") for atoms in self.structures}
+        count = f"{len(self.structures)} structures"
+        if len(formulas) > 1:
+            return count
+        return formulas.pop() if len(self.structures) == 1 else f"{count} of {formulas.pop()}"
+
 
 def job_of(
+    args: argparse.Namespace, file: Path, structures: Sequence[Atoms], options: OptionsT
+) -> Job[OptionsT]:
+    """Load the one model for some structures.
+
+    Args:
+        args: With the options of models and runs.
+        file: First of the structures' files, after which the folder is named.
+        structures: What the command is for.
+        options: Of the calculation.
+
+    Raises:
+        InputError: The model does not fit.
+        ModelNotFoundError: No model was named and no shipped one covers the structures.
+    """
+    model, calculator = calculators_for(structures, args, one_model=True)[0]
+    output = args.output or Path(f"{file.stem}-{args.command}")
+    return Job(structures, model, calculator, output, options, args)
+
+
+def single_job(
     args: argparse.Namespace, cls: type[OptionsT], check: Callable[[Atoms, OptionsT], None]
 ) -> Job[OptionsT]:
     """Read the structure and the options, and load the model.
@@ -133,9 +167,7 @@ def job_of(
     options = options_from(args, cls)
     atoms = read_structures(args.structure)[-1]
     check(atoms, options)
-    [(model, calculator)] = calculators_for([atoms], args)
-    output = args.output or Path(f"{args.structure.stem}-{args.command}")
-    return Job(atoms, model, calculator, output, options, args)
+    return job_of(args, args.structure, [atoms], options)
 
 
 def show_displaced(done: int, count: int) -> None:
