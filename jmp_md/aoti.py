@@ -22,7 +22,7 @@ from jmp_md.files import atomic_write
 from jmp_md.graph.layout import Edges, Graph
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.nn.fold import FoldedNetwork
-from jmp_md.step import StepResult
+from jmp_md.step import StepResult, with_gradients
 
 Code = Callable[..., Sequence[Tensor]]
 
@@ -79,7 +79,8 @@ def step_result(outputs: Sequence[Tensor], graph: Graph) -> StepResult:
     energies, forces, *gradients = outputs
     measures = [x for edges in _edges(graph) for x in _measures(edges)]
     found = [(x, g) for x, g in zip(measures, gradients, strict=False) if x.requires_grad]
-    return StepResult(energies, forces, [x for x, _ in found], [g for _, g in found])
+    total = with_gradients(energies.sum(), [x for x, _ in found], [g for _, g in found])
+    return StepResult(energies, forces, total)
 
 
 def weights(network: FoldedNetwork) -> dict[str, Tensor]:

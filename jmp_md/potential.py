@@ -20,6 +20,7 @@ from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.fold import FoldedNetwork
 from jmp_md.nn.layers import mlp_head
 from jmp_md.nn.repulsion import NuclearRepulsion
+from jmp_md.nn.shapes import shapes_only
 from jmp_md.step import Step, StepResult
 from jmp_md.structures import Structures
 
@@ -250,8 +251,8 @@ class Potential(nn.Module):
         s = s._replace(positions=positions)
         inputs = ([positions] if conservative else []) + ([strain] if stress else [])
         with torch.set_grad_enabled(bool(inputs)):
-            energies, direct_forces, roots, slopes = self._step(s, direct and forces)
-        gradients = list(torch.autograd.grad(roots, inputs, slopes)) if inputs else []
+            energies, direct_forces, sum_of_energies = self._step(s, direct and forces)
+        gradients = list(torch.autograd.grad(sum_of_energies, inputs)) if inputs else []
 
         scale = self.head.energy_scale
         per_atom = energies.detach().double() * scale + self.constant_energies(s)
@@ -266,7 +267,7 @@ class Potential(nn.Module):
     def _step(self, s: Structures, direct: bool) -> StepResult:
         if self.step is None:
             energies, forces = self.network(s)
-            return StepResult(energies, forces, [energies.sum()], None)
+            return StepResult(energies, forces, energies.sum())
         graph = self.graph_of(s)
         lean = self._must_save_memory(graph)
         return self.step(s.numbers, graph, direct=direct, lean=lean)
@@ -287,7 +288,7 @@ class Potential(nn.Module):
             CheckpointError: No such head, or tensors that do not fit the header.
         """
         name = header.head(head).name
-        with torch.device("meta"):  # no weights are drawn that the file would replace
+        with shapes_only():  # the file has the rest
             potential = cls(header, name, graph)
         try:
             own = {key: value.clone() for key, value in own_names(state, name).items()}

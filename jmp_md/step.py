@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from jmp_md.graph.layout import Graph
@@ -21,14 +22,31 @@ class StepResult(NamedTuple):
     Attributes:
         energies: (n_atoms,) as :meth:`jmp_md.potential.Potential.network` gives them.
         forces: (n_atoms, 3) direct forces, or empty.
-        roots: Tensors that depend on the positions, from which gradients go on.
-        gradients: Gradient of the total energy by each of them; None where they are its sum.
+        total: () the sum of the energies, which has a gradient where gradients are enabled.
     """
 
     energies: Tensor
     forces: Tensor
-    roots: list[Tensor]
-    gradients: list[Tensor] | None
+    total: Tensor
+
+
+def with_gradients(total: Tensor, roots: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """A number () whose gradient by each of the roots is known."""
+    result: Tensor = _KnownGradients.apply(total, gradients, *roots)
+    return result
+
+
+class _KnownGradients(torch.autograd.Function):
+    # Roots and gradients may go to torch.autograd.grad as they are, but that imports sympy.
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, gradients: list[Tensor], *roots: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return total.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *torch._foreach_mul(ctx.gradients, slope)
 
 
 class Step(Protocol):
@@ -100,12 +118,12 @@ class FoldedStep:
     def __call__(self, numbers: Tensor, graph: Graph, *, direct: bool, lean: bool) -> StepResult:
         _, _, network, kernels = self._current()
         if kernels is not None and not direct and not lean:
-            outputs = kernels(numbers, graph)
-            none = outputs.energies.new_zeros(0, 3)
-            return StepResult(outputs.energies, none, outputs.roots, outputs.gradients)
+            energies, roots, gradients = kernels(numbers, graph)
+            total = with_gradients(energies.detach().sum(), roots, gradients)
+            return StepResult(energies, energies.new_zeros(0, 3), total)
         run = network.lean if lean else network
         energies, forces = run(numbers, graph)
-        return StepResult(energies, forces, [energies.sum()], None)
+        return StepResult(energies, forces, energies.sum())
 
 
 class _Folded(NamedTuple):

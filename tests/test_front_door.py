@@ -44,6 +44,23 @@ def test_the_import_loads_nothing_heavy_and_takes_no_time() -> None:
     assert not {"torch", "ase", "numpy", "scipy", "matplotlib"} & set(modules)
 
 
+@pytest.mark.parametrize("options", ["", ", kernels=False"])
+def test_the_first_forces_load_no_compiler_and_no_other_part_of_the_package(options: str) -> None:
+    """PyTorch's compiler and sympy take 2 s to import, more than all else but PyTorch itself."""
+    code = (
+        "import sys; from ase import Atoms; from jmp_md import JMPCalculator\n"
+        "water = Atoms('H2O', [[0, 0.8, -0.5], [0, -0.8, -0.5], [0, 0, 0.1]])\n"
+        f"water.calc = JMPCalculator('jmp-xs-organic'{options}); water.get_forces()\n"
+        "print(*sys.modules)"
+    )
+    modules = in_a_fresh_process(code).split()
+    packages = {name.partition(".")[0] for name in modules}
+    assert not {"sympy", "scipy", "pydantic", "matplotlib", "openmm"} & packages
+    assert not {"torch._dynamo", "torch._inductor", "ase.build", "ase.io"} & set(modules)
+    ours = {name.split(".")[1] for name in modules if name.startswith("jmp_md.")}
+    assert not {"cli", "check", "training", "simulate", "export", "analysis", "runs"} & ours
+
+
 def test_dir_lists_the_whole_way_and_nothing_else() -> None:
     assert set(WAY) <= set(dir(jmp_md))
     assert dir(jmp_md) == sorted(jmp_md.__all__)

@@ -14,6 +14,7 @@ from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.config import BackboneConfig, preset
 from jmp_md.nn.layers import he_orthogonal_, mlp_head
+from jmp_md.nn.shapes import shapes_only
 
 
 def weights(*shape: int, fan_in: int | None = None) -> torch.Tensor:
@@ -132,3 +133,17 @@ def test_unknown_presets_and_sizes_are_refused() -> None:
     with pytest.raises(InputError, match="num_blocks = -1"):
         BackboneConfig(num_blocks=-1)
     assert BackboneConfig(num_concat=0).num_concat == 0
+
+
+def test_shapes_alone_draw_no_random_numbers_and_are_those_of_the_network() -> None:
+    config = preset("jmp-xs")
+    state = torch.get_rng_state()
+    with shapes_only():
+        network = GemNetOC(config)
+        embedding = nn.Embedding(3, 4)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.is_meta for module in (network, embedding) for p in module.parameters())
+    filled = GemNetOC(config).state_dict()
+    assert {k: v.shape for k, v in network.state_dict().items()} == {
+        k: v.shape for k, v in filled.items()
+    }

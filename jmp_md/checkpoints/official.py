@@ -22,6 +22,7 @@ from jmp_md.errors import CheckpointError, InputError, shown
 from jmp_md.header import OFFICIAL_LICENCE, HeadInfo, ModelHeader
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.config import BackboneConfig
+from jmp_md.nn.shapes import shapes_only
 
 _RADIAL_COPY = re.compile(r"backbone\.bases\.(?:\w+\.)?radial_basis\w*\.rbf\.(offset|temps)")
 _OUTPUT_LAYER = re.compile(r"(backbone\.out_blocks\.\d+)\.(?:layers|seq_energy_pre)\.(.+)")
@@ -205,7 +206,7 @@ def _require_layout(
 def _native_shapes(
     config: BackboneConfig, heads: tuple[HeadInfo, ...], present: frozenset[str]
 ) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):  # shapes only: no memory, no random numbers
+    with shapes_only():
         backbone = GemNetOC(config).state_dict()
     shapes = {f"backbone.{name}": tuple(value.shape) for name, value in backbone.items()}
     shapes["embedding.weight"] = (config.num_elements, config.emb_size_atom)

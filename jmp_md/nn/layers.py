@@ -92,6 +92,8 @@ def mlp_head(features: int, bias: bool) -> nn.Sequential:
 
 def he_orthogonal_(weight: Tensor, fan_in: int | None = None) -> None:
     """Fill a (out, in) matrix: orthogonal, rows standardised, times sqrt(1 / fan_in)."""
+    if weight.is_meta:
+        return
     if weight.is_cpu:
         expect_threads()
     with torch.no_grad():
@@ -112,7 +114,7 @@ class RadialBasis(nn.Module):
         super().__init__()
         self.cutoff = cutoff
         spacing = 1.0 / max(num_radial - 1, 1)
-        self.register_buffer("offset", torch.linspace(0.0, 1.0, num_radial))
+        self.register_buffer("offset", torch.linspace(0.0, 1.0, num_radial, device="cpu"))
         self.register_buffer("temps", torch.full((num_radial,), 0.5 / spacing**2))
 
     def forward(self, distance: Tensor) -> Tensor:
