@@ -171,6 +171,18 @@ def test_energies_that_are_not_additive_are_found() -> None:
     assert shifted.mean_error == pytest.approx(186)
 
 
+@pytest.mark.parametrize("part", ["separation", "dimers", "torsions"])
+def test_nothing_is_taken_for_a_surface_where_tags_count(part: str) -> None:
+    tags: set[int] = set()
+
+    def energy(atoms: Atoms) -> float:
+        tags.update(atoms.get_tags().tolist())
+        return float(len(atoms))
+
+    assert only(Table(energy), part).cases
+    assert tags == {2}
+
+
 @pytest.mark.slow
 def test_lattice_constants_are_those_of_a_scan() -> None:
     lattices = only(EMT(), "lattices")

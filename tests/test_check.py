@@ -18,6 +18,7 @@ from jmp_md.check import Outcome, Subject, check
 from jmp_md.cli.main import main
 from jmp_md.domain import seen
 from jmp_md.errors import InputError
+from jmp_md.evaluation import evaluate
 from jmp_md.export import export
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.potential import Potential, Prediction
@@ -186,3 +187,26 @@ def test_exported_files_are_checked_in_their_own_precision(tmp_path: Path) -> No
     export(random_potential(), tmp_path / "single.pt")
     with pytest.raises(InputError, match="computes in float32, not float64"):
         list(check(molecule("H2O"), tmp_path / "single.pt", trust=True))
+
+
+def test_tags_count_in_checks_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def energy(s: Subject) -> Outcome:
+        return Outcome("energy", s.own.energy, None, "eV")
+
+    those = (energy, checks.cached_neighbours, checks.single_precision, checks.compiled)
+    monkeypatch.setattr(checks, "CHECKS", those)
+    slab = shaken(bulk("MgO", "rocksalt", a=4.2, cubic=True))
+    slab.set_tags([0, 0, 0, 0, 1, 1, 2, 2])
+    potential = random_potential(graph=GraphPolicy.official(6.0, 30))
+    plain, tagged = (
+        {o.name: o for o in check(slab, potential, tags=tags)} for tags in (None, "oc")
+    )
+    [apart], [alike] = (evaluate([slab], potential, tags=tags) for tags in ("oc", None))
+    assert abs(apart.energy - alike.energy) > 1e-3
+    assert tagged["energy"].measured == pytest.approx(apart.energy, abs=1e-9)
+    assert plain["energy"].measured == pytest.approx(alike.energy, abs=1e-9)
+    for name in ("reused neighbours", "float32 against float64", "TorchScript"):
+        assert tagged[name].measured is not None
+        assert tagged[name].passed, tagged[name]

@@ -16,6 +16,7 @@ from factories import random_potential, write_model
 
 from jmp_md.cli.main import main
 from jmp_md.evaluation import evaluate
+from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import load_model
 
 NOISE = 0.01  # eV/Å, on every force component of oxygen
@@ -159,3 +160,20 @@ def test_an_rmd17_file_is_read_as_published(shared: Path, tmp_path: Path) -> Non
     assert set(report["force_mae_meV_per_A_by_element"]) == {"H", "C", "O"}
     assert report["model"] == str(model)
     assert random_potential().head.name == report["head"]
+
+
+def test_tags_count_where_they_are_asked_for_and_else_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path, graph=GraphPolicy.official(6.0, 30))
+    slab = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    slab.set_tags([0, 0, 0, 0, 1, 1, 2, 2])
+    [result] = evaluate([slab], model, dtype="float64", tags="oc")
+    slab.calc = SinglePointCalculator(slab, energy=result.energy, forces=result.forces)
+    write(tmp_path / "set.extxyz", [slab, slab])
+    status, tagged = run(model, tmp_path / "set.extxyz", "--tags", "oc")
+    assert (status, tagged["energy_mae_meV"]) == (0, pytest.approx(0.0, abs=1e-6))
+    assert capsys.readouterr().err.count("tags") == 0
+    status, plain = run(model, tmp_path / "set.extxyz")
+    assert (status, plain["energy_mae_meV"] > 1.0) == (0, True)
+    assert capsys.readouterr().err.count("the data set has tags, which do not count") == 1

@@ -95,7 +95,8 @@ def separation(subject: Subject) -> list[Case]:
     """Energies of two molecules far apart, less those of each alone: zero."""
 
     def measure(name: str, both: Atoms) -> Case:
-        alone = [_with(subject, both[both.get_tags() == tag]) for tag in (0, 1)]
+        first = both.info["first"]
+        alone = [_with(subject, part) for part in (both[:first], both[first:])]
         together = both.get_potential_energy()
         return Case(
             name, 1000 * (together - sum(part.get_potential_energy() for part in alone)), 0.0
@@ -131,6 +132,6 @@ def _far_pairs() -> Iterator[tuple[str, Atoms]]:
     for first, second in PAIRS:
         (_, left), (_, right) = molecules([first, second])
         right.positions += np.array([FAR, 0, 0])
-        left.set_tags(0)
-        right.set_tags(1)
-        yield f"{first}, {second}", left + right
+        both = left + right
+        both.info["first"] = len(left)
+        yield f"{first}, {second}", both

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 
+_NO_SURFACE = 2  # OC20's tag of adsorbates, which is that of all else
+
+
 class Subject:
     """A calculator under test.
 
@@ -49,6 +52,7 @@ class Subject:
             if reason := self._unsuited(atoms):
                 self.left_out[name] = reason
                 continue
+            atoms.set_tags(_NO_SURFACE)  # molecules and bulk, also where tags count
             atoms.calc = self.calculator
             try:
                 found.append(measure(name, atoms))

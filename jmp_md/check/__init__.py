@@ -63,6 +63,7 @@ def check(
     steps: int = 200,
     compile: bool = False,
     trust: bool = False,
+    tags: str | None = None,
 ) -> Iterator[Outcome]:
     """Check a model on a structure; outcomes come as they are found.
 
@@ -76,6 +77,7 @@ def check(
         steps: Steps of the dynamics, of 0.5 fs.
         compile: Whether to compile the network, which can take minutes, and compare.
         trust: Whether ``model`` may be an exported file, whose code then runs.
+        tags: None gives every atom OC20's tag 2; ``"oc"`` reads tags from the structure.
 
     Raises:
         InputError: A structure or option that cannot be used.
@@ -89,6 +91,6 @@ def check(
         dtype = "float64"  # as it was exported
     free = atoms.copy()
     free.set_constraint()
-    subject = Subject(free, potential, dtype, seed, steps, compile)
+    subject = Subject(free, potential, dtype, seed, steps, compile, tags)
     for function in CHECKS:
         yield function(subject)

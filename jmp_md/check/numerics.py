@@ -28,7 +28,7 @@ def batch_independence(s: Subject) -> Outcome:
 
 def cached_neighbours(s: Subject) -> Outcome:
     """Neighbours searched for before the atoms moved, against fresh ones."""
-    systems = BatchedSystems(s.potential, [s.atoms])
+    systems = BatchedSystems(s.potential, [s.atoms], oc_tags=s.tags == "oc")
     systems.compute()
     moved = s.rattled(0.25)
     (cached,), (fresh,) = systems.compute([moved.positions]), s.results([moved])
@@ -41,7 +41,7 @@ def single_precision(s: Subject) -> Outcome:
     if isinstance(s.potential, FixedPotential):
         note = "an exported file has its own precision"
         return Outcome("float32 against float64", None, None, "meV/Å", note)
-    (result,) = evaluate([s.atoms], s.potential, dtype="float32")
+    (result,) = evaluate([s.atoms], s.potential, dtype="float32", tags=s.tags)
     error = MEV * float(np.abs(forces_of(result) - forces_of(s.own)).max())
     return Outcome("float32 against float64", error, 1.0, "meV/Å")
 
@@ -53,7 +53,7 @@ def bfloat16(s: Subject) -> Outcome:
         return Outcome(name, None, None, unit, "an exported file has its own precision")
     device = s.potential.embedding.weight.device
     reduced = load_model(s.potential, dtype=torch.float32, device=device, precision="bf16")
-    (result,) = evaluate([s.atoms], reduced)
+    (result,) = evaluate([s.atoms], reduced, tags=s.tags)
     error = MEV * float(np.abs(forces_of(result) - forces_of(s.own)).max())
     return Outcome(name, error, None, unit, "what precision='bf16' would cost")
 
@@ -71,6 +71,7 @@ def compiled(s: Subject) -> Outcome:
             torch.from_numpy(s.atoms.cell.array).to(device).unsqueeze(0),
             torch.from_numpy(s.atoms.pbc).to(device).unsqueeze(0),
             torch.zeros(len(s.atoms), dtype=torch.long, device=device),
+            None if s.tags is None else torch.from_numpy(s.atoms.get_tags()).to(device),
         )
     result = Result(float(energy), s.own.energies, forces.cpu().numpy())
     return Outcome(name, difference(result, s.own), 1e-9, unit)
@@ -85,7 +86,8 @@ def machine_code(s: Subject) -> Outcome:
         return Outcome(name, None, None, unit, "not asked for: --compile, or compile=True")
     dtype, device = getattr(torch, s.dtype), s.potential.embedding.weight.device
     fast = load_model(s.potential, dtype=dtype, device=device, memory="fast", compile=True)
-    (result,), (eager,) = evaluate([s.atoms], fast), evaluate([s.atoms], s.potential, dtype=s.dtype)
+    (result,) = evaluate([s.atoms], fast, tags=s.tags)
+    (eager,) = evaluate([s.atoms], s.potential, dtype=s.dtype, tags=s.tags)
     assert isinstance(fast.step, CompiledStep)
     if fast.step.failure or not fast.step.seconds:
         why = fast.step.failure or "the structure is too small"

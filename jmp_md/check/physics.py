@@ -123,7 +123,7 @@ def energy_drift(s: Subject) -> Outcome:
         return Outcome(name, None, None, unit, "dynamics needs two atoms or more")
     atoms = s.atoms.copy()
     device = s.potential.embedding.weight.device
-    atoms.calc = JMPCalculator(s.potential, dtype=s.dtype, device=device)
+    atoms.calc = JMPCalculator(s.potential, dtype=s.dtype, device=device, tags=s.tags)
     width = np.sqrt(units.kB * _TEMPERATURE * atoms.get_masses())  # Maxwell and Boltzmann
     atoms.set_momenta(s.rng.standard_normal((len(atoms), 3)) * width[:, None])
     Stationary(atoms)

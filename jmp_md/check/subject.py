@@ -53,6 +53,7 @@ class Subject:
         seed: Of random displacements, rotations and velocities.
         steps: Steps of the dynamics.
         compile: Whether to compile the network.
+        tags: See :class:`~jmp_md.calculators.ase.JMPCalculator`.
     """
 
     atoms: Atoms
@@ -61,6 +62,7 @@ class Subject:
     seed: int
     steps: int
     compile: bool = False
+    tags: str | None = None
 
     @property
     def rng(self) -> np.random.Generator:
@@ -84,7 +86,7 @@ class Subject:
         """Copies that are moved or doubled are no news of the domain, which has its own row."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DomainWarning)
-            return evaluate(structures, self.potential, properties=properties)
+            return evaluate(structures, self.potential, properties=properties, tags=self.tags)
 
     def moved(self, positions: np.ndarray) -> Atoms:
         """A copy with other positions."""

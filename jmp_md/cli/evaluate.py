@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
+    add_tags_argument,
     calculators_for,
     finish,
     folder_of,
@@ -25,7 +27,7 @@ from jmp_md.options import Options, option
 
 if TYPE_CHECKING:
     from jmp_md.potential import Potential
-    from jmp_md.training.data.frame import Dataset
+    from jmp_md.training.data.frame import Dataset, Frame
     from jmp_md.training.parity import Pair
     from jmp_md.training.property_metrics import Predictions
 
@@ -58,9 +60,36 @@ class Measured:
     predictions: Predictions | None = None
 
 
+class Untagged:
+    """A data set all of whose atoms have the tag 2; it warns where they have others.
+
+    Args:
+        dataset: The data set.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Frame:
+        frame = self._dataset[index]
+        if frame.tags is None:
+            return frame
+        if (frame.tags != 2).any():
+            warnings.warn(
+                "the data set has tags, which do not count: give --tags oc where they are OC20's "
+                "(the trainers count them)",
+                stacklevel=2,
+            )
+        return replace(frame, tags=None)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_model_arguments(parser, dtype="float32")
+    add_tags_argument(parser)
     parser.add_argument("--data", required=True, help="data set: file or folder, as published")
     add_format_arguments(parser)
     add_run_arguments(parser, "words to the terminal", report=True, restart=False)
@@ -82,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
             f"{output} holds a run: remove it with --overwrite, or choose another output"
         )
     dataset = open_data([args.data], args)
+    if args.tags is None:
+        dataset = Untagged(dataset)
     if not len(dataset):
         raise InputError(f"{args.data} holds no frames")
     if args.dry_run:
@@ -98,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
         summary = make_summary(
             NAME,
             model=found.model,
-            settings=options.model_dump() | {"data": str(args.data), "dtype": args.dtype},
+            settings=options.model_dump()
+            | {"data": str(args.data), "dtype": args.dtype, "tags": args.tags},
             results=report,
             seconds=time.monotonic() - started,
         )
@@ -176,7 +208,7 @@ def _size_inconsistency(dataset: Dataset, potential: Potential) -> float | None:
     from jmp_md.check.subject import Subject
     from jmp_md.training.metrics import to_atoms
 
-    subject = Subject(to_atoms(dataset[0]), potential, "float32", seed=0, steps=0)
+    subject = Subject(to_atoms(dataset[0]), potential, "float32", seed=0, steps=0, tags="oc")
     return size_consistency(subject).measured
 
 
