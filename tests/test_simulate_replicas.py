@@ -181,7 +181,7 @@ def continue_replicas(folder: Path, options: dict[str, Any]) -> None:
 
 def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
     options: dict[str, Any] = {"replicas": 2, "ensemble": "nvt-langevin", "temperature": 500}
-    options |= {"steps": 24, "interval": 1, "save_interval": 3, "trajectory": "h5"}
+    options |= {"steps": 60, "interval": 1, "save_interval": 3, "trajectory": "h5"}
     run_md_replicas([water()], calculator(), tmp_path / "whole", **options)
     rng, kills = np.random.default_rng(1), 0
     for _ in range(8):
@@ -192,7 +192,7 @@ def test_killed_replicas_lose_and_double_no_frame(tmp_path: Path) -> None:
     results = run_md_replicas([water()], calculator(), tmp_path / "parts", restart=True, **options)
     for result in results:
         steps = [frame.info["step"] for frame in read_frames(result.trajectory)]
-        assert steps == list(range(25))
+        assert steps == list(range(61))
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.runs.md_folder import Runs
+from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.results import MDResult, ReplicaResult
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from jmp_md.simulate.md.driver import Ended, Progress, Watch
+    from jmp_md.simulate.md.driver import Driver, Ended, Progress, Saved, Watch
+    from jmp_md.simulate.md.forces import Forces
 
 
 @with_options(MDOptions)
@@ -79,7 +82,7 @@ def run_md(
             progress(lines[0])
 
     with run.opened(restart, overwrite):
-        driver = run.go(restart, show, watch, stop)
+        driver = _go(run, restart, show, watch, stop)
         [result] = run.results(driver)
         figures = {
             "temperature_K": result.temperature,
@@ -152,7 +155,7 @@ def run_md_replicas(
     given = [atoms for atoms in structures for _ in range(replicas)]
     run = Runs(given, calculator, Path(output), chosen, replicas=replicas)
     with run.opened(restart, overwrite):
-        driver = run.go(restart, progress, watch, stop)
+        driver = _go(run, restart, progress, watch, stop)
         results = [
             ReplicaResult(**vars(result), **_end(driver.ended.get(index), chosen.steps))
             for index, result in enumerate(run.results(driver))
@@ -171,6 +174,60 @@ def run_md_replicas(
 
             write_replicas_report(run.folder, results, summary)
     return results
+
+
+def _go(
+    run: Runs,
+    restart: bool,
+    progress: Progress | None,
+    watch: Watch | None,
+    stop: Callable[[], bool] | None,
+) -> Driver:
+    """Start or continue, up to the last step."""
+    from jmp_md.simulate.md.driver import Driver
+    from jmp_md.simulate.md.initial_conditions import say_what_is_kept
+
+    def see(index: int, frame: Atoms) -> None:
+        where = f"step {frame.info['step']}"
+        run.domain.see(frame, where if run.alone else f"{where} of replica {index}")
+        if watch is not None:
+            watch(index, frame)
+
+    saved = run.saved(restart)
+    if saved is None:
+        say_what_is_kept(run.structures, run.options)
+    forces = _forces(run, saved)
+    run.domain.begin(run.structures[:: run.replicas])
+    driver = Driver(
+        run.structures,
+        forces,
+        run.folder,
+        run.folders,
+        run.options,
+        run.identity(),
+        saved,
+        run.refused,
+        run.alone,
+    )
+    begun, steps = time.monotonic(), run.options.steps - driver.step
+    try:
+        driver.run(progress, see, stop)
+        days = (time.monotonic() - begun) / 86400
+        run.speed = steps * run.options.timestep * 1e-6 / days if steps else None
+    finally:
+        driver.close()
+    run.domain.end(list(driver.atoms().values()))
+    return driver
+
+
+def _forces(run: Runs, saved: Saved | None) -> Forces:
+    from jmp_md.simulate.md.forces import Batched, OneByOne
+
+    cells_move = run.options.constant_pressure
+    jmp = as_jmp(run.calculator)
+    if jmp is None:
+        return OneByOne(run.calculator, stress=cells_move)
+    return Batched(jmp, cells_move, saved[1]["forces"] if saved else None)
 
 
 def _end(ended: Ended | None, steps: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
-from jmp_md.simulate.forces import as_jmp
 from jmp_md.simulate.md.options import MDOptions, check_structure
 from jmp_md.simulate.md.recorder import LOG
 from jmp_md.simulate.md.results import MDResult
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from jmp_md.simulate.md.driver import Driver, Progress, Saved, Watch
-    from jmp_md.simulate.md.forces import Forces
+    from jmp_md.simulate.md.driver import Driver, Saved
 
 
 _OWN = (LOG, "trajectory.*")  # of each run
@@ -45,6 +43,7 @@ class Runs:
 
     Attributes:
         folders: Of each run.
+        speed: ns/day, once they have run.
 
     Raises:
         InputError: Options that do not fit, or no structure that does.
@@ -68,8 +67,8 @@ class Runs:
             _require_stress(calculator)
         self.structures, self.calculator, self.folder = structures, calculator, folder
         self.options, self.alone = options, alone
-        self._replicas, self._started = replicas, time.monotonic()
-        self._speed: float | None = None
+        self.replicas, self._started = replicas, time.monotonic()
+        self.speed: float | None = None
         self.model, self.domain = describe(calculator), DomainWatch(calculator)
         names = [folder] if alone else [folder / replica_name(i) for i in range(len(structures))]
         self.folders = names
@@ -77,55 +76,6 @@ class Runs:
     def opened(self, restart: bool, overwrite: bool) -> AbstractContextManager[None]:
         """See :func:`jmp_md.runs.folder.opened`."""
         return opened(self.folder, FILES, restart=restart, overwrite=overwrite)
-
-    def go(
-        self,
-        restart: bool,
-        progress: Progress | None,
-        watch: Watch | None,
-        stop: Callable[[], bool] | None,
-    ) -> Driver:
-        """Start or continue, up to the last step."""
-        from jmp_md.simulate.md.driver import Driver
-        from jmp_md.simulate.md.initial_conditions import say_what_is_kept
-
-        identity = self._identity()
-        saved = self._saved(identity, restart)
-        if saved is None:
-            say_what_is_kept(self.structures, self.options)
-        forces = self._forces(saved)
-        self.domain.begin(self.structures[:: self._replicas])
-        driver = Driver(
-            self.structures,
-            forces,
-            self.folder,
-            self.folders,
-            self.options,
-            identity,
-            saved,
-            self.refused,
-            self.alone,
-        )
-        begun, steps = time.monotonic(), self.options.steps - (saved[1]["step"] if saved else 0)
-        try:
-            driver.run(progress, self._watching(watch), stop)
-            days = (time.monotonic() - begun) / 86400
-            self._speed = steps * self.options.timestep * 1e-6 / days if steps else None
-        finally:
-            driver.close()
-        self.domain.end(list(driver.atoms().values()))
-        return driver
-
-    def _watching(self, watch: Watch | None) -> Watch:
-        """Also sees where frames leave what the model was trained on."""
-
-        def see(index: int, frame: Atoms) -> None:
-            where = f"step {frame.info['step']}"
-            self.domain.see(frame, where if self.alone else f"{where} of replica {index}")
-            if watch is not None:
-                watch(index, frame)
-
-        return see
 
     def results(self, driver: Driver) -> list[MDResult]:
         """All runs as their files show them."""
@@ -159,33 +109,25 @@ class Runs:
             results=figures,
             seconds=time.monotonic() - self._started,
             domain=self.domain.record(),
-            ns_per_day=self._speed,
+            ns_per_day=self.speed,
         )
 
     def _settings(self) -> dict[str, Any]:
         settings = self.options.model_dump()
-        count = len(self.structures) // self._replicas
-        many = {"structures": count, "replicas": self._replicas}
+        count = len(self.structures) // self.replicas
+        many = {"structures": count, "replicas": self.replicas}
         return settings if self.alone else settings | many
 
-    def _forces(self, saved: Saved | None) -> Forces:
-        from jmp_md.simulate.md.forces import Batched, OneByOne
-
-        cells_move = self.options.constant_pressure
-        jmp = as_jmp(self.calculator)
-        if jmp is None:
-            return OneByOne(self.calculator, stress=cells_move)
-        return Batched(jmp, cells_move, saved[1]["forces"] if saved else None)
-
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What the runs are, so that no other is continued in their place."""
         from jmp_md.simulate.identity import identity
 
         settings = self.options.physics()
-        settings["replicas"] = self._replicas
-        several = self.structures[:: self._replicas]
+        settings["replicas"] = self.replicas
+        several = self.structures[:: self.replicas]
         return identity(self.calculator, settings, several, momenta=True)
 
-    def _saved(self, identity: dict[str, Any], restart: bool) -> Saved | None:
+    def saved(self, restart: bool) -> Saved | None:
         """The state to go on from; None where the run starts."""
         from jmp_md.simulate.identity import require_same
 
@@ -201,7 +143,7 @@ class Runs:
                 f"{self.folder} holds a run of another kind or of an older jmp-md: start again in "
                 "another folder"
             )
-        require_same(facts["identity"], identity, self.folder)
+        require_same(facts["identity"], self.identity(), self.folder)
         require_same(
             {"trajectory": facts["trajectory"]},
             {"trajectory": self.options.trajectory},

@@ -185,7 +185,7 @@ class Run:
         self.state = copies(atoms, count, self.options.seed, self.options.remove_drift)
         self.integrator.begin(self.state)
         self.state.draw_momenta(self.options.temperature, np.full(count, True))
-        self.state.compute(forces)
+        self.state.take(forces.compute(self.state.positions, self.state.cells))
 
     def restart(self, options: MDOptions, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on with other options from positions, momenta and cells of :meth:`State.arrays`."""
@@ -194,7 +194,7 @@ class Run:
         self.integrator.begin(self.state)
         self.state.positions, self.state.momenta = arrays["positions"], arrays["momenta"]
         self.state.cells = arrays["cells"]
-        self.state.compute(self.forces)
+        self.state.take(self.forces.compute(self.state.positions, self.state.cells))
 
     def turn_back(self) -> None:
         """Reverse all velocities."""

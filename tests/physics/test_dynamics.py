@@ -150,7 +150,7 @@ def test_the_first_step_has_the_temperature_asked_for_over_1000_seeds(
     for seed in range(1000):
         state = copies(water, 1, seed, remove_drift)
         start.begin(state, options)
-        state.compute(Free())
+        state.take(Free().compute(state.positions, state.cells))
         seen.append(Integrator(options).temperature(state)[0])
     seen = np.array(seen) / 300.0
     require_mean(seen, 1.0)

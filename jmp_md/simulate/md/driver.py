@@ -93,7 +93,7 @@ class Driver:
         else:
             self._state.restore(arrays, facts["state"])
             forces.restore(arrays)
-        self._state.compute(forces)
+        self._state.take(forces.compute(self._state.positions, self._state.cells))
         failed = dict(self._state.computed.errors)
         if alone and failed:
             raise failed[0]

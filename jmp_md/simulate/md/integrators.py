@@ -63,7 +63,7 @@ class Integrator:
         if self._barostat is not None:
             self._barostat.act(state, self.timestep)
         self._drift(state, half)
-        state.compute(forces)
+        state.take(forces.compute(state.positions, state.cells))
         self._kick(state, half, first=False)
 
     def temperature(self, state: State) -> np.ndarray:

@@ -15,7 +15,7 @@ from jmp_md.simulate.md.segments import Segments
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from jmp_md.simulate.md.forces import Computed, Forces
+    from jmp_md.simulate.md.forces import Computed
 
 
 @dataclass
@@ -81,12 +81,12 @@ class State:
     def __len__(self) -> int:
         return len(self.segments)
 
-    def compute(self, forces: Forces) -> None:
+    def take(self, computed: Computed) -> None:
         """Take energies and forces of where the atoms are."""
-        self.computed = forces.compute(self.positions, self.cells)
+        self.computed = computed
         energy, own = self.constraints.springs(self.positions)
-        self.energy = self.computed.energy + energy
-        self.driving = self.constraints.project(self.computed.forces + own, self.positions)
+        self.energy = computed.energy + energy
+        self.driving = self.constraints.project(computed.forces + own, self.positions)
 
     def draw_momenta(self, temperature: float, drawn: np.ndarray) -> None:
         """Draw momenta of a Maxwell-Boltzmann distribution, on average of ``temperature``.
