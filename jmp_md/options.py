@@ -32,6 +32,7 @@ _REASONS = {
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must be {le:g} or less",
     "missing": "there are too few numbers",
+    "tuple_type": "must be a list",
     "too_long": "there must be {max_length} numbers, not {actual_length}",
     "value_error": "{error}",
 }
@@ -94,8 +95,10 @@ class Options(BaseModel):
             value = value.ravel().tolist() if value.ndim else value.item()
         if isinstance(value, list):
             value = tuple(value)
-        if isinstance(value, str) and (known := choices_of(field)):
-            return next((each for each in known if each.lower() == value.lower()), value)
+        if known := {each.lower(): each for each in choices_of(field)}:
+            words = value if isinstance(value, tuple) else (value,)
+            found = tuple(known.get(v.lower(), v) if isinstance(v, str) else v for v in words)
+            return found if isinstance(value, tuple) else found[0]
         if isinstance(value, tuple):
             return tuple(_whole(_number(v, "")) if isinstance(v, str) else v for v in value)
         if isinstance(value, str) and (int in types or float in types):
@@ -128,13 +131,14 @@ def with_options(cls: type[Options]) -> Callable[[FunctionT], FunctionT]:
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:
-    """The words that an option may be; empty where it is none of some."""
-    return tuple(c for part in _parts(field.annotation) if get_origin(part) is Literal
-                 for c in get_args(part))  # fmt: skip
+    """The words that an option, or each of its values, may be; empty where it is free."""
+    parts = [part for each in _parts(field.annotation)
+             for part in (get_args(each) if get_origin(each) is tuple else (each,))]  # fmt: skip
+    return tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
 
 
 def length_of(field: FieldInfo) -> int | None:
-    """How many numbers an option is: 0 where it is one, None where it is any number of them."""
+    """How many values an option is: 0 where it is one, None where it is any number of them."""
     for part in _parts(field.annotation):
         if get_origin(part) is tuple:
             return None if Ellipsis in get_args(part) else len(get_args(part))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,13 +21,16 @@ from jmp_md.benchmarking import PARTS, Benchmark, Case, Part, benchmark
 from jmp_md.benchmarking.energies import REACTIONS, reference_energies, turned_name
 from jmp_md.benchmarking.kept import kept
 from jmp_md.benchmarking.molecules import DIATOMICS
-from jmp_md.benchmarking.tables import JSON, markdown, read_benchmark, write_benchmark
+from jmp_md.benchmarking.run import run_benchmark
+from jmp_md.benchmarking.tables import JSON, markdown, read_benchmark, write_benchmark, write_json
 from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.models.registry import resolve
+from jmp_md.options import choices_of
+from jmp_md.runs.options import BenchmarkOptions
 
 
 class Morse(Calculator):
@@ -234,6 +238,53 @@ def test_a_file_comes_back_and_stands_beside_another(tmp_path: Path) -> None:
         read_benchmark(tmp_path / "no.json")
 
 
+def test_the_parts_of_the_options_are_those_there_are() -> None:
+    assert choices_of(BenchmarkOptions.model_fields["parts"]) == tuple(PARTS)
+
+
+def test_a_benchmark_that_was_stopped_keeps_the_parts_that_were_done(tmp_path: Path) -> None:
+    def stop(part: Part) -> None:
+        raise KeyboardInterrupt
+
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(Morse(), "m", tmp_path, parts=["diatomics", "curves"], progress=stop)
+    assert [part.name for part in read_benchmark(tmp_path / JSON).parts] == [
+        PARTS["diatomics"].name
+    ]
+    with pytest.raises(InputError, match="holds a benchmark: continue it with restart"):
+        run_benchmark(Morse(), "m", tmp_path)
+    more = {"restart": True, "progress": lambda part: done.append(part.name)}
+    found = run_benchmark(Morse(), "m", tmp_path, parts=["diatomics", "curves"], **more)
+    assert done == [PARTS["curves"].name]
+    at_once = benchmark(Morse(), "m", parts=["diatomics", "curves"])
+    assert found == _as_long(at_once, found)
+    run_benchmark(Morse(), "m", tmp_path, parts=["frequencies"], **more)
+    assert done[1:] == [PARTS["frequencies"].name]
+    assert len(read_benchmark(tmp_path / JSON).parts) == 3
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["results"]["parts"]) == [
+        PARTS[p].name for p in ("diatomics", "curves", "frequencies")
+    ]
+    with pytest.raises(InputError, match="as another one; different: calculator"):
+        run_benchmark(EMT(), "m", tmp_path, restart=True)
+    write_json(tmp_path, replace(found, about={**found.about, "jmp_md": "0.1"}))
+    with pytest.raises(InputError, match=r"different: jmp_md: '0\.1', now"):
+        run_benchmark(Morse(), "m", tmp_path, restart=True)
+
+
+def _names(found: Benchmark) -> list[str]:
+    """Parts as the options call them."""
+    names = {kind.name: name for name, kind in PARTS.items()}
+    return [names[part.name] for part in found.parts]
+
+
+def _as_long(found: Benchmark, other: Benchmark) -> Benchmark:
+    """A benchmark as if it had taken as long as another one."""
+    pairs = zip(found.parts, other.parts, strict=True)
+    return replace(found, parts=tuple(replace(p, seconds=q.seconds) for p, q in pairs))
+
+
 def test_the_command_writes_and_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,7 +302,13 @@ def test_the_command_writes_and_compares(
     text = Path("b/benchmark.md").read_text()
     assert "Benchmark of jmp-xs-organic (wb97x), jmp-xs-organic (wb97m)" in text
     assert main(["benchmark", model, "--parts", "taste"]) == 1
-    assert f"part 'taste': choose among {', '.join(PARTS)}" in capsys.readouterr().err
+    assert f"parts 'taste': choose one of {', '.join(PARTS)}" in capsys.readouterr().err
+    assert main([*words, "--restart", "--tags", "oc"]) == 1
+    assert "as another one; different: tags: None, now 'oc'" in capsys.readouterr().err
+    assert main([*words, "--restart", "--json", "--no-report"]) == 0
+    captured = capsys.readouterr()
+    assert "reaction energies" not in captured.err  # it was done
+    assert json.loads(captured.out)["results"]["parts"]["reaction energies"]["n_cases"] == 13
 
 
 def test_a_card_shows_what_was_kept_of_its_own_weights(

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
+from jmp_md.benchmarking import benchmark
+from jmp_md.benchmarking.run import run_benchmark
 from jmp_md.cli import progress as progress_module
 from jmp_md.cli.check import CheckOptions
 from jmp_md.cli.main import COMMANDS, main, parser_for
@@ -28,6 +30,7 @@ from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.runs.neb import run_neb
 from jmp_md.runs.options import (
     AnalysisOptions,
+    BenchmarkOptions,
     DescriptorOptions,
     ElasticRunOptions,
     EOSRunOptions,
@@ -71,6 +74,7 @@ CLASSES = {
     "screen": ScreenOptions,
     "check": CheckOptions,
     "analyse": AnalysisOptions,
+    "benchmark": BenchmarkOptions,
 }
 
 
@@ -150,6 +154,8 @@ def test_changed_options_are_checked_anew() -> None:
         (run_descriptors, DescriptorOptions),
         (run_screen, ScreenOptions),
         (run_analysis, AnalysisOptions),
+        (benchmark, BenchmarkOptions),
+        (run_benchmark, BenchmarkOptions),
     ],
 )
 def test_functions_show_the_options_with_their_defaults(

@@ -5,20 +5,22 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jmp_md._version import __version__
 from jmp_md.benchmarking import crystals, dynamics, energies, molecules
 from jmp_md.benchmarking.results import Benchmark, Case, Part
 from jmp_md.benchmarking.subject import Subject
-from jmp_md.errors import InputError
+from jmp_md.options import with_options
+from jmp_md.runs.options import BenchmarkOptions
+from jmp_md.simulate.identity import identify_calculator
 from jmp_md.simulate.summary import describe
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
-__all__ = ["PARTS", "Benchmark", "Case", "Part", "benchmark"]
+__all__ = ["PARTS", "Benchmark", "BenchmarkOptions", "Case", "Part", "about", "benchmark"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,15 @@ PARTS: dict[str, Kind] = {
 }
 
 
+@with_options(BenchmarkOptions)
 def benchmark(
     calculator: Calculator,
     name: str,
+    options: BenchmarkOptions | None = None,
     *,
-    parts: Sequence[str] = tuple(PARTS),
+    known: Sequence[Part] = (),
     progress: Callable[[Part], None] | None = None,
+    **changes: Any,
 ) -> Benchmark:
     """Test a calculator on published numbers.
 
@@ -88,31 +93,35 @@ def benchmark(
     Args:
         calculator: Any of ASE's; a ``JMPCalculator`` best in float64.
         name: Of it, in tables.
-        parts: Of :data:`PARTS`.
+        options: See :class:`~jmp_md.runs.options.BenchmarkOptions`; None for the defaults.
+        known: Parts that were done before with the same calculator; they are not done again.
         progress: Called with each part that is done.
+        changes: Options by name, in place of those of ``options``.
+
+    Returns:
+        The parts that were known, and then those that are asked for.
 
     Raises:
         InputError: A part that does not exist.
     """
-    check_parts(parts)
-    found = []
-    for kind in (PARTS[part] for part in parts):
-        began = time.perf_counter()
-        subject = Subject(calculator)
-        cases = tuple(kind.run(subject))
-        part = Part(kind.name, kind.unit, kind.source, cases, subject.left_out)
-        found.append(replace(part, seconds=time.perf_counter() - began))
-        if progress is not None:
-            progress(found[-1])
-    about = describe(calculator) | {"jmp_md": __version__, "machine": platform.machine()}
-    return Benchmark(name, about, tuple(found))
+    options = (options or BenchmarkOptions()).changed(changes)
+    found = {part.name: part for part in known}
+    for kind in (PARTS[part] for part in options.parts or PARTS):
+        if kind.name not in found:
+            found[kind.name] = _test(kind, calculator)
+            if progress is not None:
+                progress(found[kind.name])
+    return Benchmark(name, about(calculator), tuple(found.values()))
 
 
-def check_parts(parts: Sequence[str]) -> None:
-    """Refuse parts that do not exist.
+def about(calculator: Calculator) -> dict[str, Any]:
+    """What the numbers of a calculator depend on: its model or parameters, version, machine."""
+    here = {"jmp_md": __version__, "machine": platform.machine()}
+    return describe(calculator) | identify_calculator(calculator) | here
 
-    Raises:
-        InputError: One does not.
-    """
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise InputError(f"part {unknown[0]!r}: choose among {', '.join(PARTS)}")
+
+def _test(kind: Kind, calculator: Calculator) -> Part:
+    began, subject = time.perf_counter(), Subject(calculator)
+    cases = tuple(kind.run(subject))
+    seconds = time.perf_counter() - began
+    return Part(kind.name, kind.unit, kind.source, cases, subject.left_out, seconds)

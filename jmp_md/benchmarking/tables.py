@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,40 @@ from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
 from jmp_md.simulate.summary import finite
 
-JSON, MARKDOWN, PAGE = "benchmark.json", "benchmark.md", "report.html"
+JSON, MARKDOWN = "benchmark.json", "benchmark.md"
 
 
 def write_benchmark(folder: Path, results: Sequence[Benchmark]) -> None:
-    """Write the first of ``results``, beside the others in tables, into a folder."""
-    from jmp_md.report.page import Report
-
+    """Write the first of ``results``, beside the others in tables and a page, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder, results[0])
+    write_markdown(folder, results)
+    write_page(folder, results, {"model": results[0].about})
+
+
+def write_json(folder: Path, result: Benchmark) -> None:
+    """Write ``benchmark.json``, which :func:`read_benchmark` reads."""
     with atomic_write(folder / JSON) as path:
-        path.write_text(json.dumps(finite(results[0].to_dict()), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(finite(result.to_dict()), indent=1), encoding="utf-8")
+
+
+def write_markdown(folder: Path, results: Sequence[Benchmark]) -> None:
+    """Write ``benchmark.md``: the overview, and all cases of each part."""
     with atomic_write(folder / MARKDOWN) as path:
         path.write_text(markdown(results), encoding="utf-8")
+
+
+def write_page(folder: Path, results: Sequence[Benchmark], summary: Mapping[str, Any]) -> None:
+    """Write ``report.html``: the same, with what ``summary.json`` says."""
+    from jmp_md.report.page import Report
+
     report = Report(f"Benchmark of {results[0].model}", _names(results))
     report.add_table(*overview(results))
     for part in results[0].parts:
         report.add_heading(part.name)
         report.add_table(*details(part, results))
         report.add_notes([f"{name} left out: {why}" for name, why in part.left_out.items()])
-    report.add_values(dict(results[0].about), "How it was computed")
-    report.write(folder / PAGE)
+    report.write_run(folder, summary)
 
 
 def read_benchmark(path: Path) -> Benchmark:

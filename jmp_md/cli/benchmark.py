@@ -6,29 +6,27 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.common import add_run_arguments, finish
+from jmp_md.cli.common import (
+    add_loading_arguments,
+    add_run_arguments,
+    finish,
+    load_calculator,
+    stoppable,
+)
+from jmp_md.cli.options import add_options, options_from
+from jmp_md.runs.options import BenchmarkOptions
 
 if TYPE_CHECKING:
     from jmp_md.benchmarking import Part
+
+OPTIONS = BenchmarkOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", help="name or file of a model")
-    parser.add_argument("--head", help="task of a model with several, e.g. wb97x")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float64",
-        help="precision (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--trust", action="store_true", help="load an exported file, which runs code that it holds"
-    )
-    parser.add_argument(
-        "--parts", nargs="+", metavar="PART", help="(default: all; a wrong name lists them)"
-    )
+    add_loading_arguments(parser, dtype="float64")
+    add_run_arguments(parser, "MODEL-benchmark here", report=True)
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -40,45 +38,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="also beside the file of the model, for its card"
     )
-    add_run_arguments(parser, "MODEL-benchmark here", report=False, restart=False)
+    add_options(parser, OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.benchmarking import PARTS, benchmark, check_parts
+    from jmp_md.benchmarking import PARTS
     from jmp_md.benchmarking.kept import keep
-    from jmp_md.benchmarking.tables import JSON, MARKDOWN, PAGE, read_benchmark, write_benchmark
-    from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.benchmarking.run import run_benchmark
+    from jmp_md.benchmarking.tables import read_benchmark
     from jmp_md.errors import InputError
     from jmp_md.models.registry import resolve
-    from jmp_md.runs.folder import opened
 
+    options = options_from(args, OPTIONS)
     if not args.model:
         raise InputError("there is no model to test: give a name of 'jmp-md models', or a file")
-    parts = args.parts or tuple(PARTS)
-    check_parts(parts)
     others = [read_benchmark(path) for path in args.compare]
-    calculator = JMPCalculator(
-        args.model, head=args.head, dtype=args.dtype, device=args.device, trust=args.trust
-    )
+    calculator = load_calculator(args.model, args)
     head = calculator.potential.head.name
     name = Path(args.model).stem if Path(args.model).is_file() else args.model
     output = args.output or Path(f"{name}-benchmark")
-    if (output / JSON).exists() and not args.overwrite:
-        raise InputError(
-            f"{output} holds a benchmark: remove it with --overwrite, or choose another output"
-        )
     print(f"model {name}, head {head}, {args.dtype}")
     if args.dry_run:
-        print(f"dry run: nothing of {', '.join(parts)} was computed, {output} was not written")
+        parts = ", ".join(options.parts or PARTS)
+        print(f"dry run: nothing of {parts} was computed, {output} was not written")
         return 0
-    print(f"{'':34} {'cases':>5}  mean error, and the worst")
-    with opened(output, (JSON, MARKDOWN, PAGE), overwrite=args.overwrite):
-        found = benchmark(calculator, f"{name} ({head})", parts=parts, progress=_print)
-        write_benchmark(output, [found, *others])
-        if args.keep:
-            print(f"wrote {keep(resolve(args.model), found)}")
-        finish(args, output, JSON)
+    print(f"{'':34} {'cases':>5}  mean error, and the worst", flush=True)
+    with stoppable(None, output):
+        found = run_benchmark(
+            calculator,
+            f"{name} ({head})",
+            output,
+            options,
+            beside=others,
+            restart=args.restart,
+            overwrite=args.overwrite,
+            report=args.report,
+            progress=_print,
+        )
+    if args.keep:
+        print(f"wrote {keep(resolve(args.model), found)}")
+    finish(args, output)
     return 0
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from jmp_md.cli.common import (
     add_model_arguments,
-    add_tags_argument,
     add_words_arguments,
     calculators_for,
     read_structures,
@@ -38,7 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structure", type=Path, help="file of a structure; the first one is taken")
     add_model_arguments(parser, dtype="float32")
-    add_tags_argument(parser)
     add_words_arguments(parser)
     add_config(parser)
     add_options(parser, CheckOptions)

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from jmp_md.options import Options
 
 __all__ = [
+    "add_loading_arguments",
     "add_model_arguments",
     "add_run_arguments",
-    "add_tags_argument",
     "add_words_arguments",
     "calculators_for",
     "finish",
     "folder_of",
+    "load_calculator",
     "read_structures",
     "require_own",
     "say_plan",
@@ -59,6 +60,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
         action="store_true",
         help="use --model although it was made for another molecule",
     )
+    add_loading_arguments(parser, dtype)
+
+
+def add_loading_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
+    """Add the options that say how a model computes.
+
+    Args:
+        parser: Parser of a command.
+        dtype: Default precision of the command.
+    """
     parser.add_argument("--head", help="task of a model with several, e.g. ani1x")
     parser.add_argument(
         "--device",
@@ -79,10 +90,6 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
     parser.add_argument(
         "--trust", action="store_true", help="load an exported file, which runs code that it holds"
     )
-
-
-def add_tags_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that makes tags of structures count, for surfaces."""
     parser.add_argument(
         "--tags",
         choices=("oc",),
@@ -202,18 +209,17 @@ def stoppable(progress: Progress | None, output: Path) -> Iterator[None]:
             progress.close()
 
 
-def finish(args: argparse.Namespace, folder: Path, summary: str | None = None) -> None:
+def finish(args: argparse.Namespace, folder: Path) -> None:
     """Say where the files of a run and its report are.
 
     Args:
         args: The command line, which is told of the summary for ``--json``.
         folder: Of the run.
-        summary: Its file, where it is not ``summary.json``.
     """
     from jmp_md.report.page import NAME as REPORT
     from jmp_md.simulate.summary import NAME as SUMMARY
 
-    args.summary = (folder / (summary or SUMMARY)).read_text(encoding="utf-8")
+    args.summary = (folder / SUMMARY).read_text(encoding="utf-8")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     shown = names if len(names) <= _MOST_NAMES else [*names[: _MOST_NAMES - 1], "..."]
     print(f"wrote {folder}: {', '.join(shown)}")
@@ -235,7 +241,6 @@ def calculators_for(
         InputError: The model named is of another molecule than a structure, and not forced.
         ModelNotFoundError: No model was named and no shipped one covers a structure.
     """
-    from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.memory import keep_freed_memory
     from jmp_md.models.choice import choose
 
@@ -246,18 +251,7 @@ def calculators_for(
         names = [args.model or choose(*structures)] * len(structures)
     else:
         names = [choose(atoms) for atoms in structures]
-    loaded = {
-        name: JMPCalculator(
-            name,
-            head=args.head,
-            dtype=args.dtype,
-            device=args.device,
-            compile=args.compile,
-            trust=args.trust,
-            tags=getattr(args, "tags", None),
-        )
-        for name in dict.fromkeys(names)
-    }
+    loaded = {name: load_calculator(name, args) for name in dict.fromkeys(names)}
     if not args.force_model:
         for name, calculator in loaded.items():
             own = {i: structures[i] for i, chosen in enumerate(names) if chosen == name}
@@ -266,6 +260,26 @@ def calculators_for(
         for name, calculator in loaded.items():
             _warm_up(name, calculator, structures[names.index(name)])
     return [(name, loaded[name]) for name in names]
+
+
+def load_calculator(name: str, args: argparse.Namespace) -> JMPCalculator:
+    """A model as the options of :func:`add_loading_arguments` ask for it.
+
+    Args:
+        name: Name or file of the model.
+        args: The command line.
+    """
+    from jmp_md.calculators.ase import JMPCalculator
+
+    return JMPCalculator(
+        name,
+        head=args.head,
+        dtype=args.dtype,
+        device=args.device,
+        compile=args.compile,
+        trust=args.trust,
+        tags=args.tags,
+    )
 
 
 def require_own(structures: Mapping[int, Atoms], calculator: JMPCalculator) -> None:

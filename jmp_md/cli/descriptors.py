@@ -8,7 +8,6 @@ from pathlib import Path
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     read_structures,
 )
 from jmp_md.cli.job import job_of
@@ -22,7 +21,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
-    add_tags_argument(parser)
     add_run_arguments(parser, "STEM-descriptors here", report=False, restart=False)
     add_options(parser, OPTIONS)
 

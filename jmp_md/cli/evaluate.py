@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     calculators_for,
     finish,
     folder_of,
@@ -89,7 +88,6 @@ class Untagged:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_model_arguments(parser, dtype="float32")
-    add_tags_argument(parser)
     parser.add_argument("--data", required=True, help="data set: file or folder, as published")
     add_format_arguments(parser)
     add_run_arguments(parser, "words to the terminal", report=True, restart=False)

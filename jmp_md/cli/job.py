@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     calculators_for,
     finish,
     read_structures,
@@ -46,7 +45,6 @@ def add_arguments(
     """
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float64")
-    add_tags_argument(parser)
     add_run_arguments(parser, f"STEM-{verb} here", report=report)
     add_options(parser, cls)
 

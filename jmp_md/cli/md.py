@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     calculators_for,
     finish,
     read_structures,
@@ -31,7 +30,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float32")
-    add_tags_argument(parser)
     add_run_arguments(parser, "STEM-md here", report=True)
     parser.add_argument(
         "--replicas",

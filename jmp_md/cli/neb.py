@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     read_structures,
 )
 from jmp_md.cli.job import job_of
@@ -37,7 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--all-frames", action="store_true", help="take all structures of every file as the path"
     )
     add_model_arguments(parser, dtype="float64")
-    add_tags_argument(parser)
     add_run_arguments(parser, "STEM-neb here", report=True)
     add_options(parser, NEBOptions)
 

@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Options]) -> None:
         group.add_argument(
             f"--{name.replace('_', '-')}",
             default=argparse.SUPPRESS,  # so that one can tell what was given
-            help=f"{field.description} {_default(field)}".rstrip().replace("%", "%%"),
+            help=_words(field),
             **_form(field),
         )
 
@@ -53,11 +53,20 @@ def _form(field: FieldInfo) -> dict[str, Any]:
     """How an option is written."""
     if field.annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if known := choices_of(field):
-        return {"metavar": "{" + ",".join(known) + "}"}
-    if (count := length_of(field)) != 0:
-        return {"nargs": count or "+", "metavar": "N"}
-    return {"metavar": "X" if "float" in str(field.annotation) else "N"}
+    form: dict[str, Any] = {"metavar": "X" if "float" in str(field.annotation) else "N"}
+    known, count = choices_of(field), length_of(field)
+    if known:
+        form = {"metavar": "{" + ",".join(known) + "}" if count == 0 else "NAME"}
+    if count != 0:
+        form |= {"nargs": count or "+"}
+    return form
+
+
+def _words(field: FieldInfo) -> str:
+    """What an option is, with the words that a list of them may have."""
+    known = choices_of(field) if length_of(field) != 0 else ()
+    listed = f": some of {', '.join(known)}" if known else ""
+    return f"{field.description}{listed} {_default(field)}".rstrip().replace("%", "%%")
 
 
 def _default(field: FieldInfo) -> str:

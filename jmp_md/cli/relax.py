@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     calculators_for,
     finish,
     folder_of,
@@ -33,7 +32,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
-    add_tags_argument(parser)
     add_run_arguments(parser, "STEM-relax here", report=True)
     parser.add_argument(
         "--format",

@@ -8,7 +8,6 @@ from pathlib import Path
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     finish,
     read_structures,
     require_own,
@@ -25,7 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
-    add_tags_argument(parser)
     add_run_arguments(parser, "STEM-screen here", report=False)
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="share out by Ray: auto, local, or HOST:PORT"

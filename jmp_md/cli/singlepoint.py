@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
-    add_tags_argument,
     calculators_for,
     finish,
     folder_of,
@@ -45,7 +44,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
-    add_tags_argument(parser)
     add_run_arguments(parser, "a table to the terminal", report=False, restart=False)
     parser.add_argument(
         "--format",

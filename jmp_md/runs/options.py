@@ -63,6 +63,18 @@ class ScreenOptions(Options):
     steps: int = option(500, "most steps to take", ge=0)
 
 
+BenchmarkPart = Literal[
+    "diatomics", "curves", "bonds", "frequencies", "barriers", "reactions", "torsions", "dimers",
+    "separation", "drift", "stability", "speed", "lattices", "moduli", "phonon"
+]  # fmt: skip
+
+
+class BenchmarkOptions(Options):
+    """Options of :func:`jmp_md.benchmarking.benchmark`."""
+
+    parts: tuple[BenchmarkPart, ...] | None = option(None, "what to test; None for all")
+
+
 class AnalysisOptions(Options):
     """Options of :func:`jmp_md.runs.analysis.run_analysis`."""
 
