@@ -121,3 +121,39 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "--ensemble" in (tmp_path / "cli" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("material", "mkdocstrings", "nbconvert", "mike")))
+    or not (ROOT / ".git").exists(),
+    reason="needs the extra 'docs' and a checkout",
+)
+def test_the_site_of_a_version_stays_beside_the_next(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "-q", ROOT, copy], check=True, timeout=60)
+    programs = Path(sys.executable).parent  # mike, and mkdocs, which it calls
+    names = [f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
+    there = os.environ | dict.fromkeys(names, "a@b.c")
+    there["PATH"] = f"{programs}{os.pathsep}{there['PATH']}"
+    for version in ("0.1", "0.2"):
+        done = subprocess.run(
+            [programs / "mike", "deploy", "--update-aliases", version, "latest"],
+            capture_output=True, text=True, cwd=copy, timeout=300, env=there,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def read(name: str) -> str:
+        found = subprocess.run(
+            ["git", "show", f"gh-pages:{name}"],
+            capture_output=True,
+            text=True,
+            cwd=copy,
+            check=True,
+        )
+        return found.stdout
+
+    versions = {each["version"]: each["aliases"] for each in json.loads(read("versions.json"))}
+    assert versions == {"0.2": ["latest"], "0.1": []}
+    for version in versions:
+        assert "--ensemble" in read(f"{version}/cli/index.html")
