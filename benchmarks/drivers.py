@@ -34,8 +34,7 @@ from ase.vibrations import Vibrations
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.runs.md import run_md_replicas
 from jmp_md.runs.neb import run_neb
-from jmp_md.simulate.relax import relax
-from jmp_md.simulate.relax_batched import relax_batched
+from jmp_md.simulate.relax import relax, relax_batched
 from jmp_md.simulate.vibrations import vibrations
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -24,9 +24,8 @@ from killing import killed
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.runs.neb import run_neb
-from jmp_md.simulate.relax import relax
-from jmp_md.simulate.relax_batched import relax_batched
-from jmp_md.simulate.relax_state import DONE
+from jmp_md.simulate.relax import relax, relax_batched
+from jmp_md.simulate.relax.state import DONE
 from jmp_md.simulate.state import load_state
 from jmp_md.simulate.trajectory.formats import read_frames
 

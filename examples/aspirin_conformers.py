@@ -14,8 +14,7 @@ from ase.io import read, write
 from matplotlib.figure import Figure
 
 from jmp_md.calculators.ase import JMPCalculator
-from jmp_md.simulate.relax import RelaxResult
-from jmp_md.simulate.relax_batched import relax_batched
+from jmp_md.simulate.relax import RelaxResult, relax_batched
 
 # Torsions that turn: acetyl about ester oxygen, ester about ring, acid about ring, its proton;
 # each as four atoms and the atoms that move along.

@@ -56,8 +56,7 @@ from jmp_md.simulate.options import (
     VibrationOptions,
 )
 from jmp_md.simulate.phonons import phonons
-from jmp_md.simulate.relax import relax
-from jmp_md.simulate.relax_batched import relax_batched
+from jmp_md.simulate.relax import relax, relax_batched
 from jmp_md.simulate.thermochemistry import thermochemistry
 from jmp_md.simulate.vibrations import vibrations
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from ase.calculators.emt import EMT
+from ase.calculators.calculator import Calculator
 from ase.constraints import FixAtoms
 from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.simulate.relax import RelaxResult, relax
-from jmp_md.simulate.relax_batched import relax_batched
+from jmp_md.simulate.options import RelaxOptions
+from jmp_md.simulate.relax import RelaxResult, relax, relax_batched
+from jmp_md.simulate.relax.state import RelaxState
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,8 @@ def test_a_stopped_run_continues_and_does_nothing_twice(
     calculator: JMPCalculator, tmp_path: Path
 ) -> None:
     structures = [*shaken("H2O", "CO2", "H2O", "CH3"), Atoms("H", [[np.nan, 0, 0]])]
-    options: dict[str, Any] = {"fmax": 0.01, "batch_size": 2, "save_interval": 1}
-    whole = relax_batched(structures, calculator, **options)
+    options = RelaxOptions(fmax=0.01)
+    whole = relax_batched(structures, calculator, options, batch_size=2)
     seen: list[int] = []
 
     def stop(index: int, end: RelaxResult) -> None:
@@ -92,39 +93,47 @@ def test_a_stopped_run_continues_and_does_nothing_twice(
         if len(seen) == 3:
             raise KeyboardInterrupt
 
+    def run(restart: bool, **around: Any) -> list[RelaxResult]:
+        with RelaxState(tmp_path, calculator, options, restart) as state:
+            return relax_batched(
+                structures, calculator, options, batch_size=2, record=state, **around
+            )
+
     with pytest.raises(KeyboardInterrupt):
-        relax_batched(structures, calculator, output=tmp_path, progress=stop, **options)
-    again: list[int] = []
-    ends = relax_batched(
-        structures,
-        calculator,
-        output=tmp_path,
-        restart=True,
-        progress=lambda index, end: again.append(index),
-        **options,
-    )
-    assert set(seen[:2]).isdisjoint(again)
-    assert set(seen) | set(again) == {0, 1, 2, 3, 4}
+        run(False, progress=stop)
+    again: set[int] = set()
+    ends = run(True, observer=lambda now: again.add(now.index))
+    assert again.isdisjoint(seen)
+    assert set(seen) | again >= {0, 1, 2, 3}
     for end, alone in zip(ends[:4], whole[:4], strict=True):
         assert end.fmax <= 0.01
         assert end.energy == pytest.approx(alone.energy, abs=1e-3)
         assert end.atoms.get_forces().shape == alone.atoms.positions.shape
     assert "not finite" in str(ends[4].error)
     with pytest.raises(InputError, match="holds a run"):
-        relax_batched(structures, calculator, output=tmp_path, **options)
-    with pytest.raises(InputError, match=r"fmax: 0.01, now 0.02"):
-        relax_batched([], calculator, output=tmp_path, restart=True, fmax=0.02)
+        run(False)
+    other = options.changed({"fmax": 0.02})
+    with (
+        pytest.raises(InputError, match=r"fmax: 0.01, now 0.02"),
+        RelaxState(tmp_path, calculator, other, restart=True),
+    ):
+        pass
+    structures[0] = molecule("CO2")
     with pytest.raises(
         InputError, match=r"\(structure 0\) as another one.*formula: 'H2O', now 'CO2'"
     ):
-        relax_batched([molecule("CO2")], calculator, output=tmp_path, restart=True, fmax=0.01)
+        run(True)
 
 
 def test_what_cannot_be_meant_is_refused(calculator: JMPCalculator) -> None:
-    with pytest.raises(InputError, match="needs a JMPCalculator, not EMT"):
-        relax_batched([], EMT())
-    with pytest.raises(InputError, match="optimizer 'BFGS': choose one of LBFGS, FIRE"):
-        relax_batched([], calculator, optimizer="BFGS")
+    with pytest.raises(InputError, match="on_error 'ignore': choose keep or raise"):
+        relax_batched([], calculator, on_error="ignore")
+    direct = JMPCalculator(random_potential(direct=True), forces="direct", device="cpu")
+    plain = Calculator()
+    plain.implemented_properties = ["energy", "forces"]
+    for none in (direct, plain):
+        with pytest.raises(InputError, match="gives no stress, by which a cell relaxes"):
+            relax_batched([], none, relax_cell=True)
     with pytest.raises(InputError, match="batch_size 0"):
         relax_batched([], calculator, batch_size=0)
     assert relax_batched([], calculator) == []

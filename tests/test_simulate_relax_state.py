@@ -24,13 +24,11 @@ from factories import write_model
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.files import locked, locked_file
-from jmp_md.simulate.identity import identity
 from jmp_md.simulate.options import RelaxOptions
-from jmp_md.simulate.relax import RelaxResult, relax
-from jmp_md.simulate.relax_state import DONE, RelaxState, relax_resumable
+from jmp_md.simulate.relax import RelaxResult, relax, relax_batched
+from jmp_md.simulate.relax.relaxation import Relaxation
+from jmp_md.simulate.relax.state import DONE, RelaxState
 from jmp_md.simulate.state import NAME
-
-IDENTITY = identity(EMT(), {"fmax": 0.01})
 
 
 def copper(seed: int = 0) -> Atoms:
@@ -40,30 +38,32 @@ def copper(seed: int = 0) -> Atoms:
     return atoms
 
 
-def kept(folder: Path, atoms: Atoms, steps: int = 500, **options: Any) -> RelaxResult:
-    with RelaxState(folder, IDENTITY, steps, restart=True) as state:
-        return relax_resumable(state, 0, atoms, RelaxOptions(steps=steps, fmax=0.01), **options)
+def kept(folder: Path, atoms: Atoms, steps: int = 500, **around: Any) -> RelaxResult:
+    options = RelaxOptions(steps=steps, fmax=0.01)
+    with RelaxState(folder, EMT(), options, restart=True) as state:
+        [end] = relax_batched([atoms], EMT(), options, on_error="raise", record=state, **around)
+    return end
 
 
 def stop_at(step: int) -> Any:
-    def progress(now: int, energy: float, fmax: float) -> None:
-        if now == step:
+    def observer(now: Relaxation) -> None:
+        if now.steps == step:
             raise KeyboardInterrupt
 
-    return progress
+    return observer
 
 
 def test_an_interrupted_relaxation_goes_on_where_it_was(tmp_path: Path) -> None:
     whole = relax(copper(), fmax=0.01)
     with pytest.raises(KeyboardInterrupt):
-        kept(tmp_path / "run", copper(), progress=stop_at(3))
+        kept(tmp_path / "run", copper(), observer=stop_at(3))
     steps: list[int] = []
-    end = kept(tmp_path / "run", copper(), progress=lambda step, *_: steps.append(step))
-    assert steps[0] == 2  # the last one that was observed
+    end = kept(tmp_path / "run", copper(), observer=lambda now: steps.append(now.steps))
+    assert steps[0] == 3
     assert end.converged
     assert end.energy == pytest.approx(whole.energy, abs=1e-4)
     assert end.energy_change == pytest.approx(whole.energy_change, abs=1e-4)
-    again = kept(tmp_path / "run", copper(), progress=stop_at(0))  # nothing is computed
+    again = kept(tmp_path / "run", copper(), observer=stop_at(0))  # nothing is computed
     assert again.energy == end.energy
     assert np.array_equal(again.atoms.positions, end.atoms.positions)
     assert np.array_equal(again.atoms.get_forces(), end.atoms.get_forces())
@@ -97,7 +97,7 @@ def test_another_structure_is_refused_and_nothing_is_lost(
         kept(run, copper())
     else:
         with pytest.raises(KeyboardInterrupt):
-            kept(run, copper(), progress=stop_at(2))
+            kept(run, copper(), observer=stop_at(2))
     other = copper()
     CHANGES[name](other)
     before = {p: p.read_bytes() for p in (run / DONE, steps) if p.exists()}
@@ -107,8 +107,8 @@ def test_another_structure_is_refused_and_nothing_is_lost(
     assert {path: path.read_bytes() for path in before} == before
     if where == "moving":
         seen: list[int] = []
-        kept(run, copper(), progress=lambda step, *_: seen.append(step))
-        assert seen[0] == 1
+        kept(run, copper(), observer=lambda now: seen.append(now.steps))
+        assert seen[0] == 2
 
 
 def test_a_trajectory_is_not_continued_with_another_potential_or_pressure(tmp_path: Path) -> None:
@@ -140,26 +140,29 @@ def test_one_process_at_a_time_writes(tmp_path: Path) -> None:
 
 
 def test_results_are_only_ever_added(tmp_path: Path) -> None:
-    sizes = []
-    with RelaxState(tmp_path, IDENTITY, 500, restart=False) as state:
-        before = b""
-        for index in range(20):
-            relax_resumable(state, index, copper(index), RelaxOptions(fmax=0.01))
-            state.save({})
-            now = (tmp_path / DONE).read_bytes()
-            assert now.startswith(before)
-            before = now
-            sizes.append((tmp_path / NAME).stat().st_size)
-    assert max(sizes) <= sizes[0] + 100
+    sizes, before = [], b""
+    options = RelaxOptions(fmax=0.01)
+
+    def look(index: int, end: RelaxResult) -> None:
+        nonlocal before
+        now = (tmp_path / DONE).read_bytes()
+        assert now.startswith(before)
+        before = now
+        sizes.append((tmp_path / NAME).stat().st_size)
+
+    with RelaxState(tmp_path, EMT(), options, restart=False) as state:
+        relax_batched(map(copper, range(20)), EMT(), options, record=state, progress=look)
+    assert len(sizes) == 20
+    assert max(sizes) <= sizes[0] + 1000  # one on its way at most
     with (tmp_path / DONE).open("ab") as file:
         file.write(b'{"index": 20, "cut')  # as a kill leaves it
-    with RelaxState(tmp_path, IDENTITY, 500, restart=True) as state:
-        assert state.end(19, copper(19)) is not None
-        assert state.end(20, copper(20)) is None
+    with RelaxState(tmp_path, EMT(), options, restart=True) as state:
+        assert isinstance(state.start(19, copper(19)), RelaxResult)
+        assert state.start(20, copper(20)) is None
     assert (tmp_path / DONE).read_bytes() == before
     (tmp_path / DONE).write_bytes(b"no record\n" + before)
     with pytest.raises(InputError, match=r"cannot read line 1 of .*done\.jsonl"):
-        RelaxState(tmp_path, IDENTITY, 500, restart=True).__enter__()
+        RelaxState(tmp_path, EMT(), options, restart=True).__enter__()
 
 
 def test_a_run_that_fails_at_once_leaves_nothing(tmp_path: Path) -> None:
@@ -203,14 +206,14 @@ def test_a_run_is_not_continued_with_other_structures_or_another_model(
     model = str(write_model(here, head={"elements": (1, 8)}))
     write("all.xyz", shaken(3))
     command = ["relax", "all.xyz", "--model", model, "--batch-size", size, "--fmax", "0.05"]
-    real = RelaxState.add
+    real = RelaxState.end
 
-    def add(self: RelaxState, index: int, end: RelaxResult) -> None:
-        real(self, index, end)
+    def end(self: RelaxState, index: int, result: RelaxResult) -> None:
+        real(self, index, result)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RelaxState, "add", add)
+        patch.setattr(RelaxState, "end", end)
         assert main(command) == 130
     assert "the same command with --restart goes on" in capsys.readouterr().out
     write("all.xyz", shaken(3)[::-1])

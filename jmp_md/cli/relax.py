@@ -22,7 +22,7 @@ from jmp_md.simulate.options import RelaxOptions
 
 if TYPE_CHECKING:
     from jmp_md.runs.relax import Relaxations
-    from jmp_md.simulate.relax import RelaxResult
+    from jmp_md.simulate.relax.relaxation import Relaxation, RelaxResult
 
 OPTIONS = RelaxOptions
 RENAMED = {"--log": "the log of the optimizer is always optimizer.log in the folder of --output"}
@@ -107,23 +107,26 @@ def _report(run: Relaxations) -> None:
             print(f"{own} structures, model {model}, {run.batch_size} at a time")
 
     progress = Progress(run.options.steps)
+    last = None
 
-    def begun(index: int) -> None:
-        nonlocal progress
-        progress = Progress(run.options.steps)
-        formula = run.structures[index].get_chemical_formula(mode="hill")
-        print(f"structure {index + 1} of {count}: {formula}, model {run.models[index][0]}")
-
-    def show(step: int, energy: float, fmax: float) -> None:
-        progress.show(step, f"energy {energy:.6f} eV  fmax {fmax:.5f} eV/Å")
+    def show(index: int, now: Relaxation) -> None:
+        nonlocal progress, last
+        if index != last:
+            last, progress = index, Progress(run.options.steps)
+            formula = now.atoms.get_chemical_formula(mode="hill")
+            print(f"structure {index + 1} of {count}: {formula}, model {run.models[index][0]}")
+        line = f"energy {now.energy:.6f} eV  fmax {now.fmax:.5f} eV/Å"
+        progress.show(now.steps, line)
 
     def ended(index: int, end: RelaxResult) -> None:
         progress.close()
         about = _line(end) if end.error is None else f"dropped: {end.error}"
-        which = f"structure {index + 1} of {count}: " if run.batch_size > 1 else "  "
+        which = "  " if index == last else f"structure {index + 1} of {count}: "
         print(f"{which}{about}", flush=True)
 
-    run.begun, run.progress, run.ended = begun, show, ended
+    run.ended = ended
+    if run.batch_size == 1:
+        run.observer = show
 
 
 def _line(end: RelaxResult) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
 
     from jmp_md.calculators.ase import JMPCalculator
     from jmp_md.simulate.options import RelaxOptions
-    from jmp_md.simulate.relax import RelaxResult
+    from jmp_md.simulate.relax.relaxation import Relaxation, RelaxResult
     from jmp_md.simulate.watch import DomainWatch
 
 RESULT, STATE, LOG = "relaxed", "state", "optimizer.log"
 FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, SUMMARY, REPORT)
+_WATCHED = 20  # steps of a structure in a batch; to look at each would take as long as a step
 
 
 @dataclass
@@ -38,16 +38,17 @@ class Relaxations:
         folder: Where ``relaxed.FORMAT``, ``optimizer.log``, ``summary.json`` and trajectories go,
             and until all is done the state that a killed run goes on from.
         options: Of each relaxation.
-        batch_size: Structures to relax in a batch on one model; 1 for one after another.
+        batch_size: Structures to relax in a batch on one model; 1 for one after another, of which
+            the first that cannot be computed ends the run.
         format: Ending of the file of results, of a format of ASE's.
         trajectory: Whether to write the steps, ``trajectory.traj``, numbered where there are
-            several structures; not for a batch.
+            several structures.
         restart: Continue the run in the folder.
         overwrite: Remove the files of a run that it holds, with a warning.
         report: Write ``report.html`` at the end.
-        begun: Called with the index of each structure before it relaxes by itself.
-        progress: Called with step, energy in eV and largest force in eV/Å of that structure.
-        ended: Called with the index and the end of each structure that is done.
+        observer: Called with the index of each structure and where it is, after each step.
+        ended: Called with the index and the end of each structure, also of those that were done
+            before a restart.
 
     Attributes:
         ends: What became of structures, by index.
@@ -64,8 +65,7 @@ class Relaxations:
     restart: bool = False
     overwrite: bool = False
     report: bool = True
-    begun: Callable[[int], None] = lambda index: None
-    progress: Callable[[int, float, float], None] | None = None
+    observer: Callable[[int, Relaxation], None] = lambda index, now: None
     ended: Callable[[int, RelaxResult], None] = lambda index, end: None
     ends: dict[int, RelaxResult] = field(default_factory=dict)
     watches: dict[str, DomainWatch] = field(default_factory=dict)
@@ -84,21 +84,22 @@ class Relaxations:
         """Refuse what cannot be meant, before any model is loaded.
 
         Raises:
-            InputError: Options that do not go with a batch, a format that cannot hold the
+            InputError: Options that do not go with a structure, a format that cannot hold the
                 structures, or a folder that holds a run.
         """
+        from jmp_md.simulate.relax.cell import check_fit
         from jmp_md.structure_files import require_format
 
         if self.batch_size < 1:
             raise InputError(f"batch-size {self.batch_size}: must be 1 or more")
-        alone = ("relax_cell", "keep_symmetry")
-        given = [f"--{n.replace('_', '-')}" for n in alone if getattr(self.options, n)]
-        given += ["--trajectory"] if self.trajectory else []
-        if self.batch_size > 1 and given:
-            raise InputError(
-                f"{', '.join(given)} cannot be had for structures that relax together: leave out "
-                "--batch-size"
-            )
+        for i, atoms in enumerate(self.structures):
+            try:
+                check_fit(atoms, self.options)
+            except InputError as error:
+                if len(self.structures) == 1:
+                    raise
+                formula = atoms.get_chemical_formula(mode="hill")
+                raise InputError(f"structure {i} ({formula}): {error}") from error
         require_format(self.result, len(self.structures))
         if not (self.restart or self.overwrite) and exists(self.result):
             raise InputError(
@@ -110,7 +111,7 @@ class Relaxations:
         """Relax all structures; what is done is written whatever happens.
 
         Raises:
-            InputError: One of those that relax by themselves cannot be computed.
+            InputError: One of those that relax one after another cannot be computed.
         """
         from jmp_md.simulate.watch import watch_domain
 
@@ -120,7 +121,8 @@ class Relaxations:
         with opened(self.folder, files, restart=self.restart, overwrite=self.overwrite):
             self.watches = watch_domain(self.structures, self.models)
             try:
-                self._in_batches() if self.batch_size > 1 else self._one_by_one()
+                for model, calculator in dict(self.models).items():
+                    self._relax(model, calculator)
             finally:  # an error or an interrupt does not cost what is done
                 self._write()
                 remove_if_empty(state)
@@ -131,68 +133,41 @@ class Relaxations:
             if self.report:
                 self._report(summary)
 
-    def _one_by_one(self) -> None:
-        from jmp_md.simulate.identity import identity
-        from jmp_md.simulate.relax_state import RelaxState, relax_resumable
+    def _relax(self, model: str, calculator: JMPCalculator) -> None:
+        """Relax the structures of a model."""
+        from jmp_md.simulate.relax import relax_batched
+        from jmp_md.simulate.relax.state import RelaxState
 
-        options = self.options.changed({"optimizer": self.options.optimizer or "BFGS"})
-        settings = options.model_dump(exclude={"steps"})
-        with ExitStack() as stack:
-            states = {}
-            for model, calculator in dict(self.models).items():
-                who = identity(calculator, settings)
-                state = RelaxState(self._state(model), who, options.steps, self.restart)
-                states[model] = stack.enter_context(state)
-            for i, atoms in enumerate(self.structures):
-                model, atoms.calc = self.models[i]
-                self.begun(i)
-                self.ends[i] = relax_resumable(
-                    states[model],
-                    i,
-                    atoms,
-                    options,
-                    trajectory=self._trajectory(i),
-                    restart=self.restart,
-                    log=self.folder / LOG,
-                    progress=self.progress,
-                    observer=self._observer(model, i),
-                )
-                self.ended(i, self.ends[i])
+        own = [i for i, (name, _) in enumerate(self.models) if name == model]
+        alone, watch = self.batch_size == 1, self.watches[model]
+        interval = 1 if alone else _WATCHED
 
-    def _in_batches(self) -> None:
-        """Those of each model."""
-        from jmp_md.simulate.relax_batched import relax_batched
+        def see(now: Relaxation) -> None:
+            index = own[now.index]
+            self.observer(index, now)
+            if (now.steps + 1) % interval == 0:
+                watch.see(now.atoms, f"step {now.steps} of structure {index}")
 
-        for model, calculator in dict(self.models).items():
-            own = [i for i, (name, _) in enumerate(self.models) if name == model]
-            self._batch(model, own, relax_batched, calculator)
-
-    def _batch(
-        self, model: str, own: Sequence[int], relax_batched: Any, calculator: JMPCalculator
-    ) -> None:
         def note(k: int, end: RelaxResult) -> None:
             self.ends[own[k]] = end
             self.ended(own[k], end)
 
-        found = relax_batched(
-            [self.structures[i] for i in own],
-            calculator,
-            self.options,
-            batch_size=self.batch_size,
-            output=self._state(model),
-            restart=self.restart,
-            progress=note,
-            observer=lambda k, step, atoms: self._observer(model, own[k])(step, atoms),
-        )
-        self.ends.update(zip(own, found, strict=True))  # also what was done before a restart
+        trajectory = (lambda k: self._trajectory(own[k])) if self.trajectory else None
+        folder = self._state(model)
+        with RelaxState(folder, calculator, self.options, self.restart, trajectory) as state:
+            relax_batched(
+                [self.structures[i] for i in own],
+                calculator,
+                self.options,
+                batch_size=self.batch_size,
+                on_error="raise" if alone else "keep",
+                record=state,
+                log=self.folder / LOG,
+                progress=note,
+                observer=see,
+            )
 
-    def _observer(self, model: str, index: int) -> Callable[[int, Atoms], None]:
-        watch = self.watches[model]
-        return lambda step, atoms: watch.see(atoms, f"step {step} of structure {index}")
-
-    def _trajectory(self, index: int) -> Path | None:
-        if not self.trajectory:
-            return None
+    def _trajectory(self, index: int) -> Path:
         number = f"-{index + 1}" if len(self.structures) > 1 else ""
         return self.folder / f"trajectory{number}.traj"
 
@@ -242,7 +217,7 @@ class Relaxations:
         )
 
     def _remove_state(self) -> None:
-        from jmp_md.simulate.relax_state import remove_state
+        from jmp_md.simulate.relax.state import remove_state
 
         for model in dict(self.models):
             remove_state(self._state(model))

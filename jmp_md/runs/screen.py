@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.errors import InputError
+from jmp_md.errors import InputError, JMPError
 from jmp_md.files import atomic_write
 from jmp_md.options import with_options
 from jmp_md.runs.folder import opened
@@ -146,7 +146,7 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
     """
     calculator = _calculator(job["model"], **job["about"])
     if job["task"] == "relax":
-        from jmp_md.simulate.relax_batched import relax_batched
+        from jmp_md.simulate.relax import relax_batched
 
         ends = relax_batched(structures, calculator, **job["options"])
         return [
@@ -171,7 +171,7 @@ def _calculator(model: str, **about: Any) -> JMPCalculator:
 
 
 def _noted(
-    atoms: Atoms, results: dict[str, Any] | None, error: InputError | None, **info: Any
+    atoms: Atoms, results: dict[str, Any] | None, error: JMPError | None, **info: Any
 ) -> Atoms:
     """A structure with its results, or with its error, and nothing of an earlier queue."""
     found = atoms.copy()

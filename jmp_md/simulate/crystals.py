@@ -54,13 +54,6 @@ def right_handed(atoms: Atoms) -> Atoms:
     return copy
 
 
-def has_stress(calculator: Calculator) -> bool:
-    """Whether a calculator gives stress; direct forces of a JMP model have none."""
-    if (jmp := as_jmp(calculator)) is not None:
-        return not jmp.direct
-    return "stress" in calculator.implemented_properties
-
-
 def official_verdicts(calculator: Calculator) -> list[Verdict]:
     """Whether the graphs of a JMP model are good for perfect crystals; empty for other calculators.
 
@@ -109,29 +102,14 @@ def relax_positions(
     Raises:
         InputError: One cannot be computed, or does not converge; its index is named.
     """
-    from jmp_md.simulate.relax import relax
-    from jmp_md.simulate.relax_batched import relax_batched
+    from jmp_md.simulate.relax import relax_batched
 
-    relaxed = []
-    if (jmp := as_jmp(calculator)) is not None:
-        ends = relax_batched(structures, jmp, fmax=fmax, steps=steps)
-        for i, end in enumerate(ends):
-            if end.error is not None:
-                raise InputError(f"structure {i}: {end.error}") from end.error
-        found = [(end.atoms, end.converged, end.fmax) for end in ends]
-    else:
-        found = []
-        for atoms in structures:
-            start = atoms.copy()
-            start.calc = calculator
-            result = relax(start, fmax=fmax, steps=steps)
-            found.append((result.atoms, result.converged, result.fmax))
-    for i, (atoms, converged, largest) in enumerate(found):
-        if not converged:
+    ends = relax_batched(structures, calculator, fmax=fmax, steps=steps, on_error="raise")
+    for i, end in enumerate(ends):
+        if not end.converged:
             raise InputError(
-                f"structure {i} did not relax in {steps} steps: fmax {largest:.4f} eV/Å instead "
+                f"structure {i} did not relax in {steps} steps: fmax {end.fmax:.4f} eV/Å instead "
                 f"of {fmax}; relax the crystal first (jmp-md relax), or raise --fmax"
             )
-        atoms.calc = None
-        relaxed.append(atoms)
-    return relaxed
+        end.atoms.calc = None
+    return [end.atoms for end in ends]

@@ -11,11 +11,11 @@ from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.simulate.crystals import (
     check_crystal,
-    has_stress,
     official_verdicts,
     relax_positions,
     warn_official,
 )
+from jmp_md.simulate.forces import has_stress
 from jmp_md.simulate.options import EOSOptions
 from jmp_md.simulate.singlepoint import singlepoint
 from jmp_md.simulate.verdict import Verdict, doubts

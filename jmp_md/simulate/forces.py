@@ -32,3 +32,10 @@ def require_jmp(calculator: Calculator, what: str) -> JMPCalculator:
     if (jmp := as_jmp(calculator)) is None:
         raise InputError(f"{what} a JMPCalculator, not {type(calculator).__name__}")
     return jmp
+
+
+def has_stress(calculator: Calculator) -> bool:
+    """Whether a calculator gives stress; direct forces of a JMP model have none."""
+    if (jmp := as_jmp(calculator)) is not None:
+        return not jmp.direct
+    return "stress" in calculator.implemented_properties

@@ -25,8 +25,7 @@ from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
 from jmp_md.evaluation import evaluate
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.simulate.relax import relax
-from jmp_md.simulate.relax_batched import relax_batched
+from jmp_md.simulate.relax import relax, relax_batched
 
 EPSILON, SIGMA = 0.0104, 3.4  # eV, Å: argon
 CUTOFF = 4.81 * SIGMA  # between two shells of the crystal

@@ -107,6 +107,8 @@ class OneByOne:
     def _compute_one(self, i: int, atoms: Atoms, own: slice, found: Computed) -> None:
         forces = atoms.calc.get_property("forces", atoms)
         known = getattr(atoms.calc, "results", {})  # asking again compares all of the structure
+        if not np.array_equal(known.get("forces"), forces):
+            known = {}  # another thread has used the calculator since
         found.energy[i] = known["energy"] if "energy" in known else atoms.get_potential_energy()
         if not (np.isfinite(forces).all() and np.isfinite(found.energy[i])):
             raise InputError("energy or forces are not finite: check for atoms too close")
