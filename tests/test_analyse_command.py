@@ -67,7 +67,7 @@ def test_walkers_have_their_coefficients_and_an_ideal_gas_its_g(
     assert main(["analyse", "walk.traj"]) == 0
     out = capsys.readouterr().out
     assert "Ar30Ne30: 1200 frames, 10 fs apart, 11.99 ps" in out
-    assert "wrote walk-analyse: msd.csv, rdf.csv, summary.json" in out
+    assert "wrote walk-analyse: jmp-md.log, msd.csv, rdf.csv, summary.json" in out
     results = json.loads(Path("walk-analyse/summary.json").read_text())["results"]
     for name, variance in (("Ar", 0.01), ("Ne", 0.02), ("all", 0.015)):
         found = results["diffusion_m2_per_s"][name]

@@ -87,6 +87,9 @@ def test_one_command_leads_from_a_file_to_a_calculator_by_name(
     assert "one molecule, H2O, 3 atoms" in said
     assert "REF_energy, REF_forces" in said
     assert "jmp-md relax molecule.xyz --model mine" in said
+    log = (tmp_path / "runs/mine/jmp-md.log").read_text()
+    assert f"$ jmp-md finetune {base}" in log.splitlines()[0]
+    assert all(line in log for line in said.splitlines())
     header = read_header(tmp_path / "runs/mine/model.safetensors")
     assert header.metrics["force_mae_meV_per_A"] < 900 * np.mean(
         [np.abs(frame.forces).mean() for frame in well(30)]

@@ -80,7 +80,7 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
     assert main([*command, "--output", "good"]) == 1
     assert "good holds a run: remove it with --overwrite" in capsys.readouterr().err
     assert main([*command, "--output", "good", "--overwrite"]) == 2
-    assert "overwriting the run in good: 2 files" in capsys.readouterr().err
+    assert "overwriting the run in good: 3 files" in capsys.readouterr().err
 
 
 def test_md_runs_and_continues_from_the_command_line(
@@ -97,7 +97,8 @@ def test_md_runs_and_continues_from_the_command_line(
     assert [frame.info["step"] for frame in frames] == [0, 2, 4, 6]
     out = capsys.readouterr().out
     assert "H2O, model" in out
-    assert "wrote water-md: log.csv, report.html, state.npz, summary.json, trajectory.extxyz" in out
+    files = "jmp-md.log, log.csv, report.html, state.npz, summary.json, trajectory.extxyz"
+    assert f"wrote water-md: {files}" in out
     assert "report: water-md/report.html" in out
 
 
@@ -113,6 +114,7 @@ def test_md_runs_replicas_and_whole_files(
     assert "2 replicas in one batch" in out
     assert "step 4/4" in out
     assert sorted(path.name for path in Path("two-md").glob("[!.]*")) == [
+        "jmp-md.log",
         "replica-000",
         "replica-001",
         "report.html",

@@ -136,7 +136,8 @@ def test_the_command_writes_vectors_and_a_map(
     write("b.xyz", [molecule("CH3OH"), molecule("C6H6")])
     command = ["descriptors", "a.xyz", "b.xyz", "--model", model, "--dtype", "float64"]
     assert main([*command, "--map", "pca", "--colour", "file"]) == 0
-    assert "wrote a-descriptors: descriptors.npz, map.svg, summary.json" in capsys.readouterr().out
+    files = "descriptors.npz, jmp-md.log, map.svg, summary.json"
+    assert f"wrote a-descriptors: {files}" in capsys.readouterr().out
     with np.load("a-descriptors/descriptors.npz", allow_pickle=False) as found:
         assert found["nodes"].shape == (5, 16)
         assert found["edges"].shape == (5, 20)

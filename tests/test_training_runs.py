@@ -121,6 +121,8 @@ def test_the_command_says_how_to_go_on(
     assert main([*command, "--restart", "--epochs", "1"]) == 0
     assert main([*command, "--restart", "--epochs", "3"]) == 0  # what was planned, after all
     assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 4
+    log = (tmp_path / "run" / "jmp-md.log").read_text()
+    assert (log.count("$ jmp-md train"), log.count("--restart goes on")) == (3, 1)
 
 
 def test_an_extended_run_is_one_whose_cosine_ends_earlier(tmp_path: Path) -> None:

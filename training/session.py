@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 
 from jmp_md.errors import InputError
-from jmp_md.files import locked
 from jmp_md.memory import free_memory
+from jmp_md.runs.folder import opened
 from jmp_md.training.assembly import assemble
 from jmp_md.training.checks import target_values
 from jmp_md.training.config import Files, file_names
@@ -89,7 +89,7 @@ def train(
         raise InputError(f"workers = {workers}: must be at least 0")
     ranks = join(device)
     try:
-        with locked(output) if ranks.rank == 0 else nullcontext():
+        with opened(output, ()) if ranks.rank == 0 else nullcontext():
             if ranks.first((output / LAST_FILE).exists) and not resume:
                 raise InputError(f"{output} holds a run: pass --restart, or another --output")
             processes = ranks.size * max(workers, 1)

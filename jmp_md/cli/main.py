@@ -17,14 +17,15 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jmp_md._version import __version__
 from jmp_md.cli.config import effective, expand_config
 from jmp_md.errors import DomainWarning, InputError, JMPError
 from jmp_md.files import require_writable
+from jmp_md.run_log import RunLog
 from jmp_md.signals import Terminated, sigterm_interrupts
 
 COMMANDS = {
@@ -64,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 for success, 1 for an error that was reported, 130 when interrupted, 143
         when terminated.
     """
+    given = sys.argv[1:] if argv is None else argv
     try:
-        argv = expand_config(sys.argv[1:] if argv is None else argv)
+        argv = expand_config(given)
     except (JMPError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -82,25 +84,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JMPError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    standard, log = sys.stdout, RunLog(["jmp-md", *given])
     try:
-        if getattr(args, "print_config", False) and args.command != "train":
-            print(effective(args, parser.asked.positional if parser.asked else ()), end="")
-            return 0
-        if getattr(args, "print_schema", False):
-            cls = importlib.import_module(f"jmp_md.cli.{args.command}").OPTIONS
-            print(json.dumps(cls.model_json_schema(), indent=2, ensure_ascii=False))
-            return 0
-        _check_places(args)
-        with sigterm_interrupts(), _warnings_in_words(), _words(args):
-            status: int = args.run(args)
-        if _as_json(args):
-            print(getattr(args, "summary", "").rstrip())
-        sys.stdout.flush()  # so that a closed pipe shows here
+        with log.listening(_words(args)):
+            status = _execute(args, parser, standard)
+        standard.flush()  # so that a closed pipe shows here
         return status
     except BrokenPipeError:
         # The reader has gone, as in `jmp-md models | head`: let the exit flush into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), standard.fileno())
         return 1
+
+
+def _execute(args: argparse.Namespace, parser: CommandParser, standard: TextIO) -> int:
+    """Do what a command line asks for; what it asks to be printed goes to ``standard``."""
+    try:
+        if getattr(args, "print_config", False) and args.command != "train":
+            known = parser.asked.positional if parser.asked else ()
+            print(effective(args, known), end="", file=standard)
+            return 0
+        if getattr(args, "print_schema", False):
+            cls = importlib.import_module(f"jmp_md.cli.{args.command}").OPTIONS
+            schema = json.dumps(cls.model_json_schema(), indent=2, ensure_ascii=False)
+            print(schema, file=standard)
+            return 0
+        _check_places(args)
+        with sigterm_interrupts(), _warnings_in_words():
+            status: int = args.run(args)
+        if _as_json(args):
+            print(getattr(args, "summary", "").rstrip(), file=standard)
+        return status
+    except BrokenPipeError:
+        raise  # and no error of the run
     except Terminated:
         print("terminated", file=sys.stderr)
         return 143
@@ -169,18 +184,11 @@ def _as_json(args: argparse.Namespace) -> bool:
     return getattr(args, "json", None) is True  # else it is a file
 
 
-@contextmanager
-def _words(args: argparse.Namespace) -> Iterator[None]:
-    """Send words to standard error where JSON is asked for, and nowhere where no words are."""
-    quiet = getattr(args, "quiet", False)
-    if not (quiet or _as_json(args)):
-        yield
-    elif quiet:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-            yield
-    else:
-        with redirect_stdout(sys.stderr):
-            yield
+def _words(args: argparse.Namespace) -> TextIO | None:
+    """Where words go: to standard error where JSON is asked for, nowhere where no words are."""
+    if getattr(args, "quiet", False):
+        return None
+    return sys.stderr if _as_json(args) else sys.stdout
 
 
 class CommandParser(argparse.ArgumentParser):

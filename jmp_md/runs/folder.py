@@ -9,6 +9,8 @@ from pathlib import Path
 
 from jmp_md.errors import InputError
 from jmp_md.files import LOCK, locked, remove_if_empty
+from jmp_md.run_log import NAME as LOG
+from jmp_md.run_log import recorded
 
 
 @contextmanager
@@ -16,6 +18,8 @@ def opened(
     folder: Path, files: Sequence[str], *, restart: bool = False, overwrite: bool = False
 ) -> Iterator[None]:
     """Keep other processes out of the folder of a run while the block lasts.
+
+    What a command says is kept there, too, see :mod:`jmp_md.run_log`.
 
     Args:
         folder: Created if need be.
@@ -31,9 +35,10 @@ def opened(
     there = folder.exists()
     with locked(folder):
         try:
-            if overwrite:
-                _clear(folder, files)
-            yield
+            with recorded(folder):
+                if overwrite:
+                    _clear(folder, (*files, LOG))
+                yield
         finally:
             if not there and [path.name for path in folder.iterdir()] == [LOCK]:
                 (folder / LOCK).unlink()  # what was refused leaves nothing
@@ -43,9 +48,9 @@ def opened(
 def _clear(folder: Path, files: Sequence[str]) -> None:
     """Remove what a run has written, and say so."""
     old = [path for pattern in files for path in folder.glob(pattern) if path.is_file()]
-    if old:
-        warnings.warn(f"overwriting the run in {folder}: {len(old)} files", stacklevel=5)
     for path in old:
         path.unlink()
         if path.parent != folder:
             remove_if_empty(path.parent)
+    if old:  # which the log of the new run keeps
+        warnings.warn(f"overwriting the run in {folder}: {len(old)} files", stacklevel=5)

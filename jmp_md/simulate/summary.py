@@ -95,7 +95,6 @@ def make_summary(
     Returns:
         What JSON can hold.
     """
-    versions = {name: version(name) for name in ("ase", "numpy", "torch")}
     program = Path(sys.argv[0]).name if sys.argv[0] else platform.python_implementation()
     summary = {
         "verb": verb,
@@ -107,10 +106,16 @@ def make_summary(
         **({} if domain is None else {"domain": dict(domain)}),
         "seconds": round(seconds, 3),
         **({} if ns_per_day is None else {"ns_per_day": round(ns_per_day, 6)}),
-        "versions": {"jmp-md": __version__, "python": platform.python_version(), **versions},
+        "versions": versions(),
     }
     found: dict[str, Any] = finite(summary)
     return found
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    others = {name: version(name) for name in ("ase", "numpy", "torch")}
+    return {"jmp-md": __version__, "python": platform.python_version(), **others}
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
