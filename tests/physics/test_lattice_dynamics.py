@@ -16,7 +16,7 @@ from ase.io import write
 from ase.units import kB
 from springs import Keating, Springs, terahertz
 
-from jmp_md.cli import single
+from jmp_md.cli import job
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.report.phonon_files import write_phonons
@@ -201,7 +201,7 @@ def test_phonopy_reads_isotopes_from_the_files(tmp_path: Path) -> None:
 def test_left_handed_cells_and_constraints_on_the_command_line(
     verb: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(single, "calculators_for", lambda *_, **__: [("EMT", EMT())])
+    monkeypatch.setattr(job, "calculators_for", lambda *_, **__: [("EMT", EMT())])
     write("left.traj", cells()["left"])
     quick = {"phonons": ["--supercell", "4", "--mesh", "10", "--points", "5", "--no-report"]}
     assert main([verb, "left.traj", *quick.get(verb, [])]) == 0

@@ -16,7 +16,7 @@ from ase.io import write
 from ase.optimize import BFGS
 from springs import EV, Harmonic, Springs, per_cm
 
-from jmp_md.cli import single
+from jmp_md.cli import job
 from jmp_md.cli.main import main
 from jmp_md.simulate.vibrations import vibrations
 
@@ -123,7 +123,7 @@ def test_forces_that_are_no_derivatives_put_frequencies_in_doubt() -> None:
 
 @pytest.fixture
 def emt(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(single, "calculators_for", lambda *_, **__: [("EMT", EMT())])
+    monkeypatch.setattr(job, "calculators_for", lambda *_, **__: [("EMT", EMT())])
     return here
 
 
