@@ -24,8 +24,9 @@ from killing import killed
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.runs.md import run_md, run_md_replicas
 from jmp_md.runs.neb import run_neb
+from jmp_md.simulate.options import RelaxOptions
 from jmp_md.simulate.relax import relax, relax_batched
-from jmp_md.simulate.relax.state import DONE
+from jmp_md.simulate.relax.state import DONE, RelaxState
 from jmp_md.simulate.state import load_state
 from jmp_md.simulate.trajectory.formats import read_frames
 
@@ -167,15 +168,9 @@ class ManyRelaxations(Trial):
 
     def run(self, folder: Path) -> None:
         structures = [self.shaken(seed) for seed in range(8)]
-        ends = relax_batched(
-            structures,
-            self.calculator,
-            fmax=0.02,
-            batch_size=4,
-            output=folder,
-            restart=True,
-            save_interval=2,
-        )
+        options = RelaxOptions(fmax=0.02)
+        with RelaxState(folder, self.calculator, options, restart=True) as state:
+            ends = relax_batched(structures, self.calculator, options, batch_size=4, record=state)
         (folder / "ends").write_text(" ".join(str(end.energy) for end in ends))
 
     def look(self, folder: Path, count: Count) -> None:

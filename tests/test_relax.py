@@ -251,6 +251,37 @@ def test_structures_of_several_files_relax_together(
     assert sorted(Path("a-relax").iterdir()) == before
 
 
+def test_crystals_relax_together_with_cells_and_trajectories(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(here, graph=GraphPolicy.smooth(3.0, 3.0, 2.0, 3.0))
+    crystals = [bulk("Si"), bulk("Cu", cubic=True), bulk("NaCl", "rocksalt", a=5.0)]
+    write("all.traj", crystals)
+    command = ["relax", "all.traj", "--model", str(path), "--relax-cell", "--pressure", "1"]
+    command += ["--steps", "3", "--fmax", "1e-6", "--optimizer", "BFGS"]
+    assert main([*command, "--output", "alone"]) == 2
+    assert main([*command, "--batch-size", "2", "--trajectory", "traj", "--output", "batch"]) == 2
+    alone, batch = (read(f"{name}/relaxed.extxyz", index=":") for name in ("alone", "batch"))
+    for i, (one, other, given) in enumerate(zip(alone, batch, crystals, strict=True)):
+        assert other.cell.array == pytest.approx(one.cell.array, abs=1e-6)
+        assert other.get_potential_energy() == pytest.approx(one.get_potential_energy(), abs=1e-6)
+        assert other.get_stress() == pytest.approx(one.get_stress(), abs=1e-6)
+        assert other.cell.volume != pytest.approx(given.cell.volume)
+        steps = read(f"batch/trajectory-{i + 1}.traj", index=":")
+        assert len(steps) == 4
+        assert steps[0].cell.array == pytest.approx(given.cell.array)
+        assert steps[-1].cell.array == pytest.approx(other.cell.array)
+    lines = Path("batch/optimizer.log").read_text().splitlines()
+    for i in range(3):
+        own = [line for line in lines if line.startswith(f"{i:6d} BFGS:")]
+        assert [int(line.split()[2]) for line in own] == [0, 1, 2, 3]
+    write("all.traj", [*crystals, molecule("H2O")])
+    capsys.readouterr()
+    assert main([*command, "--batch-size", "2", "--output", "mixed"]) == 1
+    assert "error: structure 3 (H2O): the structure has no cell" in capsys.readouterr().err
+    assert not Path("mixed").exists()
+
+
 def test_a_run_that_is_done_is_overwritten_only_when_asked_and_not_without_a_word(
     here: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

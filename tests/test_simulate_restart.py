@@ -11,13 +11,17 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from ase.io import read, write
+from ase.units import GPa
 from factories import write_model
 from killing import killed
 
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
-from jmp_md.simulate.relax import relax
+from jmp_md.simulate.options import RelaxOptions
+from jmp_md.simulate.relax import RelaxResult, relax, relax_batched
+from jmp_md.simulate.relax.state import RelaxState
 
 
 class Slow(EMT):
@@ -70,6 +74,59 @@ def test_a_killed_relaxation_goes_on_from_its_last_step(tmp_path: Path) -> None:
     assert len(set(places)) == len(places)  # none is there twice
     assert end.energy == pytest.approx(whole.energy, abs=1e-3)
     assert end.energy_change == pytest.approx(whole.energy_change, abs=1e-3)
+
+
+def pressed_metals() -> list[Atoms]:
+    metals = [bulk("Cu", a=3.8), bulk("Al", a=3.9) * (2, 1, 1), bulk("Ni", a=3.4), bulk("Pt")]
+    for i, atoms in enumerate(metals):
+        atoms.rattle(0.05, seed=i)
+    return metals
+
+
+def continue_metals(folder: Path) -> list[RelaxResult]:
+    options = RelaxOptions(relax_cell=True, pressure=2.0, fmax=1e-3, optimizer="FIRE")
+    around = (folder / "state", Slow(), options, True, lambda i: folder / f"{i}.traj")
+    with RelaxState(*around) as record:
+        return relax_batched(pressed_metals(), Slow(), options, batch_size=2, record=record)
+
+
+def test_a_batch_of_cells_that_is_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """Under pressure, with a trajectory for each: none loses a frame or has one twice."""
+    folders = [tmp_path / "whole", tmp_path / "parts"]
+    for folder in folders:
+        folder.mkdir()
+    whole = continue_metals(folders[0])
+    rng, kills = np.random.default_rng(5), 0
+    while kills < 8 and killed(rng.uniform(0.2, 0.5), continue_metals, folders[1]):
+        kills += 1
+    ends = continue_metals(folders[1])
+    assert kills > 2
+    for i, (end, alone) in enumerate(zip(ends, whole, strict=True)):
+        assert end.converged
+        enthalpies = [each.energy + 2 * GPa * each.atoms.get_volume() for each in (end, alone)]
+        assert enthalpies[0] == pytest.approx(enthalpies[1], abs=1e-6)
+        assert end.energy_change == pytest.approx(alone.energy_change, abs=1e-3)
+        assert end.atoms.get_volume() == pytest.approx(alone.atoms.get_volume(), rel=1e-3)
+        steps = frames(folders[1] / f"{i}.traj")
+        assert end.steps == len(steps) - 1
+        places = [a.positions.tobytes() + a.cell.array.tobytes() for a in steps]
+        assert len(set(places)) == len(places)
+        assert steps[-1].get_stress() == pytest.approx(end.atoms.get_stress(), abs=1e-12)
+
+
+def test_a_rise_before_a_kill_is_seen_after_it(tmp_path: Path) -> None:
+    """Beyond its inflection LBFGS drives a dimer of argon apart, to where no forces are."""
+    sigma = 3.4
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.4 * sigma]])
+    atoms.calc = LennardJones(sigma=sigma, epsilon=0.0104, rc=10 * sigma)
+    options = {"fmax": 1e-5, "optimizer": "LBFGS", "trajectory": tmp_path / "steps.traj"}
+    stopped = relax(atoms, steps=8, **options)
+    assert stopped.energy_change > 1e-3
+    assert not stopped.converged
+    with pytest.warns(UserWarning, match="the energy rose by"):
+        end = relax(atoms, steps=2000, restart=True, **options)
+    assert end.fmax < 1e-5
+    assert not end.converged
 
 
 def test_a_relaxation_is_not_continued_as_another(tmp_path: Path) -> None:
