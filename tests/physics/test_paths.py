@@ -16,6 +16,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from ase.io import write
 from landscapes import Landscape, atom, mueller_brown, tilted, waves
 
+from jmp_md.cli import job
 from jmp_md.cli import neb as command
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
@@ -249,7 +250,7 @@ def test_the_command_says_that_there_is_no_saddle_and_exits_2(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calculator = Landscape(mueller_brown)
-    monkeypatch.setattr(command, "calculators_for", lambda *_, **__: [("plane", calculator)] * 2)
+    monkeypatch.setattr(job, "calculators_for", lambda *_, **__: [("plane", calculator)] * 2)
     write("a.traj", atom(*landscapes.SHALLOW))
     write("b.traj", atom(0.35, 0.15))
     options = ["--no-relax-ends", "--n-images", "5", "--interpolation", "linear", "--no-report"]
