@@ -1,7 +1,14 @@
-"""The networks that label frames for the recipe `organic`, and what goes in and out of them."""
+"""The networks that label frames for the recipe `organic`, and what goes in and out of them.
+
+    python benchmarks/organic_teacher.py MODELS --parts barriers torsions reactions dimers
+
+tells how good the four that label are, in the tests of `jmp-md benchmark`. MODELS: see
+organic_labels.py.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +105,45 @@ class OneNetwork(Calculator):
         self.results = {"energy": energy[0], "forces": forces[0]}
 
 
+class FourNetworks(Calculator):
+    """The mean of the four that label."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):  # type: ignore[no-untyped-def]
+        super().calculate(atoms, properties, system_changes)
+        row = Row("", "", atoms.numbers, atoms.positions)
+        [(_, energy, forces, *_)] = self.teacher.labels([row])
+        self.results = {"energy": energy, "forces": forces.astype(float)}
+
+
 def relaxed(teacher: Teacher, numbers: np.ndarray, positions: np.ndarray, steps: int) -> np.ndarray:
     """Positions after some steps of BFGS."""
     atoms = Atoms(numbers=numbers, positions=positions, calculator=OneNetwork(teacher))
     BFGS(atoms, logfile=None, maxstep=0.1).run(fmax=0.01, steps=steps)
     return np.array(atoms.positions)
+
+
+def main() -> None:
+    from jmp_md.benchmarking import benchmark
+    from jmp_md.benchmarking.results import Part
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--parts", nargs="+", default=["barriers", "torsions"])
+    args = parser.parse_args()
+
+    def show(part: Part) -> None:
+        print(f"{part.name}: mean error {part.mean_error:.3g} {part.unit}")
+        for case in part.cases:
+            print(f"    {case.name}: {case.value:.1f} of {case.reference:.1f}")
+
+    benchmark(FourNetworks(Teacher(args.models)), "teacher", parts=args.parts, progress=show)
+
+
+if __name__ == "__main__":
+    main()
