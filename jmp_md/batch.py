@@ -13,8 +13,9 @@ from jmp_md.errors import InputError
 from jmp_md.forks import expect_threads
 from jmp_md.graph.pairs import pair_distances
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.memory import edges_that_fit, is_out_of_memory
+from jmp_md.memory import is_out_of_memory
 from jmp_md.nn.config import BackboneConfig
+from jmp_md.nn.footprint import edges_that_fit
 from jmp_md.potential import Potential, Prediction
 from jmp_md.structures import Structures, concatenate, has_stress, periodic_stress
 

@@ -16,7 +16,7 @@ from jmp_md.domain import foreign
 from jmp_md.errors import DomainWarning, InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
-from jmp_md.systems import System
+from jmp_md.system import System
 from jmp_md.validate import ignored_electrons
 
 PROPERTIES = ("energy", "energies", "forces", "stress")

@@ -1,4 +1,4 @@
-"""How much memory there is to compute with, and how much the network takes."""
+"""How much memory there is to compute with, and what becomes of freed memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from jmp_md.nn.config import BackboneConfig
-
 _UNKNOWN = 4 * 2**30
-_FEW = 64 * 2**20  # bytes for which it is not worth to ask what is free
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _KEEPS: list[bool] = []
@@ -69,32 +66,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         words in message for words in _OUT_OF_MEMORY
     )
-
-
-def fits(slots: int, sizes: BackboneConfig, weight: torch.Tensor) -> bool:
-    """Whether so many edge slots are surely few, or as few as :func:`edges_that_fit`."""
-    return slots * _bytes_of_slot(sizes, weight) <= _FEW or slots <= edges_that_fit(sizes, weight)
-
-
-def edges_that_fit(sizes: BackboneConfig, weight: torch.Tensor) -> int:
-    """Main-graph edge slots whose energy and forces take half of the free memory."""
-    return edges_in(free_memory(weight.device) // 2, sizes, weight)
-
-
-def edges_in(n_bytes: int, sizes: BackboneConfig, weight: torch.Tensor) -> int:
-    """Main-graph edge slots whose energy and forces take so many bytes."""
-    return n_bytes // _bytes_of_slot(sizes, weight)
-
-
-def _bytes_of_slot(sizes: BackboneConfig, weight: torch.Tensor) -> int:
-    """What an edge slot takes.
-
-    A slot takes about 100 emb_size_edge + 2500 numbers in every interaction block where nothing
-    is computed twice: half of it for the tensors that the backward pass needs, the rest for what
-    an allocator holds back (measured for jmp-xs, jmp-s and jmp-l, docs/performance.md).
-    """
-    numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
-    return numbers * weight.element_size()
 
 
 def keep_freed_memory() -> bool:

@@ -15,9 +15,9 @@ from jmp_md.graph.builder import GraphBuilder
 from jmp_md.graph.layout import Graph
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.header import HeadInfo, ModelHeader
-from jmp_md.memory import fits
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.nn.fold import FoldedNetwork
+from jmp_md.nn.footprint import fits
 from jmp_md.nn.layers import mlp_head
 from jmp_md.nn.repulsion import NuclearRepulsion
 from jmp_md.nn.shapes import shapes_only

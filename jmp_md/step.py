@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,9 +12,6 @@ from torch import Tensor
 from jmp_md.graph.layout import Graph
 from jmp_md.nn.fold import FoldedNetwork
 from jmp_md.nn.kernels.run import Kernels
-
-if TYPE_CHECKING:
-    from jmp_md.potential import Potential
 
 
 class StepResult(NamedTuple):
@@ -68,6 +66,24 @@ class Step(Protocol):
         ...
 
 
+class Foldable(Protocol):
+    """A potential, as far as a step knows it."""
+
+    backbone: Any
+
+    def fold(self) -> FoldedNetwork:
+        """The network of the weights as they are now, for inference."""
+        ...
+
+    def parameters(self) -> Iterator[Any]:
+        """Weights."""
+        ...
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Other tensors."""
+        ...
+
+
 class FoldedStep:
     """The folded network of a potential, in eager mode or by kernels of its own.
 
@@ -80,7 +96,7 @@ class FoldedStep:
             operations alone. Direct forces and lean memory are left to the latter.
     """
 
-    def __init__(self, potential: Potential, kernels: Path | None = None) -> None:
+    def __init__(self, potential: Foldable, kernels: Path | None = None) -> None:
         self._potential = potential
         self._folder = kernels
         self._folded: _Folded | None = None
@@ -135,6 +151,6 @@ class _Folded(NamedTuple):
     kernels: Kernels | None
 
 
-def _versions(potential: Potential, weights: list[Tensor]) -> list[int]:
+def _versions(potential: Foldable, weights: list[Tensor]) -> list[int]:
     """What changes with every change of the weights, or of the precision."""
     return [potential.backbone.bf16, *[w._version for w in weights]]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from jmp_md.batch import Item
+from jmp_md.graph.pairs import CLOSEST
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures, concatenate
-from jmp_md.validate import CLOSEST
-
-if TYPE_CHECKING:
-    from jmp_md.systems import System
+from jmp_md.system import System
 
 
 class Together:

@@ -11,10 +11,9 @@ from ase.data import chemical_symbols
 from ase.symbols import Symbols
 
 from jmp_md.errors import InputError
-from jmp_md.graph.pairs import Pairs, pair_distances
+from jmp_md.graph.pairs import CLOSEST, Pairs, pair_distances
 from jmp_md.header import HeadInfo, ModelHeader
 
-CLOSEST = 0.01  # Å; atoms nearer than this share a place by mistake
 DENSEST = 0.2  # Å³ per atom, a fifth of hydrogen's at 500 GPa
 CHARGES = ("charge", "total_charge")  # names in atoms.info
 SPINS = ("spin", "multiplicity", "spin_multiplicity", "total_spin", "magmom")

@@ -25,7 +25,8 @@ from jmp_md.embeddings import embed
 from jmp_md.evaluation import evaluate
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.models import catalogue
-from jmp_md.systems import BatchedSystems, System
+from jmp_md.system import System
+from jmp_md.systems import BatchedSystems
 
 SMALL = GraphPolicy.smooth(4.0, 4.0, 2.5, 4.5)
 

@@ -12,8 +12,9 @@ from ase.build import molecule
 from network_oracle import largest_errors, sensitive_potential, structures_of
 
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.memory import edges_that_fit, free_memory
+from jmp_md.memory import free_memory
 from jmp_md.nn.config import preset
+from jmp_md.nn.footprint import edges_that_fit
 
 POLICY = GraphPolicy.official(5.0, 8)
 

@@ -26,7 +26,7 @@ from typing import Any
 from torch_geometric.data import Batch
 
 from jmp_md.errors import InputError
-from jmp_md.memory import edges_in
+from jmp_md.nn.footprint import edges_in
 from jmp_md.potential import Potential
 from jmp_md.training.adaptation import adapt
 from jmp_md.training.batches import CACHE, PairedFrames, TaskFrames, to_structures

@@ -15,7 +15,7 @@ from jmp_md.domain import foreign
 from jmp_md.errors import DomainWarning, InputError
 from jmp_md.header import HeadInfo
 from jmp_md.potential import Potential
-from jmp_md.systems import System
+from jmp_md.system import System
 from jmp_md.training.data.frame import Dataset, Frame, frames
 from jmp_md.training.parity import Parity
 

@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 
 from jmp_md.batch import make_item, usual_edges
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.memory import edges_in
+from jmp_md.nn.footprint import edges_in
 from jmp_md.potential import Potential
 from jmp_md.training.batches import to_structures
 from jmp_md.training.property import PropertyModel

@@ -7,8 +7,8 @@ from jmp_md.graph.layout import Edges, Graph
 from jmp_md.graph.neighbourhood import Neighbourhood
 from jmp_md.graph.pairs import Pairs
 from jmp_md.graph.policy import GraphPolicy
+from jmp_md.graph.smooth import smoothstep
 from jmp_md.graph.topology import Topology, find_topology, rank_in_target, select_pairs
-from jmp_md.nn.angular import smoothstep
 
 _ROUNDING = 1e-4  # Å, more than single precision makes of a distance
 # A processor gains nothing from a neighbourhood with more edges than this, compared with now.

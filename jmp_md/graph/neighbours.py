@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from jmp_md.errors import InputError
-from jmp_md.graph.pairs import Pairs, complete_cell, find_pairs, pair_distances
-from jmp_md.validate import CLOSEST
+from jmp_md.graph.pairs import CLOSEST, Pairs, complete_cell, find_pairs, pair_distances
 
 
 class NeighbourCache:

@@ -7,6 +7,7 @@ import torch
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
+CLOSEST = 0.01  # Å; atoms nearer than this share a place by mistake
 _MARGIN = 1e-6  # Å searched beyond the cutoff, more than distances are rounded by
 
 

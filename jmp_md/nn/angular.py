@@ -13,6 +13,8 @@ import torch
 from numpy.polynomial import chebyshev, legendre
 from torch import Tensor
 
+from jmp_md.graph.smooth import smoothstep
+
 
 def legendre_scales(num_spherical: int) -> Tensor:
     """c with Y_l(z) = c[l] f_l(z), f of :func:`weighted_legendre`; (num_spherical,), float64."""
@@ -120,9 +122,3 @@ def azimuth_series(in_plane: Tensor, count: int, inline_sin2: float, smooth: boo
             pairs.append(torch.addcmul(before, twice, pairs[-1], value=sign))
             before = pairs[-2]
     return torch.stack(pairs, dim=-2).flatten(-3, -2)
-
-
-def smoothstep(t: Tensor) -> Tensor:
-    """0 below t = 0, 1 above t = 1, 6 t^5 - 15 t^4 + 10 t^3 between: continuous to order two."""
-    t = t.clamp(0.0, 1.0)
-    return t * t * t * (10.0 + t * (6.0 * t - 15.0))

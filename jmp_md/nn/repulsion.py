@@ -7,7 +7,7 @@ from ase.data import covalent_radii
 from torch import Tensor, nn
 
 from jmp_md.graph.layout import Edges
-from jmp_md.nn.angular import smoothstep
+from jmp_md.graph.smooth import smoothstep
 
 
 class NuclearRepulsion(nn.Module):

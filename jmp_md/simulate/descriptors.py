@@ -48,7 +48,7 @@ def descriptors(structures: Sequence[Atoms], calculator: JMPCalculator) -> Descr
     from jmp_md.embeddings import embed
     from jmp_md.simulate.forces import require_jmp
     from jmp_md.structures import concatenate
-    from jmp_md.systems import System
+    from jmp_md.system import System
 
     calculator = require_jmp(calculator, "descriptors need")
     if not structures:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from jmp_md.batch import Result
-    from jmp_md.systems import System
+    from jmp_md.system import System
 
 _SEARCHED = ("searched_positions", "searched_cells")
 
