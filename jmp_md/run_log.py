@@ -53,7 +53,7 @@ class RunLog:
         out, err = _Ear(self, stdout), _Ear(self, sys.stderr)
         token = _heard.set(self)
         try:
-            with redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+            with redirect_stdout(out), redirect_stderr(err):
                 yield
         except Exception:
             self.add(traceback.format_exc())

@@ -78,9 +78,9 @@ def test_singlepoint_computes_all_files_and_exits_2_where_one_cannot(
     assert main([*command, "--output", "table.csv"]) == 1
     assert "--output is a folder now, not the file table.csv" in capsys.readouterr().err
     assert main([*command, "--output", "good"]) == 1
-    assert "good holds a run: remove it with --overwrite" in capsys.readouterr().err
+    assert "good holds a run: remove it with overwrite (--overwrite)" in capsys.readouterr().err
     assert main([*command, "--output", "good", "--overwrite"]) == 2
-    assert "overwriting the run in good: 3 files" in capsys.readouterr().err
+    assert "overwriting the run in good: 4 files" in capsys.readouterr().err
 
 
 def test_md_runs_and_continues_from_the_command_line(

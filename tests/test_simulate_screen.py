@@ -74,7 +74,7 @@ def test_a_queue_is_overwritten_when_asked_to_be_and_tags_are_part_of_it(
     run_screen(waters(3), model, tmp_path, **options)
     with pytest.raises(InputError, match=r"model\.tags: None, now 'oc'"):
         run_screen(waters(3), model, tmp_path, restart=True, tags="oc", **options)
-    with pytest.warns(UserWarning, match=r"overwriting the run in .*: 6 files"):
+    with pytest.warns(UserWarning, match=r"overwriting the run in .*: 7 files"):
         found = run_screen(waters(2), model, tmp_path, overwrite=True, **options)
     assert len(found) == len(read(tmp_path / "results.extxyz", index=":")) == 2
     assert len(list(tmp_path.glob("chunk-*"))) == 2

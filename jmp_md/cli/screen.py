@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
-    add_run_arguments(parser, "STEM-screen here", report=False)
+    add_run_arguments(parser, "STEM-screen here", report=True)
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="share out by Ray: auto, local, or HOST:PORT"
     )
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             ray=args.ray,
             restart=args.restart,
             overwrite=args.overwrite,
+            report=args.report,
             progress=lambda done, count: print(f"  chunk {done} of {count}", flush=True),
         )
     found = counts(results)

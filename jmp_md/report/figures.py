@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _WIDE, _SQUARE = (5.5, 2.8), (4.2, 4.0)
+_MANY = 5000  # points, from which on they are drawn as an image
 
 
 def time_series(
@@ -60,7 +61,19 @@ def histogram(
         if marks is not None:
             axes.plot(marks[name], np.zeros_like(marks[name]), "|", ms=18, color=f"C{i}")
     axes.set(xlabel=label, ylabel="density")
-    axes.legend(fontsize="small", frameon=False)
+    if len(values) > 1:
+        axes.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def numbered(numbers: np.ndarray, values: np.ndarray, label: str) -> Figure:
+    """A value of each structure, over its number."""
+    figure = Figure(figsize=_WIDE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(numbers, values, ".", ms=4, rasterized=len(numbers) > _MANY)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="structure", ylabel=label)
+    axes.ticklabel_format(axis="y", useOffset=False)
     return figure
 
 
@@ -71,7 +84,7 @@ def parity(reference: np.ndarray, predicted: np.ndarray, label: str) -> Figure:
     low = float(min(reference.min(), predicted.min()))
     high = float(max(reference.max(), predicted.max()))
     axes.plot([low, high], [low, high], color="gray", lw=0.8)
-    axes.plot(reference, predicted, ".", ms=2, alpha=0.5, rasterized=len(reference) > 5000)
+    axes.plot(reference, predicted, ".", ms=2, alpha=0.5, rasterized=len(reference) > _MANY)
     axes.set(xlabel=f"reference {label}", ylabel=f"predicted {label}", aspect="equal")
     return figure
 

@@ -18,6 +18,7 @@ ERRORS = 3.0  # standard errors that a mean may be off: chance alone does more i
 MOST_DRIFT = 0.005 * 1000 / EV_IN_KJ_PER_MOL  # meV/atom/ps
 _INDEPENDENT = 10  # values that a standard error needs
 _MOST = 5  # findings in a sentence
+_PHASES = {"start": "at the start", "run": "on the way", "end": "at the end"}
 
 
 def judge_dynamics(
@@ -53,14 +54,13 @@ def judge_domain(records: Sequence[Mapping[str, Any] | None]) -> Verdict:
     """
     known = [record for record in records if record is not None]
     phases = [part for record in known for part in record.values() if isinstance(part, Mapping)]
-    looked, outside = (sum(part[name] for part in phases) for name in ("structures", "outside"))
-    found = list(_findings(phases))
+    found = list(dict.fromkeys(_findings(phases)))
     silent = not known or not all(record["recorded"] for record in known)
     more = f"; and {len(found) - _MOST} more, see summary.json" if len(found) > _MOST else ""
     return Verdict(
         "domain of the model",
         False if found else None if silent else True,
-        f"{outside} of {looked} structures outside" if known else "not known of this calculator",
+        f"{_outside(known)} outside" if known else "not known of this calculator",
         "none",
         "elements, bonds and neighbours are those of its training, no pair is closer than "
         f"{CLOSER:g} of the closest there, and no force larger than {STRONGER:g} of the largest"
@@ -68,6 +68,17 @@ def judge_domain(records: Sequence[Mapping[str, Any] | None]) -> Verdict:
         else "nothing says what it was trained on, elements aside",
         f"numbers may be wrong: {'; '.join(found[:_MOST])}{more}",
     )
+
+
+def _outside(records: Sequence[Mapping[str, Any]]) -> str:
+    """How many structures lay outside, at the start, on the way and at the end."""
+    said = []
+    for phase, when in _PHASES.items():
+        parts = [record[phase] for record in records if phase in record]
+        outside, looked = (sum(part[name] for part in parts) for name in ("outside", "structures"))
+        if looked:
+            said.append(f"{outside} of {looked} {when}")
+    return ", ".join(said)
 
 
 def _findings(phases: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 _LONG = 200  # letters of a list
+_SHORT = 30  # letters of a cell that is not broken
+_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?|[+-]?(nan|inf)")
 _WORDS = {True: ("good", "good"), False: ("doubt", "in doubt"), None: ("unknown", "not known")}
 
 
@@ -224,10 +226,9 @@ def _scrolling(table: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.6g}</td>'
-    kind = ' class="number"' if isinstance(value, int) and not isinstance(value, bool) else ""
-    return f"<td{kind}>{escape(str(value))}</td>"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    kind = "number" if _NUMBER.fullmatch(text) else "long" if len(text) > _SHORT else "short"
+    return f'<td class="{kind}">{escape(text)}</td>'
 
 
 def _url(kind: str, content: bytes) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError, JMPError
 from jmp_md.files import atomic_write
 from jmp_md.options import with_options
+from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
 from jmp_md.runs.options import ScreenOptions
 from jmp_md.simulate.identity import identity, require_same
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from jmp_md.calculators.ase import JMPCalculator
+    from jmp_md.simulate.relax import RelaxResult
 
 VERB, RESULTS = "screen", "results.extxyz"
 _QUEUE = "queue.json"
 _CHUNK = "chunk-"
-FILES = (_QUEUE, f"{_CHUNK}*.extxyz", RESULTS, SUMMARY)
+FILES = (_QUEUE, f"{_CHUNK}*.extxyz", RESULTS, SUMMARY, REPORT)
 _WAITING = 2  # chunks on their way for each worker, so that none waits for work
 
 
@@ -50,6 +52,7 @@ def run_screen(
     ray: str | None = None,
     restart: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     progress: Callable[[int, int], None] | None = None,
     **changes: Any,
 ) -> list[Atoms]:
@@ -57,7 +60,8 @@ def run_screen(
 
     The folder gets a file for each chunk and at the end ``results.extxyz``: every structure once,
     in the order given, with energy and forces, and in ``info`` its ``index``, for relaxations
-    ``converged`` and ``steps``, and ``error`` where it could not be computed; and ``summary.json``.
+    ``converged``, ``steps`` and ``energy_change`` in eV, and ``error`` where it could not be
+    computed; ``summary.json`` and ``report.html``.
 
     Args:
         structures: Any number, of any sizes.
@@ -76,6 +80,7 @@ def run_screen(
             to start one here; None computes in this process.
         restart: Continue the queue in ``output``, on any device.
         overwrite: Remove the files of a queue that ``output`` holds, with a warning.
+        report: Write ``report.html`` at the end.
         progress: Called with chunks done and chunks in all.
         changes: Options by name, in place of those of ``options``.
 
@@ -117,7 +122,7 @@ def run_screen(
         results = [atoms for i in range(len(parts)) for atoms in read_structures(_file(folder, i))]
         write_structures(folder / RESULTS, results)
         watch.end([atoms for atoms in results if "error" not in atoms.info])
-        write_summary(
+        summary = write_summary(
             folder,
             VERB,
             model=describe(calculator) | {"device": device},
@@ -126,6 +131,10 @@ def run_screen(
             seconds=time.monotonic() - started,
             domain=watch.record(),
         )
+        if report:
+            from jmp_md.report.structures import write_screen_report
+
+            write_screen_report(folder, results, summary)
     return results
 
 
@@ -149,10 +158,7 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
         from jmp_md.simulate.relax import relax_batched
 
         ends = relax_batched(structures, calculator, **job["options"])
-        return [
-            _noted(end.atoms, None, end.error, converged=end.converged, steps=end.steps)
-            for end in ends
-        ]
+        return [_noted(end.atoms, None, end.error, **_course(end)) for end in ends]
     from jmp_md.simulate.singlepoint import singlepoint
 
     results = singlepoint(structures, calculator, on_error="keep", **job["options"])
@@ -160,6 +166,11 @@ def compute_chunk(job: Mapping[str, Any], structures: Sequence[Atoms]) -> list[A
         _noted(atoms, {"energy": result.energy, "forces": result.forces}, result.error)
         for atoms, result in zip(structures, results, strict=True)
     ]
+
+
+def _course(end: RelaxResult) -> dict[str, Any]:
+    known = {"converged": end.converged, "steps": end.steps}
+    return known if end.error is not None else known | {"energy_change": end.energy_change}
 
 
 @lru_cache(maxsize=1)
@@ -176,7 +187,7 @@ def _noted(
     """A structure with its results, or with its error, and nothing of an earlier queue."""
     found = atoms.copy()
     found.calc = atoms.calc
-    for name in ("converged", "steps", "error", "index"):
+    for name in ("converged", "steps", "energy_change", "error", "index"):
         found.info.pop(name, None)
     if error is not None:
         return with_results(found, {}, **info, error=str(error))
