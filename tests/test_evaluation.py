@@ -298,7 +298,7 @@ def test_systems_that_cannot_be_computed_are_named() -> None:
 
 def test_the_default_limit_follows_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def limit(free: int, **sizes: int) -> int:
-        monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: free)
+        monkeypatch.setattr("jmp_md.nn.footprint.free_memory", lambda device: free)
         return BatchPredictor(random_potential(**sizes)).max_edges
 
     assert limit(2**26) == pytest.approx(2 * limit(2**25), abs=1)

@@ -31,8 +31,8 @@ def test_lean_memory_gives_the_same() -> None:
 def test_auto_is_lean_where_memory_is_short(
     free: int, lean: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: free)
-    monkeypatch.setattr("jmp_md.memory._FEW", 0)
+    monkeypatch.setattr("jmp_md.nn.footprint.free_memory", lambda device: free)
+    monkeypatch.setattr("jmp_md.nn.footprint._FEW", 0)
     potential = sensitive_potential(POLICY)
     potential.memory = "auto"
     potential.predict(structures_of(molecule("CH3CH2OH"), POLICY.cutoff))
@@ -41,7 +41,7 @@ def test_auto_is_lean_where_memory_is_short(
 
 def test_half_of_the_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """JMP-L: 420 kB for an edge and block in single precision."""
-    monkeypatch.setattr("jmp_md.memory.free_memory", lambda device: 2 * 6 * 420_000 * 1000)
+    monkeypatch.setattr("jmp_md.nn.footprint.free_memory", lambda device: 2 * 6 * 420_000 * 1000)
     assert edges_that_fit(preset("jmp-l"), torch.zeros(1)) == pytest.approx(1000, rel=0.03)
 
 

@@ -19,6 +19,8 @@ from killing import killed
 
 from jmp_md.cli.main import main
 from jmp_md.errors import InputError
+from jmp_md.runs.elastic import run_elastic
+from jmp_md.runs.eos import run_eos
 from jmp_md.simulate.options import RelaxOptions
 from jmp_md.simulate.relax import RelaxResult, relax, relax_batched
 from jmp_md.simulate.relax.state import RelaxState
@@ -169,3 +171,21 @@ def test_batches_continue_from_the_command_line(
     assert main([*command, "--restart"]) == 0
     assert len(frames(Path("all-relax/relaxed.extxyz"))) == 3
     assert not list(tmp_path.glob("*/state"))
+
+
+def test_a_run_on_a_crystal_goes_on_as_itself_only(tmp_path: Path) -> None:
+    copper, options = bulk("Cu", cubic=True), {"relax": "none", "report": False}
+    run_eos(copper, EMT(), tmp_path, **options)
+    again = run_eos(copper, EMT(), tmp_path, restart=True, points=7, **options)
+    assert len(again.volumes) == 7  # nothing of the other points is used
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"structures\.formula: 'Cu4', now 'Al4'"):
+        run_eos(bulk("Al", cubic=True), EMT(), tmp_path, restart=True, **options)
+    with pytest.raises(InputError, match="verb: 'eos', now 'elastic'"):
+        run_elastic(copper, EMT(), tmp_path, restart=True, **options)
+    with pytest.raises(InputError, match="model"):
+        run_eos(copper, LennardJones(), tmp_path, restart=True, **options)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InputError, match="of another kind or of an older jmp-md"):
+        run_eos(copper, EMT(), tmp_path, restart=True, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
+from jmp_md.files import atomic_write
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
-from jmp_md.simulate.identity import identify_calculator, identify_structure, require_same
+from jmp_md.simulate.identity import (
+    identify_calculator,
+    identify_structure,
+    identity,
+    require_same,
+)
 from jmp_md.simulate.state import NAME as STATE
 from jmp_md.simulate.state import load_state, save_state
 from jmp_md.simulate.summary import NAME as SUMMARY
@@ -25,8 +32,8 @@ if TYPE_CHECKING:
     from jmp_md.options import Options
     from jmp_md.simulate.relax import RelaxResult
 
-RELAXATION = "relaxation.traj"
-FILES = (RELAXATION, STATE, SUMMARY, REPORT)
+RELAXATION, IDENTITY = "relaxation.traj", "run.json"
+FILES = (IDENTITY, RELAXATION, STATE, SUMMARY, REPORT)
 
 
 class Calculation:
@@ -146,12 +153,13 @@ def calculation(
         output: The folder, created if need be.
         options: Of the run.
         files: Names of the files it writes there besides those of every calculation.
-        restart: Whether the run there goes on.
+        restart: Whether the run there goes on: of the same verb, structures and model. Options may
+            be others, as far as nothing that was computed with them is used again.
         overwrite: Remove its files, with a warning.
 
     Raises:
         InputError: The folder holds a run that is neither to be continued nor removed, or another
-            process writes to it.
+            one than that to be continued, or another process writes to it.
     """
     folder = Path(output)
     with opened(folder, (*FILES, *files), restart=restart, overwrite=overwrite):
@@ -160,6 +168,29 @@ def calculation(
                 f"{folder} holds a run: continue it with restart (--restart), remove it with "
                 "overwrite (--overwrite), or choose another output"
             )
+        _identify(folder, {"verb": verb, **identity(calculator, {}, atoms)})
         run = Calculation(verb, calculator, folder, options, restart)
         run.watch.begin(atoms)
         yield run
+
+
+def _identify(folder: Path, own: Mapping[str, Any]) -> None:
+    """Write what the run of a folder is; refuse to go on with another one."""
+    path = folder / IDENTITY
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged ({error}): start again with overwrite (--overwrite)"
+            ) from error
+        require_same(before if isinstance(before, dict) else {}, own, folder)
+        return
+    for name in (RELAXATION, STATE, SUMMARY):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder} holds a run of another kind or of an older jmp-md: start again with "
+                "overwrite (--overwrite), or choose another output"
+            )
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(own, indent=1), encoding="utf-8")
