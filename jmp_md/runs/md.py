@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.runs.md_folder import Runs
-from jmp_md.simulate.forces import as_jmp
+from jmp_md.simulate.forces import Batched, Forces, OneByOne, as_jmp
 from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.results import MDResult, ReplicaResult
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from jmp_md.simulate.md.driver import Driver, Ended, Progress, Saved, Watch
-    from jmp_md.simulate.md.forces import Forces
 
 
 @with_options(MDOptions)
@@ -221,8 +220,6 @@ def _go(
 
 
 def _forces(run: Runs, saved: Saved | None) -> Forces:
-    from jmp_md.simulate.md.forces import Batched, OneByOne
-
     cells_move = run.options.constant_pressure
     jmp = as_jmp(run.calculator)
     if jmp is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from jmp_md.simulate.md.forces import Computed
+from jmp_md.simulate.forces import Computed
 from jmp_md.simulate.md.integrators import Integrator
 from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.state import State, thermometer

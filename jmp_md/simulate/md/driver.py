@@ -21,7 +21,7 @@ from jmp_md.simulate.state import save_state
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from jmp_md.simulate.md.forces import Forces
+    from jmp_md.simulate.forces import Forces
     from jmp_md.simulate.md.options import MDOptions
 
 Progress = Callable[[int, Sequence[dict[str, float]]], None]

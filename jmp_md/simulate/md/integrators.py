@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from ase import units
 
+from jmp_md.simulate.forces import Forces
 from jmp_md.simulate.md.barostat import Barostat
-from jmp_md.simulate.md.forces import Forces
 from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.state import State, thermometer
 from jmp_md.simulate.md.thermostats import Bussi, Isolated, Langevin, NoseHoover, Thermostat

@@ -15,7 +15,7 @@ from jmp_md.simulate.md.segments import Segments
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from jmp_md.simulate.md.forces import Computed
+    from jmp_md.simulate.forces import Computed
 
 
 @dataclass

@@ -12,8 +12,7 @@ import numpy as np
 from jmp_md.errors import InputError, JMPError
 from jmp_md.files import locked_file
 from jmp_md.options import with_options
-from jmp_md.simulate.forces import as_jmp, has_stress
-from jmp_md.simulate.md.forces import Batched, Forces, OneByOne
+from jmp_md.simulate.forces import Batched, Forces, OneByOne, as_jmp, has_stress
 from jmp_md.simulate.options import RelaxOptions
 from jmp_md.simulate.relax.cell import check_fit
 from jmp_md.simulate.relax.relaxation import InProgress, Relaxation, RelaxResult
