@@ -34,6 +34,7 @@ _REASONS = {
     "missing": "there are too few numbers",
     "tuple_type": "must be a list",
     "too_long": "there must be {max_length} numbers, not {actual_length}",
+    "too_short": "there must be {min_length} numbers at least, not {actual_length}",
     "value_error": "{error}",
 }
 
@@ -176,7 +177,8 @@ def _message(cls: type[Options], problem: Any) -> str:
         kind = "positive"
     reason = _REASONS[kind].format(**context) if kind in _REASONS else problem["msg"]
     if length_of(field) != 0:
-        return f"{name}: {reason}; {field.description}"
+        one = isinstance(value, int | float | str)  # of them
+        return f"{name}{f' {value!r}' if one else ''}: {reason}; {field.description}"
     unit = unit_of(field)
     return f"{name} {value!r}{' ' if unit else ''}{unit}: {reason}"
 

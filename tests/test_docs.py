@@ -55,6 +55,14 @@ def _options(parser: argparse.ArgumentParser) -> set[str]:
     return known
 
 
+def test_every_command_is_in_the_readme_and_on_a_page() -> None:
+    pages = {line.split()[1] for page in PAGES[1:] for line in command_lines(page)}
+    readme = PAGES[0].read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"`jmp-md {name}" in readme or f"`{name}`" in readme, name
+        assert name in pages, name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_of_a_page_have_the_options_it_gives_them(page: Path) -> None:
     for line in command_lines(page):

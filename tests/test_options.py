@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jmp_md.benchmarking import benchmark
 from jmp_md.benchmarking.run import run_benchmark
 from jmp_md.cli import progress as progress_module
 from jmp_md.cli.check import CheckOptions
+from jmp_md.cli.evaluate import EvaluateOptions
 from jmp_md.cli.main import COMMANDS, main, parser_for
 from jmp_md.cli.progress import Progress
 from jmp_md.errors import InputError
@@ -308,3 +310,21 @@ def test_a_second_signal_acts_as_before_the_run() -> None:
     ):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_every_command_with_options_of_a_class_is_among_them() -> None:
+    modules = {name: import_module(f"jmp_md.cli.{name}") for name in COMMANDS}
+    classes = {name: m.OPTIONS for name, m in modules.items() if hasattr(m, "OPTIONS")}
+    assert classes == CLASSES | {"evaluate": EvaluateOptions}  # which needs --data besides
+
+
+def test_negative_numbers_may_have_an_exponent(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["md", "x.xyz", "--print-config", "--pressure"]
+    for given, meant in (("-1e-3", -0.001), ("-2.5E2", -250), ("-.5e+1", -5)):
+        assert main([*words, given]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["pressure"] == meant
+
+
+def test_of_a_list_the_value_out_of_place_is_named() -> None:
+    with pytest.raises(InputError, match=r"supercell 1\.5: must be a whole number"):
+        PhononOptions(supercell=[2, 1.5, 2])

@@ -14,7 +14,7 @@ from factories import write_model
 
 from jmp_md import CheckpointError, InputError, JMPCalculator, ModelNotFoundError, load_model
 from jmp_md.check import check
-from jmp_md.cli.main import main
+from jmp_md.cli.main import COMMANDS, main, parser_for
 from jmp_md.evaluation import evaluate
 from jmp_md.export import export
 from jmp_md.models import registry
@@ -114,6 +114,13 @@ def test_no_verb_runs_a_program_unless_told(
     assert status in (1, 2)
     if "--trust" not in error:  # the verb says so of each structure, in its results
         assert any("--trust" in p.read_text(errors="ignore") for p in Path().rglob("*.extxyz"))
+
+
+def test_every_verb_that_takes_a_model_is_among_them() -> None:
+    parsers = {name: parser_for([name]).asked for name in COMMANDS}
+    helps = {name: parser.format_help() for name, parser in parsers.items() if parser}
+    takes = {name for name, text in helps.items() if "--model MODEL" in text}
+    assert takes == set(VERBS)
 
 
 def test_the_canary_would_notice(hostile: Path) -> None:

@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -52,6 +53,7 @@ COMMANDS = {
     "doctor": "test torch, ASE, OpenMM and phonopy here, and say what to install",
 }
 
+_EXPONENT = re.compile(r"-(\d+\.?\d*|\.\d+)e[+-]?\d{1,3}", re.IGNORECASE)
 _TO_THE_TERMINAL = ("singlepoint", "evaluate")  # without --output
 
 
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else an Å would end a run on a terminal in ASCII
             stream.reconfigure(errors="replace")
+    argv = [_in_digits(word) for word in argv]
     parser = parser_for(argv)
     if not argv:
         parser.print_help()
@@ -127,6 +130,11 @@ def _execute(args: argparse.Namespace, parser: CommandParser, standard: TextIO) 
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _in_digits(word: str) -> str:
+    """A negative number without its exponent, as argparse takes ``-1e-3`` for an option."""
+    return format(Decimal(word), "f") if _EXPONENT.fullmatch(word) else word
 
 
 def _refuse_renamed(argv: Sequence[str]) -> None:

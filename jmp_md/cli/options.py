@@ -74,4 +74,5 @@ def _default(field: FieldInfo) -> str:
         return f"({unit_of(field)})" if unit_of(field) else ""
     if isinstance(field.default, bool):
         return f"(default: {'yes' if field.default else 'no'})"
-    return f"(default: {field.default}{' ' if unit_of(field) else ''}{unit_of(field)})"
+    values = field.default if isinstance(field.default, tuple) else (field.default,)
+    return f"(default: {' '.join(map(str, values))}{' ' if unit_of(field) else ''}{unit_of(field)})"
