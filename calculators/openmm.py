@@ -33,7 +33,7 @@ try:
     from openmm import app
 except ImportError as error:
     raise ImportError(
-        "OpenMM is not installed: 'pip install jmp-md[openmm]'; 'jmp-md doctor' checks it"
+        "OpenMM is not installed: 'pip install openmm openmmml'; 'jmp-md doctor' checks it"
     ) from error
 
 __all__ = [

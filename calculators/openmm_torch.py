@@ -15,7 +15,7 @@ from jmp_md.export.write import openmm_module
 import openmm
 
 # What openmmtorch 1.5 on the package index is compiled against.
-INSTALL = "pip install 'jmp-md[torchforce]' in an environment of its own (torch 2.9, OpenMM 8.5)"
+INSTALL = "pip install '.[torchforce]' in a checkout, in an environment of its own (torch 2.9)"
 _FAILURE = re.compile(r"Error loading library (\S*OpenMMTorch(\w+?)\.\S+?): (.*)")
 
 

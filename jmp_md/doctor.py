@@ -16,9 +16,7 @@ from typing import Any
 from jmp_md._version import __version__
 
 MODEL = "jmp-xs-rmd17-ethanol"  # in the package
-_TORCHFORCE = (
-    "pip install 'jmp-md[torchforce]' in an environment of its own (torch 2.9, OpenMM 8.5)"
-)
+_TORCHFORCE = "pip install '.[torchforce]' in a checkout, in an environment of its own (torch 2.9)"
 _TOLERANCE = 1e-4  # relative, single precision
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -48,11 +46,11 @@ def run_checks() -> list[Check]:
         ("device", _device, ""),
         ("kernels", _kernels, ""),
         ("ASE", _ase, "pip install -U ase matscipy, and install jmp-md again"),
-        ("OpenMM", _openmm, "pip install 'jmp-md[openmm]'"),
+        ("OpenMM", _openmm, "pip install openmm openmmml"),
         ("PythonForce", _python_force, "pip install 'openmm>=8.6'"),
         ("TorchForce", _torch_force, ""),
         ("openmm-ml", _openmm_ml, "pip install openmmml"),
-        ("phonopy", _phonopy, "pip install 'jmp-md[phonons]'"),
+        ("phonopy", _phonopy, "pip install phonopy spglib"),
     )
     return [_check(*each) for each in checks]
 

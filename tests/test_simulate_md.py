@@ -537,3 +537,17 @@ def test_some_frames_are_read_without_the_others(trajectory: str, tmp_path: Path
     found = sample_frames(result.trajectory, 31, most=4)
     assert [frame.info["step"] for frame in found] == [0, 10, 20, 30]
     assert found[-1].positions == pytest.approx(result.atoms.positions, abs=1e-6)
+
+
+def test_the_error_of_the_mean_temperature_counts_correlations(tmp_path: Path) -> None:
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.calc = EMT()
+    options: dict[str, Any] = {"ensemble": "nvt-langevin", "temperature": 300, "interval": 1}
+    result = md(atoms, tmp_path, steps=400, timestep=2, tdamp=50, **options)
+    values = read_log(result.log, most=1000)["temperature_K"]
+    naive = values.std() / np.sqrt(len(values))
+    blocks = values[1:].reshape(10, 40).mean(axis=1)  # 80 fs each, longer than correlations last
+    assert 2 * naive < result.temperature_error
+    assert result.temperature_error == pytest.approx(blocks.std(ddof=1) / np.sqrt(10), rel=0.6)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["results"]["temperature_error_K"] == result.temperature_error

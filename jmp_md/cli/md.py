@@ -107,7 +107,9 @@ def _run_one(
 
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options.steps} steps")
     result = run_md(atoms, output, options, **around)
-    print(f"mean temperature {result.temperature:.1f} K", end="")
+    error = result.temperature_error
+    known = f" ± {error:.1f}" if error == error else ""
+    print(f"mean temperature {result.temperature:.1f}{known} K", end="")
     if result.volume == result.volume:
         print(f", volume {result.volume:.3f} Å³, pressure {result.pressure:.3f} GPa", end="")
     print(f", drift {result.drift:+.4f} meV/atom/ps" if result.drift == result.drift else "")

@@ -85,6 +85,7 @@ def run_md(
         [result] = run.results(driver)
         figures = {
             "temperature_K": result.temperature,
+            "temperature_error_K": result.temperature_error,
             "drift_meV_per_atom_ps": result.drift,
             "volume_A3": result.volume,
             "pressure_GPa": result.pressure,
@@ -162,6 +163,7 @@ def run_md_replicas(
         summary = run.summarize(
             {
                 "temperature_K": [result.temperature for result in results],
+                "temperature_error_K": [result.temperature_error for result in results],
                 "drift_meV_per_atom_ps": [result.drift for result in results],
                 "volume_A3": [result.volume for result in results],
                 "pressure_GPa": [result.pressure for result in results],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jmp_md.analysis.statistics import standard_error
 from jmp_md.errors import InputError
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
@@ -84,7 +86,7 @@ class Runs:
         found, moving = [], driver.atoms()
         for index, (given, folder) in enumerate(zip(self.structures, self.folders, strict=True)):
             trajectory = folder / f"trajectory.{self.options.trajectory}"
-            log = read_log(folder / LOG, most=2)
+            log = read_log(folder / LOG)
             if index in moving:
                 atoms = moving[index]
             else:  # what it wrote before it was dropped
@@ -96,7 +98,9 @@ class Runs:
             temperature, volume, pressure = own
             slope = 1000 * log.slope / len(given)
             cell = (volume, pressure) if self.options.constant_pressure else ()
-            found.append(MDResult(atoms, trajectory, folder / LOG, temperature, slope, *cell))
+            result = MDResult(atoms, trajectory, folder / LOG, temperature, slope, *cell)
+            error = standard_error(log["temperature_K"]) if log.count else float("nan")
+            found.append(replace(result, temperature_error=error))
         return found
 
     def summarize(self, figures: dict[str, Any]) -> dict[str, Any]:

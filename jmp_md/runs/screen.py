@@ -208,7 +208,7 @@ def _with_ray(
     try:
         import ray
     except ImportError as error:
-        raise InputError("ray is not installed: pip install 'jmp-md[ray]'") from error
+        raise InputError("ray is not installed: pip install ray") from error
     own = not ray.is_initialized()
     if own:
         ray.init(address=address, log_to_driver=False)

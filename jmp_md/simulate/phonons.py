@@ -251,7 +251,7 @@ def check_phonons(atoms: Atoms, options: PhononOptions) -> None:
         import phonopy  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "phonons need phonopy, which is not installed: pip install 'jmp-md[phonons]'"
+            "phonons need phonopy, which is not installed: pip install phonopy spglib"
         ) from error
 
 

@@ -24,6 +24,8 @@ class MDResult:
             than two lines.
         volume: Å³, mean at constant pressure, else NaN.
         pressure: GPa, mean at constant pressure, else NaN.
+        temperature_error: K, standard error of the mean, which counts how long the temperature is
+            correlated; NaN where the log has fewer than two lines.
     """
 
     atoms: Atoms
@@ -33,6 +35,7 @@ class MDResult:
     drift: float
     volume: float = float("nan")
     pressure: float = float("nan")
+    temperature_error: float = float("nan")
 
 
 @dataclass(frozen=True)

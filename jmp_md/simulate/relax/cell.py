@@ -108,6 +108,6 @@ def symmetric(atoms: Atoms) -> Atoms:
         copy.set_constraint(FixSymmetry(copy))
     except ImportError as error:
         raise InputError(
-            "keeping symmetry needs spglib, which is not installed: pip install 'jmp-md[phonons]'"
+            "keeping symmetry needs spglib, which is not installed: pip install spglib"
         ) from error
     return copy
