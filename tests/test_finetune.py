@@ -323,3 +323,19 @@ def test_negative_weights_are_refused(base: str, tmp_path: Path) -> None:
     data = write(tmp_path / "mine.xyz", well(12), extra={"config_weight": -1.0})
     with pytest.raises(InputError, match="--weights config_weight: they are -1"):
         recipe_of(base, data, weights="config_weight")
+
+
+def test_labels_of_the_base_itself_leave_it_unchanged_and_this_is_said(
+    base: str, tmp_path: Path
+) -> None:
+    calculator, images = JMPCalculator(base, dtype="float64", device="cpu"), []
+    for frame in well(30):
+        atoms = Atoms(frame.numbers, frame.positions)
+        energy, forces = calculator.get_potential_energy(atoms), calculator.get_forces(atoms)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        images.append(atoms)
+    ase.io.write(tmp_path / "own.xyz", images, format="extxyz")
+    said: list[str] = []
+    options = {"name": "mine", "epochs": 1, "lr": 1e-2, "device": "cpu", "say": said.append}
+    jmp_md.finetune(base, "own.xyz", **options)
+    assert any("no epoch was better than the base" in line for line in said)

@@ -194,6 +194,9 @@ def result(
     energy = metrics.get("energy_mae_meV")
     if energy is not None:
         lines.append(row("energies", f"{energy:.1f} meV per structure on test frames"))
+    if len(history) > 1 and _best(history) == 0:
+        text = "no epoch was better than the base: these are its weights, under another name"
+        lines.append(row("unchanged", text))
     if len(history) > 1 and history[-1]["step"] == _best(history):
         lines.append(
             row(
