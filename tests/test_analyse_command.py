@@ -67,7 +67,7 @@ def test_walkers_have_their_coefficients_and_an_ideal_gas_its_g(
     assert main(["analyse", "walk.traj"]) == 0
     out = capsys.readouterr().out
     assert "Ar30Ne30: 1200 frames, 10 fs apart, 11.99 ps" in out
-    assert "wrote walk-analyse: jmp-md.log, msd.csv, rdf.csv, summary.json" in out
+    assert "wrote walk-analyse: jmp-md.log, msd.csv, rdf.csv, report.html, summary.json" in out
     results = json.loads(Path("walk-analyse/summary.json").read_text())["results"]
     for name, variance in (("Ar", 0.01), ("Ne", 0.02), ("all", 0.015)):
         found = results["diffusion_m2_per_s"][name]
@@ -81,6 +81,14 @@ def test_walkers_have_their_coefficients_and_an_ideal_gas_its_g(
         assert g[name][far].mean() == pytest.approx(1.0, abs=0.05)
     msd = table(Path("walk-analyse/msd.csv"))
     assert msd["msd_Ar_A2"][1] == pytest.approx(0.03, rel=0.03)
+    page = Path("walk-analyse/report.html").read_text()
+    whole = results["diffusion_m2_per_s"]["all"]
+    assert f"<dt>diffusion</dt><dd>{whole['value']:.3g} ± {whole['error']:.2g} m²/s</dd>" in page
+    captions = ("Radial distribution functions", "Mean squared displacements")
+    places = [page.index(word) for word in ("verdicts", "headlines", "view0", *captions)]
+    assert places == sorted(places)
+    assert '"labels": ["0 ps", ' in page
+    assert '"11.99 ps"]' in page
     assert main(["analyse", "walk.traj"]) == 1
     assert "holds a run: remove it with overwrite" in capsys.readouterr().err
 
@@ -117,6 +125,10 @@ def test_a_spring_has_its_frequency_and_each_atom_its_temperature(
     assert area == pytest.approx(1.0)
     assert table(output / "vacf.csv")["correlation"][0] == 1.0
     assert "spectrum, resolution" in capsys.readouterr().out
+    page = (output / "report.html").read_text()
+    assert f"peaks at {results['spectrum_peaks_per_cm'][0]:.0f} cm⁻¹" in page
+    for word in ("by the spread of blocks", "Lengths of the bonds", "autocorrelation"):
+        assert word in page
 
 
 def test_hydrogen_that_is_seen_too_seldom_is_in_doubt(tmp_path: Path) -> None:

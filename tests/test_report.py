@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,8 +21,12 @@ from jmp_md.domain import coordination, findings, seen
 from jmp_md.report import Report
 from jmp_md.report.dynamics import headlines
 from jmp_md.report.figures import parity, time_series
+from jmp_md.report.structures import write_screen_report
 from jmp_md.report.view import view_data
+from jmp_md.runs.analysis import run_analysis
+from jmp_md.runs.descriptors import run_descriptors
 from jmp_md.runs.md import run_md, run_md_replicas
+from jmp_md.runs.singlepoint import run_singlepoint
 from jmp_md.simulate.md.log import Log
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -222,6 +227,53 @@ def test_clicked_atoms_give_the_geometry_and_modes_move_them(tmp_path: Path) -> 
     turned = float(torsion.split(": ")[1].rstrip("°")) % 360
     assert turned == pytest.approx(atoms.get_dihedral(3, 0, 1, 2), abs=0.1)
     assert body["data-count"] == "24"
+
+
+def _pages(folder: Path) -> Iterator[Path]:
+    """A page of each verb on structures and trajectories."""
+    molecules = [molecule(name) for name in ("H2O", "CO2", "CH4", "NH3", "C2H6")]
+    run_singlepoint(molecules, [("emt", EMT())] * 5, folder / "singlepoint")
+    for i, atoms in enumerate(molecules):
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.ones((len(atoms), 3)))
+        atoms.info.update(converged=True, steps=i, energy_change=-0.1)
+    summary = {"settings": {"task": "relax", "fmax": 0.01}}
+    summary |= {"results": {"n_failed": 0, "n_not_converged": 0}}
+    (folder / "screen").mkdir()
+    write_screen_report(folder / "screen", molecules, summary)
+    calculator = JMPCalculator(random_potential(), dtype="float64", device="cpu")
+    run_descriptors(molecules, calculator, folder / "descriptors")
+    crystal = bulk("Cu", cubic=True)
+    crystal.calc = EMT()
+    run_md(crystal, folder / "md", steps=60, interval=1, report=False)
+    run_analysis(folder / "md" / "trajectory.extxyz", folder / "analyse")
+    for name in ("singlepoint", "screen", "descriptors", "analyse"):
+        yield folder / name / "report.html"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+def test_pages_of_structures_and_trajectories_are_drawn_and_fit_a_telephone(tmp_path: Path) -> None:
+    script = """<script>onload = () => setTimeout(() => parent.postMessage([
+      document.title, document.querySelector(".view").dataset.ready,
+      document.documentElement.scrollWidth - document.documentElement.clientWidth], "*"), 2000);
+    </script>"""
+    frames = ""
+    for path in _pages(tmp_path):
+        path.write_text(path.read_text(encoding="utf-8") + script, encoding="utf-8")
+        frames += f'<iframe src="{path.as_uri()}" style="width: 390px; height: 800px"></iframe>'
+    listen = """<script>onmessage = (e) => {
+      const said = document.createElement("p");
+      said.dataset.said = e.data.join("|");
+      document.body.append(said);
+    }</script>"""
+    (tmp_path / "outer.html").write_text(f"<body>{listen}{frames}</body>", encoding="utf-8")
+    drawn = browse(tmp_path / "outer.html", tmp_path / "profile")
+    assert sorted(str(p["data-said"]) for p in drawn.named("p")) == [
+        "Analysis of Cu4|true|0",
+        "Descriptors of 5 structures|true|0",
+        "Energies and forces of 5 structures|true|0",
+        "Screening of 5 structures|true|0",
+    ]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")

@@ -15,6 +15,7 @@ from ase.build import bulk, make_supercell, molecule
 from ase.calculators.emt import EMT
 from ase.io import write
 from factories import random_potential, write_model
+from scipy.spatial import cKDTree
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.exported import ScriptedPotential
@@ -22,7 +23,7 @@ from jmp_md.cli.main import main
 from jmp_md.embeddings import embed
 from jmp_md.errors import InputError
 from jmp_md.graph.policy import GraphPolicy
-from jmp_md.simulate.descriptors import Descriptors, descriptors, plane
+from jmp_md.simulate.descriptors import Descriptors, descriptors, nearest, plane, plane_share
 
 SMALL = GraphPolicy.smooth(3.0, 3.0, 2.0, 3.0)
 
@@ -113,6 +114,27 @@ def test_principal_components_keep_distances_in_a_plane() -> None:
         plane(flat, "umap")
 
 
+def test_the_share_of_a_map_is_that_of_its_variance() -> None:
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    axes = np.diag([3.0, 2.0, 1.0, 1.0])
+    rows = np.concatenate([axes, -axes]) @ turned
+    assert plane_share(rows) == pytest.approx((9 + 4) / (9 + 4 + 1 + 1))
+    assert plane_share(np.ones((5, 3))) == 1.0
+
+
+def test_the_nearest_rows_are_those_of_a_tree() -> None:
+    rows = np.random.default_rng(0).normal(size=(600, 8)) + 1000.0
+    rows[17] = rows[580]
+    distances, others = nearest(rows)
+    expected, which = cKDTree(rows).query(rows, 2)
+    np.testing.assert_allclose(distances, expected[:, 1], atol=1e-9)
+    apart = expected[:, 1] > 0
+    assert np.array_equal(rows[others[apart]], rows[which[apart, 1]])
+    assert (others[17], others[580], distances[17]) == (580, 17, 0.0)
+    assert len(nearest(rows[:1])[0]) == 0
+
+
 def test_neighbours_stay_neighbours_on_a_map() -> None:
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
@@ -136,7 +158,7 @@ def test_the_command_writes_vectors_and_a_map(
     write("b.xyz", [molecule("CH3OH"), molecule("C6H6")])
     command = ["descriptors", "a.xyz", "b.xyz", "--model", model, "--dtype", "float64"]
     assert main([*command, "--map", "pca", "--colour", "file"]) == 0
-    files = "descriptors.npz, jmp-md.log, map.svg, summary.json"
+    files = "descriptors.npz, jmp-md.log, map.svg, report.html, summary.json"
     assert f"wrote a-descriptors: {files}" in capsys.readouterr().out
     with np.load("a-descriptors/descriptors.npz", allow_pickle=False) as found:
         assert found["nodes"].shape == (5, 16)
@@ -146,6 +168,14 @@ def test_the_command_writes_vectors_and_a_map(
         assert found["n_atoms"].tolist() == [3, 5, 3, 6, 12]
         expected = descriptors([molecule("CH4")], JMPCalculator(model, dtype="float64"))
         assert found["nodes"][1] == pytest.approx(expected.nodes[0], abs=1e-8)
+    page = Path("a-descriptors/report.html").read_text()
+    assert page.count("coloured by file") == page.count("coloured by formula") == 2 * 2  # and alt
+    with np.load("a-descriptors/descriptors.npz") as found:
+        apart = np.linalg.norm(found["nodes"][:, None] - found["nodes"], axis=2)
+    least = apart[np.triu_indices(5, 1)].min()
+    assert f"<dt>least distance</dt><dd>{least:.4g}</dd>" in page
+    first = page.split("<tbody>")[1].split("</tr>")[0]
+    assert f'<td class="number">{least:.6g}</td>' in first
     drawing = Path("a-descriptors/map.svg").read_text()
     assert "<svg" in drawing
     assert json.loads(Path("a-descriptors/summary.json").read_text())["results"] == {

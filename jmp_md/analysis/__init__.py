@@ -1,6 +1,7 @@
 """What trajectories say: structure, transport, vibrations, temperatures, and errors of means."""
 
 from jmp_md.analysis.diffusion import Diffusion, diffusion, mean_squared_displacement
+from jmp_md.analysis.findings import Analysis
 from jmp_md.analysis.series import Series, read_series
 from jmp_md.analysis.spectrum import Spectrum, velocity_autocorrelation, vibrational_spectrum
 from jmp_md.analysis.statistics import blocked_errors, standard_error, statistical_inefficiency
@@ -8,6 +9,7 @@ from jmp_md.analysis.structure import RadialDistribution, bond_lengths, radial_d
 from jmp_md.analysis.temperature import element_temperature_series, element_temperatures
 
 __all__ = [
+    "Analysis",
     "Diffusion",
     "RadialDistribution",
     "Series",

@@ -57,6 +57,7 @@ class Series:
             atoms.set_constraint()
             atoms.set_cell(self.cells[i])
             atoms.set_positions(self.positions[i])
+            atoms.info["time_fs"] = float(self.times[i])
             if self.velocities is not None:
                 atoms.set_velocities(self.velocities[i] / units.fs)
             found.append(atoms)

@@ -12,7 +12,7 @@ from jmp_md.errors import InputError
 from jmp_md.runs.options import AnalysisOptions
 
 if TYPE_CHECKING:
-    from jmp_md.runs.analysis import Analysis
+    from jmp_md.analysis import Analysis
 
 OPTIONS = AnalysisOptions
 
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, help="a trajectory, or the folder of an md run that holds one"
     )
-    add_run_arguments(parser, "STEM-analyse here", report=False, restart=False)
+    add_run_arguments(parser, "STEM-analyse here", report=True, restart=False)
     add_options(parser, OPTIONS)
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"dry run: {path} was not analysed, {output} was not written")
         return 0
-    found = run_analysis(path, output, options, overwrite=args.overwrite)
+    found = run_analysis(path, output, options, overwrite=args.overwrite, report=args.report)
     _say(found)
     for text in found.doubts:
         print(f"in doubt: {text}")

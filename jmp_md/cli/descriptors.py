@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
-    add_run_arguments(parser, "STEM-descriptors here", report=False, restart=False)
+    add_run_arguments(parser, "STEM-descriptors here", report=True, restart=False)
     add_options(parser, OPTIONS)
 
 

@@ -89,7 +89,7 @@ def embedding_map(planes: Mapping[str, np.ndarray], groups: Sequence[str], label
         for name in shown:
             axes.plot(*points[names == name].T, ".", ms=4, label=name, rasterized=many)
         if rest.any():
-            style = {"color": "lightgray", "label": "others", "zorder": 0}
+            style = {"color": "0.6", "label": "others", "zorder": 0}
             axes.plot(*points[rest].T, ".", ms=3, rasterized=many, **style)
         axes.set(title=title, xlabel=f"{label} 1", ylabel=f"{label} 2")
     handles, texts = panels[0].get_legend_handles_labels()

@@ -179,18 +179,23 @@ def _add_cell(
 
 def add_structure(report: Report, frames: Sequence[Atoms]) -> None:
     """Add distributions of bond lengths, of forces where known and, in crystals, of distances."""
-    bonds, at_start = bond_lengths(frames)
-    if bonds:
-        report.add_figure(
-            histogram(bonds, "bond length (Å)", at_start),
-            "Lengths of the bonds of the first frame during the run; marks are the first frame",
-        )
+    add_bonds(report, frames)
     if all(frame.calc is not None and "forces" in frame.calc.results for frame in frames):
         forces = np.concatenate([np.linalg.norm(f.get_forces(), axis=1) for f in frames])
         report.add_figure(histogram({"all atoms": forces}, "force (eV/Å)"), "Forces on atoms")
     if frames[0].pbc.all() and len(frames[0]) > 1:
         found = radial_distribution(frames)
         report.add_figure(
-            figures.radial_distribution(found.distances, found.total),
+            figures.radial_distribution(found.distances, {"all atoms": found.total}),
             "Radial distribution function of all atoms",
+        )
+
+
+def add_bonds(report: Report, frames: Sequence[Atoms]) -> None:
+    """Add distributions of bond lengths, where there are bonds."""
+    bonds, at_start = bond_lengths(frames)
+    if bonds:
+        report.add_figure(
+            histogram(bonds, "bond length (Å)", at_start),
+            "Lengths of the bonds of the first frame during the run; marks are the first frame",
         )

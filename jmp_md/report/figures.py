@@ -89,11 +89,14 @@ def parity(reference: np.ndarray, predicted: np.ndarray, label: str) -> Figure:
     return figure
 
 
-def radial_distribution(distances: np.ndarray, g: np.ndarray) -> Figure:
-    """g(r) of a periodic system; r in Å."""
+def radial_distribution(distances: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
+    """g(r) of a periodic system, of each pair; r in Å."""
     figure = Figure(figsize=_WIDE, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(distances, g, lw=1.2)
+    for name, g in curves.items():
+        axes.plot(distances, g, lw=1.2, label=name)
+    if len(curves) > 1:
+        axes.legend(fontsize="small", frameon=False)
     axes.axhline(1.0, color="gray", lw=0.8, ls=":")
     axes.set(xlabel="distance (Å)", ylabel="g(r)")
     return figure

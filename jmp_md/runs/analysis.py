@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jmp_md.analysis import (
+    Analysis,
     Diffusion,
-    RadialDistribution,
     Series,
     Spectrum,
     blocked_errors,
@@ -21,19 +20,18 @@ from jmp_md.analysis import (
     element_temperature_series,
     radial_distribution,
     read_series,
-    standard_error,
     velocity_autocorrelation,
     vibrational_spectrum,
 )
-from jmp_md.analysis.diffusion import M2_PER_S
 from jmp_md.errors import InputError
 from jmp_md.files import atomic_write
 from jmp_md.options import with_options
+from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
 from jmp_md.runs.options import AnalysisOptions
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import write_summary
-from jmp_md.simulate.verdict import Verdict, doubts
+from jmp_md.simulate.verdict import Verdict
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,66 +39,11 @@ if TYPE_CHECKING:
 VERB = "analyse"
 RDF, MSD, VACF, SPECTRUM = "rdf.csv", "msd.csv", "vacf.csv", "spectrum.csv"
 BLOCKS = "blocks.csv"
-FILES = (RDF, MSD, VACF, SPECTRUM, BLOCKS, SUMMARY)
+FILES = (RDF, MSD, VACF, SPECTRUM, BLOCKS, SUMMARY, REPORT)
 _MOST_FRAMES = 1000  # of which distances between atoms are counted
 _FASTEST = 4200.0  # cm⁻¹, beyond the stretches of hydrogen (H2 has 4161)
 _LEAST_SPECTRUM = 8  # frames
 _COARSER = 2.0
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What a trajectory says; parts that it says nothing of are None or empty.
-
-    Attributes:
-        series: The motion.
-        rdf: Radial distributions, of periodic structures.
-        diffusion: Of each element and of all atoms (``"all"``), of periodic structures.
-        correlation: (n,) autocorrelation of velocities.
-        spectrum: Vibrational density of states.
-        temperatures: (n,) K of each element, in some evenly spread frames.
-        verdicts: Whether the figures stand.
-    """
-
-    series: Series
-    rdf: RadialDistribution | None
-    diffusion: Mapping[str, Diffusion]
-    correlation: np.ndarray | None
-    spectrum: Spectrum | None
-    temperatures: Mapping[str, np.ndarray]
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why figures may be wrong; empty where nothing speaks against them."""
-        return doubts(self.verdicts)
-
-    def figures(self) -> dict[str, Any]:
-        """The headline numbers, with units in their names."""
-        series = self.series
-        found: dict[str, Any] = {
-            "n_frames": len(series.times),
-            "interval_fs": series.interval,
-            "length_ps": float(series.times[-1] - series.times[0]) / 1000,
-            "temperatures_K": {
-                name: {"value": float(values.mean()), "error": standard_error(values)}
-                for name, values in self.temperatures.items()
-            },
-        }
-        if series.energies is not None:
-            found["energy_eV"] = float(series.energies.mean())
-            found["energy_error_eV"] = standard_error(series.energies)
-        if self.rdf is not None and self.rdf.total.any():
-            found["first_peak_of_g_A"] = {n: _peak(self.rdf, g) for n, g in self.rdf.pairs.items()}
-        found["diffusion_m2_per_s"] = {
-            name: {"value": each.coefficient * M2_PER_S, "error": each.error * M2_PER_S,
-                   "exponent": each.exponent}
-            for name, each in self.diffusion.items()
-        }  # fmt: skip
-        if self.spectrum is not None:
-            found["spectrum_resolution_per_cm"] = self.spectrum.resolution
-            found["spectrum_peaks_per_cm"] = self.spectrum.peaks.tolist()
-        return found | {"doubts": list(self.doubts)}
 
 
 def analyse(path: str | Path, options: AnalysisOptions | None = None, **changes: Any) -> Analysis:
@@ -145,18 +88,21 @@ def run_analysis(
     options: AnalysisOptions | None = None,
     *,
     overwrite: bool = False,
+    report: bool = True,
     **changes: Any,
 ) -> Analysis:
     """Analyse a trajectory, and write what it says into a folder.
 
-    It gets ``summary.json`` and, as far as there is something to say, ``rdf.csv``, ``msd.csv``,
-    ``vacf.csv``, ``spectrum.csv`` and ``blocks.csv``, the error of the mean energy by blocks.
+    It gets ``summary.json``, ``report.html`` and, as far as there is something to say,
+    ``rdf.csv``, ``msd.csv``, ``vacf.csv``, ``spectrum.csv`` and ``blocks.csv``, the error of the
+    mean energy by blocks.
 
     Args:
         path: Of any format ASE reads, or HDF5 of jmp-md.
         output: Folder, created if need be.
         options: See :class:`~jmp_md.runs.options.AnalysisOptions`; None for the defaults.
         overwrite: Remove the files of an analysis that ``output`` holds, with a warning.
+        report: Write ``report.html`` at the end.
         changes: Options by name, in place of those of ``options``.
 
     Raises:
@@ -172,7 +118,7 @@ def run_analysis(
             )
         found = analyse(path, options)
         _write(found, folder)
-        write_summary(
+        summary = write_summary(
             folder,
             VERB,
             model={},
@@ -180,6 +126,10 @@ def run_analysis(
             results=found.figures(),
             seconds=time.monotonic() - started,
         )
+        if report:
+            from jmp_md.report.analysis import write_analysis_report
+
+            write_analysis_report(folder, found, summary)
     return found
 
 
@@ -235,11 +185,6 @@ def _verdicts(
             )
         )
     return tuple(found)
-
-
-def _peak(rdf: RadialDistribution, g: np.ndarray) -> float | None:
-    """Å, where g is largest; None where there is no pair within reach."""
-    return float(rdf.distances[int(np.argmax(g))]) if g.any() else None
 
 
 def _write(found: Analysis, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
 from jmp_md.options import with_options
+from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
 from jmp_md.runs.options import DescriptorOptions
 from jmp_md.simulate.summary import NAME as SUMMARY
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.descriptors import Descriptors
 
 VERB, VECTORS, MAP = "descriptors", "descriptors.npz", "map.svg"
-FILES = (VECTORS, MAP, SUMMARY)
+FILES = (VECTORS, MAP, SUMMARY, REPORT)
 
 
 @with_options(DescriptorOptions)
@@ -33,12 +34,13 @@ def run_descriptors(
     *,
     files: Sequence[str] | None = None,
     overwrite: bool = False,
+    report: bool = True,
     **changes: Any,
 ) -> Descriptors:
     """Compute mean embeddings of structures and, where asked for, draw a map of them.
 
     The folder gets ``descriptors.npz`` (``nodes``, ``edges``, ``n_atoms``, ``formulas``,
-    ``files``), ``summary.json`` and with ``map`` the figure ``map.svg``.
+    ``files``), ``summary.json``, ``report.html`` and with ``map`` the figure ``map.svg``.
 
     Args:
         structures: Any number, of any sizes.
@@ -47,6 +49,7 @@ def run_descriptors(
         options: See :class:`~jmp_md.runs.options.DescriptorOptions`; None for the defaults.
         files: Name of the file that each structure is from; None leaves them empty.
         overwrite: Remove the files of a run that ``output`` holds, with a warning.
+        report: Write ``report.html`` at the end.
         changes: Options by name, in place of those of ``options``.
 
     Raises:
@@ -75,7 +78,7 @@ def run_descriptors(
         if options.map is not None:
             groups = formulas if options.colour == "formula" else origins
             _draw(folder / MAP, result, groups, options.map, options.seed)
-        write_summary(
+        summary = write_summary(
             folder,
             VERB,
             model=describe(calculator),
@@ -88,6 +91,10 @@ def run_descriptors(
             seconds=time.monotonic() - started,
             domain=watch.record(),
         )
+        if report:
+            from jmp_md.report.descriptors import write_descriptors_report
+
+            write_descriptors_report(folder, structures, origins, result, summary)
     return result
 
 

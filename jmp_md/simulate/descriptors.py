@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from jmp_md.calculators.ase import JMPCalculator
 
 METHODS = ("tsne", "pca")
-_LEAST = 5  # structures on a map
+LEAST = 5  # structures on a map
+_AT_ONCE = 256  # rows whose distances to all are in memory together
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,40 @@ def plane(rows: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
     return np.asarray(fitted, dtype=np.float64)
 
 
+def plane_share(rows: np.ndarray) -> float:
+    """Share of the variance that the two directions of a principal component map have.
+
+    Args:
+        rows: (n, features).
+    """
+    sizes = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2
+    return float(sizes[:2].sum() / sizes.sum()) if sizes.sum() > 0 else 1.0
+
+
+def nearest(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to the nearest other row, and which that is.
+
+    Args:
+        rows: (n, features).
+
+    Returns:
+        (n,) Euclidean distances and (n,) indices; both are empty for a single row.
+    """
+    if len(rows) < 2:
+        return np.empty(0), np.empty(0, dtype=int)
+    found, which = np.empty(len(rows)), np.empty(len(rows), dtype=int)
+    moved = rows - rows.mean(axis=0)  # so that squares lose fewer digits
+    squares = (moved**2).sum(axis=1)
+    for start in range(0, len(rows), _AT_ONCE):
+        part = moved[start : start + _AT_ONCE]
+        own = np.arange(len(part))
+        apart = squares[None] - 2 * part @ moved.T
+        apart[own, start + own] = np.inf
+        which[start : start + len(part)] = other = apart.argmin(axis=1)
+        found[start : start + len(part)] = np.linalg.norm(part - moved[other], axis=1)
+    return found, which
+
+
 def check_map(method: str, count: int) -> None:
     """Refuse what :func:`plane` would, before anything is computed.
 
@@ -116,8 +151,8 @@ def check_map(method: str, count: int) -> None:
                 "t-SNE needs scikit-learn, which is not installed: pip install scikit-learn, or "
                 "choose pca"
             ) from error
-    if count < _LEAST:
-        raise InputError(f"a map needs {_LEAST} structures or more, not {count}")
+    if count < LEAST:
+        raise InputError(f"a map needs {LEAST} structures or more, not {count}")
 
 
 def _batches(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
