@@ -308,6 +308,7 @@ def test_the_command_writes_and_compares(
     assert main([*words, "--restart", "--json", "--no-report"]) == 0
     captured = capsys.readouterr()
     assert "reaction energies" not in captured.err  # it was done
+    assert "2 parts were there already" in captured.err
     assert json.loads(captured.out)["results"]["parts"]["reaction energies"]["n_cases"] == 13
 
 

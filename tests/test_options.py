@@ -42,6 +42,7 @@ from jmp_md.runs.options import (
 )
 from jmp_md.runs.phonons import run_phonons
 from jmp_md.runs.screen import run_screen
+from jmp_md.runs.singlepoint import run_singlepoint
 from jmp_md.runs.vibrations import run_vibrations
 from jmp_md.signals import StopRequest
 from jmp_md.simulate.elastic import elastic
@@ -155,6 +156,7 @@ def test_changed_options_are_checked_anew() -> None:
         (run_descriptors, DescriptorOptions),
         (run_screen, ScreenOptions),
         (run_analysis, AnalysisOptions),
+        (run_singlepoint, SinglepointOptions),
         (benchmark, BenchmarkOptions),
         (run_benchmark, BenchmarkOptions),
     ],

@@ -64,6 +64,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"dry run: nothing of {parts} was computed, {output} was not written")
         return 0
     print(f"{'':34} {'cases':>5}  mean error, and the worst", flush=True)
+    fresh: list[Part] = []
+
+    def done(part: Part) -> None:
+        fresh.append(part)
+        _print(part)
+
     with stoppable(None, output):
         found = run_benchmark(
             calculator,
@@ -74,8 +80,10 @@ def run(args: argparse.Namespace) -> int:
             restart=args.restart,
             overwrite=args.overwrite,
             report=args.report,
-            progress=_print,
+            progress=done,
         )
+    if kept := len(found.parts) - len(fresh):
+        print(f"{kept} parts were there already")
     if args.keep:
         print(f"wrote {keep(resolve(args.model), found)}")
     finish(args, output)

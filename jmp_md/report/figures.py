@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -71,7 +72,7 @@ def numbered(numbers: np.ndarray, values: np.ndarray, label: str) -> Figure:
     figure = Figure(figsize=_WIDE, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(numbers, values, ".", ms=4, rasterized=len(numbers) > _MANY)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="structure", ylabel=label)
     axes.ticklabel_format(axis="y", useOffset=False)
     return figure
