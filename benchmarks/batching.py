@@ -25,6 +25,7 @@ from structures import build, shaken
 from jmp_md.batch import BatchPredictor
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.evaluation import evaluate
+from jmp_md.load import load_model
 from jmp_md.potential import Potential
 
 COUNTS = {"ethanol": 256, "aspirin": 64}
@@ -50,7 +51,7 @@ def measure(
         singles: Single calls per round.
         clock: ``"ms"``, wall time, or ``"cpu_ms"``, time of the process.
     """
-    potential = make_potential(model)
+    potential = load_model(make_potential(model))  # as it is used, not as it is trained
     for name in molecules:
         structures = shaken(build(name), COUNTS[name])
         for limit in max_edges:
