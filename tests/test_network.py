@@ -249,3 +249,35 @@ def test_far_gaussians_do_not_underflow(dtype: torch.dtype) -> None:
     exact *= 1 - 21 * x**5 + 35 * x**6 - 15 * x**7
     torch.testing.assert_close(basis.double(), exact, rtol=0, atol=1e-5)  # places are in float32
     assert basis.min() > 1e3 * torch.finfo(torch.float32).tiny
+
+
+def test_the_radial_basis_that_is_trained_has_the_derivatives_of_the_other() -> None:
+    """Second and third ones as well: forces are trained, and their gradient by positions exists."""
+    basis = RadialBasis(16, 5.0).double()
+    d = torch.tensor([0.3, 1.7, 2.6, 4.999, 5.0, 5.2], dtype=torch.float64, requires_grad=True)
+    weights = torch.linspace(-1.0, 1.0, 6 * 16, dtype=torch.float64).view(6, 16)
+    ours, theirs = basis.trained(d), basis(d)
+    assert torch.equal(ours, theirs)
+    for _ in range(3):
+        ours, theirs = (
+            torch.autograd.grad((y.view(6, -1) * weights[:, : y.numel() // 6]).sum(), d,
+                                create_graph=True)[0]
+            for y in (ours, theirs)
+        )  # fmt: skip
+        assert float(theirs.detach().abs().max()) > 0.1
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+def test_gradients_by_weights_go_through_the_slopes_of_the_radial_basis() -> None:
+    basis = RadialBasis(8, 5.0).double()
+    d = torch.tensor([0.5, 1.1, 3.3], dtype=torch.float64, requires_grad=True)
+    weight = torch.linspace(0.2, 1.0, 8, dtype=torch.float64).requires_grad_()
+
+    def force(form: Any, weight: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad((form(d) @ weight).tanh().sum(), d, create_graph=True)[0]
+
+    found, expected = (
+        torch.autograd.grad(force(form, weight).square().sum(), weight)[0]
+        for form in (basis.trained, basis)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)

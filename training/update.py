@@ -140,8 +140,10 @@ class Update:
         """Gradients of the mean over all processes; returns this process' part of the loss."""
         sums, counts = self.parallel(batch)
         loss = (self._per_entry(counts * counted) * sums * counted).sum()
+        # Positions need none of it, but are leaves, too. Weights in parts are no leaves.
+        leaves = None if self.sharded else self.parameters
         # Gradients are averaged over the processes, not summed.
-        (loss * self.ranks.size * self.scale.value).backward()
+        (loss * self.ranks.size * self.scale.value).backward(inputs=leaves)
         if self.sharded:
             drop_unused(self.parameters, self.ranks)
         return loss.detach()

@@ -170,6 +170,6 @@ class GemNetOC(nn.Module):
 
     def begin(self, h: Tensor, graph: Graph) -> tuple[Tensor, BasisProjections]:
         """First embeddings of main edges, and what all blocks share."""
-        radial = radial_features(self.radial(distances(graph)), graph)
+        radial = radial_features(self.radial.trained(distances(graph)), graph)
         m = self.bases.edge_emb(h, radial.main, graph.main)
         return m, self.bases(radial, graph, h.shape[0])

@@ -56,8 +56,8 @@ class BasisProjections(NamedTuple):
         rad_ae: (E_ae, emb_rbf) radial filters of atom-edge edges.
         rad_h, rad_o: (E, emb_rbf) filters of atom update and energy output, edge-weighted.
         rad_f: (E, emb_rbf) the filter of the force output, not weighted.
-        edge_to_edge: F (n * k, emb_cbf, S) and Legendre functions f (n, k * S, k).
-        atom_to_edge: the same for edges of atoms, (n * k, emb_cbf, S) and (n, k * S, ka).
+        edge_to_edge: F (E, emb_cbf, S) and Legendre functions f (n, k * S, k).
+        atom_to_edge: the same for edges of atoms, (E, emb_cbf, S) and (n, k * S, ka).
         edge_to_atom: (n, emb_cbf, k) coefficients.
         atom_to_atom: (n, emb_rbf, kaa) coefficients.
         atom_atom_sources: (n * kaa,) source atom of each slot.
@@ -123,7 +123,7 @@ def basis_projections(
     filters, circular, spherical = (radial.main @ weights.main).split(widths, dim=1)
     # Copied, so that the blocks do not hold on to the whole product.
     rad_t, rad_q, rad_ea, rad_h, rad_o = filters.contiguous().chunk(5, dim=1)
-    factors_t, factors_ae = to_slots(circular, main, n).contiguous().chunk(2, dim=2)
+    factors_t, factors_ae = circular.contiguous().view(-1, 2, cbf, S).unbind(1)
     factors_q = to_slots(spherical, main, n)
     main_weight = main.weight.unsqueeze(1)
     rad_f, rad_o, rad_h = rad_o, rad_o * main_weight, rad_h * main_weight
@@ -162,8 +162,8 @@ def basis_projections(
         rad_h=rad_h,
         rad_o=rad_o,
         rad_f=rad_f,
-        edge_to_edge=(factors_t.view(n * k, cbf, S), series_t.view(n, k * S, k)),
-        atom_to_edge=(factors_ae.view(n * k, cbf, S), series_ae.view(n, k * S, ka)),
+        edge_to_edge=(factors_t, series_t.view(n, k * S, k)),
+        atom_to_edge=(factors_ae, series_ae.view(n, k * S, ka)),
         edge_to_atom=edge_to_atom,
         atom_to_atom=atom_to_atom,
         atom_atom_sources=source_slots(near, n),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jmp_md.graph.layout import Graph, from_slots, sum_to_target, to_slots
+from jmp_md.graph.layout import Graph, sum_to_target, to_slots
 from jmp_md.nn import backbone as plain
 from jmp_md.nn import interactions as passes
 from jmp_md.nn.activation import GAIN
@@ -164,16 +164,15 @@ class FoldedEdgePass(nn.Module):
         """The filtered input, projected."""
         return functional.silu(self.down(x * self.mlp_rbf(rad)))
 
-    def upwards(self, message: Tensor, graph: Graph) -> Tensor:
-        """From (n * k, n_coefficients, emb) to both sides of each edge, side by side."""
-        y = self.bilinear(from_slots(message, graph.main).flatten(1))
-        return functional.silu(self.up(y))
+    def upwards(self, message: Tensor) -> Tensor:
+        """From (E, n_coefficients, emb) to both sides of each edge, side by side."""
+        return functional.silu(self.up(self.bilinear(message.flatten(1))))
 
 
 class FoldedEdgeToEdge(FoldedEdgePass):
     def forward(self, x: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         x = to_slots(self.downwards(x, bases.rad_t), graph.main, n_atoms)
-        return self.upwards(angular_sum(bases.edge_to_edge, x), graph)
+        return self.upwards(angular_sum(bases.edge_to_edge, x, graph.main))
 
 
 class FoldedQuadruplet(FoldedEdgePass):
@@ -184,14 +183,14 @@ class FoldedQuadruplet(FoldedEdgePass):
     def forward(self, x: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         x = to_slots(self.downwards(x, bases.rad_q), graph.main, n_atoms)
         x = x.index_select(0, bases.quad_sources) * self.mlp_cbf(bases.triplet)
-        return self.upwards(dihedral_sum(bases, x, graph), graph)
+        return self.upwards(dihedral_sum(bases, x, graph))
 
 
 class FoldedAtomToEdge(FoldedEdgePass):
     def forward(self, x: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         x = self.downwards(x.index_select(0, graph.atom_edge.source), bases.rad_ae)
         x = to_slots(x, graph.atom_edge, n_atoms)
-        return self.upwards(angular_sum(bases.atom_to_edge, x), graph)
+        return self.upwards(angular_sum(bases.atom_to_edge, x, graph.main))
 
 
 class FoldedEdgeToAtom(nn.Module):

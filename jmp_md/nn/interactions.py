@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jmp_md.graph.layout import Graph, from_slots, sum_to_target, to_slots
+from jmp_md.graph.layout import Graph, sum_to_target, to_slots
 from jmp_md.nn.activation import sigma
 from jmp_md.nn.coefficients import BasisProjections
 from jmp_md.nn.config import BackboneConfig
@@ -52,8 +52,8 @@ class EdgeToEdge(nn.Module):
     def forward(self, x_ba: Tensor, bases: BasisProjections, graph: Graph, n_atoms: int) -> Tensor:
         filtered = x_ba * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_t)
         x = self.down_projection(self.scale_rbf(filtered, x_ba))
-        message = angular_sum(bases.edge_to_edge, to_slots(x, graph.main, n_atoms))
-        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
+        message = angular_sum(bases.edge_to_edge, to_slots(x, graph.main, n_atoms), graph.main)
+        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, message)
         y = self.scale_cbf_sum(y, x)
         return together([self.up_projection_ca, self.up_projection_ac], y)
 
@@ -80,7 +80,7 @@ class QuadrupletInteraction(nn.Module):
         x_d = to_slots(x, graph.main, n_atoms).index_select(0, bases.quad_sources)
         x_t = x_d * self.mlp_cbf.times(self.scale_cbf.scale_factor, bases.triplet)
         x_t = self.scale_cbf(x_t, x_d)
-        message = from_slots(dihedral_sum(bases, x_t, graph), graph.main)
+        message = dihedral_sum(bases, x_t, graph)
         y = self.mlp_sbf.times(self.scale_sbf_sum.scale_factor, message)
         y = self.scale_sbf_sum(y, x_t)
         return together([self.up_projection_ca, self.up_projection_ac], y)
@@ -104,8 +104,8 @@ class AtomToEdge(nn.Module):
         x_ba = self.dense_ba(h).index_select(0, graph.atom_edge.source)
         filtered = x_ba * self.mlp_rbf.times(self.scale_rbf.scale_factor, bases.rad_ae)
         x = self.down_projection(self.scale_rbf(filtered, x_ba))
-        message = angular_sum(bases.atom_to_edge, to_slots(x, graph.atom_edge, n_atoms))
-        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, from_slots(message, graph.main))
+        message = angular_sum(bases.atom_to_edge, to_slots(x, graph.atom_edge, n_atoms), graph.main)
+        y = self.mlp_cbf.times(self.scale_cbf_sum.scale_factor, message)
         y = self.scale_cbf_sum(y, x)
         return together([self.up_projection_ca, self.up_projection_ac], y)
 

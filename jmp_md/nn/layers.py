@@ -1,6 +1,7 @@
 """Building blocks of the network: dense and residual layers, scale factors, MLP heads."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,12 +120,46 @@ class RadialBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """(n,) Å -> (n, num_radial)."""
+        x, gap = self._places(distance)
+        return self._gaussians(gap) * _envelope(x).unsqueeze(-1)
+
+    def trained(self, distance: Tensor) -> Tensor:
+        """The same for training, which differentiates forces: slopes are made once, at once."""
+        if not distance.requires_grad:
+            return self(distance)
+        x, gap = self._places(distance)
+        envelope, gaussians = _envelope(x).unsqueeze(-1), self._gaussians(gap)
+        slope = (-105.0 * x**4 * (1.0 - x).square()).unsqueeze(-1)  # of the envelope
+        slopes = gaussians * (slope - 2.0 * self.temps.abs() * gap * envelope) / self.cutoff
+        values: Tensor = _KnownSlopes.apply(distance, (gaussians * envelope).detach(), slopes)
+        return values
+
+    def _places(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """d / cutoff, and how far it is from the middle of each Gaussian."""
         # Envelope and two derivatives are zero at 1, so it may end there.
         x = (distance * (1.0 / self.cutoff)).clamp(max=1.0)
-        x2 = x * x
-        envelope = 1.0 + x2 * x2 * x * (x * (35.0 - 15.0 * x) - 21.0)
-        gap = x.unsqueeze(-1) - self.offset
+        return x, x.unsqueeze(-1) - self.offset
+
+    def _gaussians(self, gap: Tensor) -> Tensor:
         # Most Gaussians are far away. exp takes ten times as long where it underflows; 1e-26 is
         # nothing beside the near ones, in double precision, too.
-        exponent = (gap * gap * -self.temps.abs()).clamp(min=-60.0)
-        return torch.exp(exponent) * envelope.unsqueeze(-1)
+        return torch.exp((gap * gap * -self.temps.abs()).clamp(min=-60.0))
+
+
+def _envelope(x: Tensor) -> Tensor:
+    x2 = x * x
+    return 1.0 + x2 * x2 * x * (x * (35.0 - 15.0 * x) - 21.0)
+
+
+class _KnownSlopes(torch.autograd.Function):
+    """Functions of one variable: values (n, m) and slopes of x (n,)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(slopes)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (gradient * slopes).sum(1), None, None
