@@ -12,7 +12,8 @@ from typing import Any
 # milliseconds without inheriting threads or locks, as those of a process that computes would.
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["jmp_md.simulate.md.driver", "jmp_md.simulate.md.log", "ase.build", "ase.io"]
+    ["jmp_md.calculators.ase", "jmp_md.systems", "jmp_md.simulate.relax.state"]
+    + ["jmp_md.simulate.md.driver", "jmp_md.simulate.md.log", "ase.build", "ase.io"]
     + ["ase.calculators.emt", "ase.calculators.harmonic", "pytest"]
 )
 

@@ -79,7 +79,7 @@ def test_a_killed_relaxation_goes_on_from_its_last_step(tmp_path: Path) -> None:
 
 
 def pressed_metals() -> list[Atoms]:
-    metals = [bulk("Cu", a=3.8), bulk("Al", a=3.9) * (2, 1, 1), bulk("Ni", a=3.4), bulk("Pt")]
+    metals = [bulk("Cu", a=3.8), bulk("Al", a=3.9) * (2, 1, 1), bulk("Ni", a=3.4)]
     for i, atoms in enumerate(metals):
         atoms.rattle(0.05, seed=i)
     return metals
@@ -99,10 +99,10 @@ def test_a_batch_of_cells_that_is_killed_ends_as_one_that_was_not(tmp_path: Path
         folder.mkdir()
     whole = continue_metals(folders[0])
     rng, kills = np.random.default_rng(5), 0
-    while kills < 8 and killed(rng.uniform(0.2, 0.5), continue_metals, folders[1]):
+    while kills < 3 and killed(rng.uniform(0.2, 0.5), continue_metals, folders[1]):
         kills += 1
     ends = continue_metals(folders[1])
-    assert kills > 2
+    assert kills == 3
     for i, (end, alone) in enumerate(zip(ends, whole, strict=True)):
         assert end.converged
         enthalpies = [each.energy + 2 * GPa * each.atoms.get_volume() for each in (end, alone)]

@@ -101,25 +101,21 @@ class RelaxState:
         """
         self._given[index] = identify_structure(given)
         done, moving = self._done.get(index), self._moving.get(index)
-        saved = done or moving
+        saved = moving or done
         if saved is not None:
             where = f"{self._folder} (structure {index})"
             require_same(saved["structure"], self._given[index], where)
         if done is not None and not self._may_go_on(done):
+            self._forget(index)
             return _result(self._done.pop(index), given)
         if self._trajectory is not None:
             path = self._trajectory(index)
             file = RelaxTrajectory(path, self._calculator, self._options, self._restart)
             self._trajectories[index] = file
             return file.start(index, given)
-        if moving is not None:
-            positions, cell = (self._arrays[f"{index}/{of}"] for of in ("positions", "cell"))
-            return InProgress(positions, cell, moving["steps"], moving["initial"])
-        if done is not None:
-            end = _result(done, given)
-            initial = end.energy - end.energy_change
-            return InProgress(end.atoms.positions, end.atoms.cell.array, end.steps, initial)
-        return None
+        if saved is None:
+            return None
+        return InProgress(*_places(saved), saved["steps"], saved["initial"])
 
     def see(self, moving: Sequence[Relaxation]) -> None:
         """Keep where structures are; on the disk once in some steps."""
@@ -134,35 +130,35 @@ class RelaxState:
     def end(self, index: int, result: RelaxResult) -> None:
         """Keep what became of a structure that was given to :meth:`start`."""
         results = {} if result.atoms.calc is None else result.atoms.calc.results
-        record = {
+        atoms, initial = result.atoms, result.energy - result.energy_change
+        reached = InProgress(atoms.positions, atoms.cell.array, result.steps, initial)
+        record = self._entry(index, reached) | {
             "index": index,
-            "structure": self._given.pop(index),
-            "positions": result.atoms.positions.tolist(),
-            "cell": result.atoms.cell.array.tolist(),
             "results": {name: np.asarray(value).tolist() for name, value in results.items()},
             "error": None if result.error is None else str(result.error),
         }
         record |= {name: getattr(result, name) for name in _FACTS}
         self._file.write(json.dumps(record) + "\n")
+        del self._given[index]
         self._forget(index)
+
+    def _entry(self, index: int, reached: InProgress) -> dict[str, Any]:
+        """What is kept of how far a structure has got."""
+        positions, cell = reached.positions.tolist(), reached.cell.tolist()
+        known = reached._replace(positions=positions, cell=cell)._asdict()
+        return {"structure": self._given[index], **known}
 
     def _forget(self, index: int) -> None:
         """What is done is not on its way."""
         self._now.pop(index, None)
         self._trajectories.pop(index, None)
-        if self._moving.pop(index, None) is not None:
-            for of in ("positions", "cell"):
-                del self._arrays[f"{index}/{of}"]
+        self._moving.pop(index, None)
 
     def _save(self) -> None:
         """Replace what is known of structures on their way; all before is then on the disk."""
         self._file.mark()
-        for index, each in self._now.items():
-            positions, cell, steps, initial = each.progress
-            self._arrays |= {f"{index}/positions": positions, f"{index}/cell": cell}
-            given = self._given[index]
-            self._moving[index] = {"steps": steps, "initial": initial, "structure": given}
-        self._write()
+        self._moving |= {i: self._entry(i, each.progress) for i, each in self._now.items()}
+        save_state(self._folder, {}, {"identity": self._identity, "moving": self._moving})
 
     def _take_up(self) -> None:
         saved = load_state(self._folder)
@@ -176,14 +172,13 @@ class RelaxState:
             path.touch()
         self._done, self._length = _read_lines(path) if saved else ({}, 0)
         # Where structures were when the state was saved, also of those not taken up yet.
-        self._arrays: dict[str, np.ndarray] = {}
         self._moving: dict[int, dict[str, Any]] = {}
         if saved is None:
             if path.stat().st_size:
                 raise InputError(f"{path} is of no run of this kind: choose another output")
-            self._write()
+            save_state(self._folder, {}, {"identity": self._identity, "moving": {}})
             return
-        self._arrays, facts = saved
+        facts = saved[1]
         if "identity" not in facts:
             raise InputError(
                 f"{self._folder} holds a run of another kind or of an older version: choose "
@@ -191,9 +186,6 @@ class RelaxState:
             )
         require_same(facts["identity"], self._identity, self._folder)
         self._moving = {int(i): entry for i, entry in facts["moving"].items()}
-
-    def _write(self) -> None:
-        save_state(self._folder, self._arrays, {"identity": self._identity, "moving": self._moving})
 
     def _may_go_on(self, record: Mapping[str, Any]) -> bool:
         stopped = record["error"] is None and record["fmax"] > self._options.fmax
@@ -238,9 +230,8 @@ def _read_lines(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
 
 
 def _result(record: Mapping[str, Any], given: Atoms) -> RelaxResult:
-    atoms = given.copy()
-    atoms.set_cell(np.array(record["cell"]), apply_constraint=False)
-    positions = np.array(record["positions"]).reshape(-1, 3)
+    atoms, (positions, cell) = given.copy(), _places(record)
+    atoms.set_cell(cell, apply_constraint=False)
     atoms.set_positions(positions, apply_constraint=False)
     known = {
         name: value if isinstance(value, float) else np.array(value)
@@ -249,3 +240,8 @@ def _result(record: Mapping[str, Any], given: Atoms) -> RelaxResult:
     error = None if record["error"] is None else InputError(record["error"])
     facts = {name: record[name] for name in _FACTS}
     return RelaxResult(attach_results(atoms, known), error=error, **facts)
+
+
+def _places(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and cell."""
+    return np.array(record["positions"]).reshape(-1, 3), np.array(record["cell"])
