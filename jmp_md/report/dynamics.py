@@ -57,7 +57,8 @@ def write_dynamics_report(folder: Path, result: MDResult, summary: Mapping[str, 
         _add_cell(report, log, frames[0], settings, times[shown])
     elements = element_temperatures(frames)
     if elements:
-        report.add_table(("element", "mean temperature (K)"), elements.items())
+        drawn = f"mean temperature (K){' of the frames shown' if len(frames) < log.count else ''}"
+        report.add_table(("element", drawn), elements.items())
     report.add_heading("Structure")
     add_structure(report, frames)
     return report.write_run(folder, summary)
