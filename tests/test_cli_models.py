@@ -232,3 +232,20 @@ def test_reader_that_leaves_early_is_no_error() -> None:
         )
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
+    script = _run("completion", "bash")
+    assert script.returncode == 0
+    (tmp_path / "water.xyz").touch()
+    ask = (
+        'complete_of() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        '$(complete -p jmp-md | sed "s/.*-F \\([^ ]*\\).*/\\1/"); echo "${COMPREPLY[@]}"; }\n'
+    )
+    words = ("relax --relax-c", "re", "relax wat")
+    lines = "\n".join(f"complete_of jmp-md {each}" for each in words)
+    done = subprocess.run(
+        ["bash", "-c", f"{script.stdout}\n{ask}{lines}"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["--relax-cell", "relax", "water.xyz"], done.stderr

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -51,6 +51,7 @@ COMMANDS = {
     "analyse": "what a trajectory says: distances, diffusion, spectrum; exit code 2 where in doubt",
     "export": "write a model as a TorchScript file or a compiled package",
     "doctor": "test torch, ASE, OpenMM and phonopy here, and say what to install",
+    "completion": "have bash, zsh or tcsh complete commands, options and files",
 }
 
 _EXPONENT = re.compile(r"-(\d+\.?\d*|\.\d+)e[+-]?\d{1,3}", re.IGNORECASE)
@@ -207,11 +208,13 @@ class CommandParser(argparse.ArgumentParser):
     Attributes:
         positional: Names of the arguments that are no options.
         asked: Parser of the command, whose options are meant; None without one.
+        files: Arguments that are files, of the commands too.
     """
 
     def __init__(self, **options: Any) -> None:
         self.positional: set[str] = set()
         self.asked: CommandParser | None = None
+        self.files: list[argparse.Action] = []
         super().__init__(**options)
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
@@ -223,7 +226,10 @@ class CommandParser(argparse.ArgumentParser):
             super().add_argument(
                 f"--no-{dest}", dest=dest.replace("-", "_"), action="store_false", **hidden
             )
-        return super().add_argument(*names, **options)
+        action = super().add_argument(*names, **options)
+        if options.get("type") is Path:
+            self.files.append(action)
+        return action
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):
@@ -247,7 +253,7 @@ def _nearest(message: str, help_text: str) -> str:
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
-def parser_for(argv: Sequence[str]) -> CommandParser:
+def parser_for(argv: Sequence[str], whole: Iterable[str] = ()) -> CommandParser:
     """The parser of a command line.
 
     Only the command that is asked for has its options, which takes time; its own parser is
@@ -255,6 +261,7 @@ def parser_for(argv: Sequence[str]) -> CommandParser:
 
     Args:
         argv: Arguments without the program's name, with those of a file of options.
+        whole: Commands that have their options, too.
     """
     parser = CommandParser(
         prog="jmp-md", description="JMP (GemNet-OC) potentials, from checkpoint to simulation."
@@ -263,9 +270,10 @@ def parser_for(argv: Sequence[str]) -> CommandParser:
     parser.add_argument("--debug", action="store_true", help="show where an error arose")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((word for word in argv if not word.startswith("-")), None)
+    whole = {*whole, asked or ""}
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        if name != asked:
+        if name not in whole:
             continue
         module = importlib.import_module(f"jmp_md.cli.{name}")
         # Also after the command; SUPPRESS keeps it from undoing the one before the command.
@@ -273,7 +281,8 @@ def parser_for(argv: Sequence[str]) -> CommandParser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
         module.configure(command)
-        parser.asked = command
+        parser.files += command.files
+        parser.asked = command if name == asked else parser.asked
         command.set_defaults(run=module.run, command=name)
     return parser
 
