@@ -38,7 +38,8 @@ class RunLog:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._waiting = [_stamped(f"$ {shlex.join(command)}")]
+        self._began = _now()
+        self._waiting = [f"{self._began} $ {shlex.join(command)}"]
         self._folder: Path | None = None
         self._open = False  # whether lines of the run may be written
         self._begun = False
@@ -67,7 +68,7 @@ class RunLog:
         """Keep a line."""
         if not line.strip():
             return
-        self._waiting.append(_stamped(line))
+        self._waiting.append(f"{_now()} {line}")
         if self._open or self._begun:
             self._write()
 
@@ -94,7 +95,7 @@ class RunLog:
         path = self._folder / NAME
         if not self._begun:
             self._begun = True
-            self._waiting.insert(1, _stamped(_about()))
+            self._waiting.insert(1, f"{self._began} {_about()}")
             if path.exists():  # a run that goes on; a full disk may have cut its last line
                 self._waiting.insert(0, "" if path.read_bytes().endswith(b"\n") else "\n")
         lines, self._waiting = self._waiting, []
@@ -166,8 +167,8 @@ def recorded(folder: Path) -> Iterator[None]:
             yield
 
 
-def _stamped(line: str) -> str:
-    return f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}"
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _about() -> str:

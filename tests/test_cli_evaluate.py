@@ -84,6 +84,7 @@ def test_labels_are_drawn_against_predictions(model: Path, tmp_path: Path) -> No
     text = page.read_text()
     assert text.count("<img") == 2
     assert "force (eV/Å), 33 values" in text
+    assert "Command, settings, results, model and versions" in text
     assert f"{report['force_mae_meV_per_A']:.6g}" in text
     run(model, tmp_path / "set.extxyz", "--no-report")
     assert not page.exists()

@@ -58,9 +58,21 @@ def write_training_report(
 
 
 def write_evaluation_report(
-    path: Path, title: str, errors: Mapping[str, Any], pairs: Mapping[str, Pair]
+    folder: Path,
+    title: str,
+    errors: Mapping[str, Any],
+    pairs: Mapping[str, Pair],
+    summary: Mapping[str, Any],
 ) -> None:
-    """Write errors, nested ones as tables of their own, and parity plots."""
+    """Write errors, nested ones as tables of their own, and parity plots as ``report.html``.
+
+    Args:
+        folder: Where to.
+        title: Of the page.
+        errors: By name.
+        pairs: Labels and predictions, by what they are of.
+        summary: What ``summary.json`` says.
+    """
     report = Report(title)
     report.add_values({k: v for k, v in errors.items() if not isinstance(v, Mapping)})
     add_parity(report, pairs)
@@ -68,7 +80,7 @@ def write_evaluation_report(
         if isinstance(values, Mapping) and values:
             report.add_heading(name.replace("_", " "))
             report.add_values(dict(flat(values)))
-    report.write(path)
+    report.write_run(folder, summary)
 
 
 def add_parity(report: Report, pairs: Mapping[str, Pair]) -> None:

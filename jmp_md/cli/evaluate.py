@@ -134,15 +134,16 @@ def run(args: argparse.Namespace) -> int:
         )
         args.summary = summary_text(summary)
         if output is not None:
-            _write(output, found, args)
+            _write(output, found, args, summary)
             finish(args, output)
     return 0
 
 
-def _write(output: Path, found: Measured, args: argparse.Namespace) -> None:
+def _write(
+    output: Path, found: Measured, args: argparse.Namespace, summary: Mapping[str, Any]
+) -> None:
     """The files of a folder."""
     from jmp_md.files import atomic_write
-    from jmp_md.report.page import NAME as REPORT
     from jmp_md.simulate.summary import NAME as SUMMARY
 
     if found.predictions is not None:
@@ -151,7 +152,7 @@ def _write(output: Path, found: Measured, args: argparse.Namespace) -> None:
         from jmp_md.training.report import write_evaluation_report
 
         title = f"{found.report['model']} on {args.data}"
-        write_evaluation_report(output / REPORT, title, found.report, found.pairs)
+        write_evaluation_report(output, title, found.report, found.pairs, summary)
     with atomic_write(output / SUMMARY) as temporary:
         temporary.write_text(args.summary, encoding="utf-8")
 
