@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -107,3 +108,24 @@ def test_an_old_spelling_gets_one_line_that_names_the_new_one(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_judgements_have_colours_on_a_terminal_alone(
+    model: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    words = ["relax", "water.xyz", "--model", model, "--steps", "1", "--fmax", "1e-9"]
+    for variable, expected in (("", "\033[31mNOT converged\033[0m"), ("1", "NOT converged")):
+        shown = Terminal()
+        monkeypatch.setattr("sys.stdout", shown)
+        monkeypatch.setenv("NO_COLOR", variable)
+        monkeypatch.setenv("TERM", "xterm")
+        assert main([*words, "--overwrite"]) == 2
+        assert expected in shown.getvalue()
+        assert ("\033[31m" in shown.getvalue()) == ("\033[31m" in expected)
+        log = (here / "water-relax" / "jmp-md.log").read_text()
+        assert "\033[31m" not in log
+        assert "NOT converged" in log

@@ -17,12 +17,13 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from jmp_md._version import __version__
+from jmp_md.cli.colour import coloured
 from jmp_md.cli.config import effective, expand_config
 from jmp_md.errors import DomainWarning, InputError, JMPError
 from jmp_md.files import require_writable
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     standard, log = sys.stdout, RunLog(["jmp-md", *given])
     try:
-        with log.listening(_words(args)):
+        with redirect_stderr(coloured(sys.stderr)), log.listening(_words(args)):
             status = _execute(args, parser, standard)
         standard.flush()  # so that a closed pipe shows here
         return status
@@ -197,7 +198,7 @@ def _words(args: argparse.Namespace) -> TextIO | None:
     """Where words go: to standard error where JSON is asked for, nowhere where no words are."""
     if getattr(args, "quiet", False):
         return None
-    return sys.stderr if _as_json(args) else sys.stdout
+    return sys.stderr if _as_json(args) else coloured(sys.stdout)
 
 
 class CommandParser(argparse.ArgumentParser):
