@@ -1,1 +1,1 @@
-"""The folded network and its gradient in C++, for processors: see ``network.cpp``."""
+"""The folded network and its gradient in C++, for processors: see ``network.h``."""
