@@ -13,8 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from jmp_md import load_model
 from jmp_md.cli.main import COMMANDS, parser_for
+from jmp_md.fingerprint import fingerprint
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -165,3 +168,18 @@ def test_the_site_of_a_version_stays_beside_the_next(tmp_path: Path) -> None:
     assert versions == {"0.2": ["latest"], "0.1": []}
     for version in versions:
         assert "--ensemble" in read(f"{version}/cli/index.html")
+
+
+def test_tables_of_shipped_models_are_of_the_weights_that_are_shipped() -> None:
+    spec = importlib.util.spec_from_file_location("numbers", ROOT / "docs" / "site" / "numbers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, rows in module.PAGES.items():
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert module.with_table(text, rows) == text, "python docs/site/numbers.py"
+    kept = json.loads((module.MODELS / f"{module.MODEL}.benchmark.json").read_text())
+    for head, found in kept.items():
+        potential = load_model(module.MODEL, head=head, dtype=torch.float64, kernels=False)
+        assert found["about"]["sha256"] == fingerprint(potential)
