@@ -17,8 +17,11 @@ from ase.io import read
 from ase.mep import NEB
 from factories import random_potential
 
+from jmp_md.benchmarking.kept import kept
 from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.cli.neb import _tested
 from jmp_md.errors import InputError
+from jmp_md.models.registry import resolve
 from jmp_md.runs.neb import run_neb
 from jmp_md.simulate import singlepoint as singlepoint_module
 from jmp_md.simulate.band import Band
@@ -193,3 +196,16 @@ def test_what_cannot_be_a_path_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         run_neb(images, EMT(), tmp_path / "run", **options)
+
+
+def test_the_command_says_how_good_the_model_was_at_barriers() -> None:
+    model = "jmp-xs-organic"
+    text = _tested(model, JMPCalculator(model, device="cpu", kernels=False))
+    found = kept(resolve(model))["wb97m"]
+    [part] = [each for each in found.parts if "methyl" in each.name]
+    mean = np.mean([case.reference for case in part.cases])
+    assert f"off by {part.mean_error:.0f} of {mean:.0f} meV" in text
+    calculator = JMPCalculator(model, device="cpu", kernels=False, references={"H": 1.0})
+    assert _tested(model, calculator) == ""  # of what is another potential
+    ethanol = "jmp-xs-rmd17-ethanol"
+    assert _tested(ethanol, JMPCalculator(ethanol, device="cpu", kernels=False)) == ""

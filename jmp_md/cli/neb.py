@@ -20,6 +20,8 @@ from jmp_md.simulate.options import NEBOptions
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from jmp_md.calculators.ase import JMPCalculator
+
 OPTIONS = NEBOptions
 
 
@@ -63,7 +65,32 @@ def run(args: argparse.Namespace) -> int:
         print(f"lowest frequencies {lowest} cm⁻¹, negative ones are imaginary")
     for text in result.notes:
         print(f"note: {text}")
+    if text := _tested(job.model, job.calculator):
+        print(text)
     return job.end(result.doubts)
+
+
+def _tested(model: str, calculator: JMPCalculator) -> str:
+    """How good the model was at barriers when it was tested; empty where it was not."""
+    from jmp_md.benchmarking import PARTS
+    from jmp_md.benchmarking.kept import kept
+    from jmp_md.fingerprint import fingerprint
+    from jmp_md.models.registry import resolve
+    from jmp_md.simulate.forces import as_jmp
+
+    if as_jmp(calculator) is None:
+        return ""
+    found = kept(resolve(model)).get(calculator.potential.head.name)
+    if found is None or found.about["sha256"] != fingerprint(calculator.potential):
+        return ""
+    part = next((each for each in found.parts if each.name == PARTS["barriers"].name), None)
+    if part is None:
+        return ""
+    size = sum(abs(case.reference or 0.0) for case in part.cases) / len(part.cases)
+    return (
+        f"what this model is worth here: {part.name} were off by {part.mean_error:.0f} of "
+        f"{size:.0f} {part.unit} on average ('jmp-md models card {model}')"
+    )
 
 
 def _images(files: Sequence[Path], all_frames: bool) -> list[Atoms]:
