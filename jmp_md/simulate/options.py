@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from jmp_md.options import Options, option
 
-Strain = Annotated[int, Field(ge=0, le=1)]
+Relaxes = Annotated[int, Field(ge=0, le=1)]
 
 
 class SinglepointOptions(Options):
@@ -27,7 +27,7 @@ class RelaxOptions(Options):
         "for a batch"
     )  # fmt: skip
     relax_cell: bool = option(False, "relax the cell too, in its periodic directions")
-    cell_mask: tuple[Strain, Strain, Strain, Strain, Strain, Strain] | None = option(
+    cell_mask: tuple[Relaxes, Relaxes, Relaxes, Relaxes, Relaxes, Relaxes] | None = option(
         None, "1 for strains xx, yy, zz, yz, xz, xy that relax, 0 for those that stay"
     )
     pressure: float = option(
@@ -97,13 +97,13 @@ class PhononOptions(Options):
     max_temperature: float = option(1000.0, "of the thermal properties", unit="K", gt=0)
 
 
-class _StrainedOptions(Options):
+class _ClampableOptions(Options):
     renamed: ClassVar = {"relax": "clamped=True (--clamped) is what relax=False was"}
     clamped: bool = option(False, "leave ions where the strain moves them")
     fmax: float = option(1e-3, "largest force that relaxations leave", unit="eV/Å", gt=0)
 
 
-class EOSOptions(_StrainedOptions):
+class EOSOptions(_ClampableOptions):
     """Options of :func:`jmp_md.simulate.eos.eos`."""
 
     form: Literal["birchmurnaghan", "murnaghan", "birch", "pouriertarantola", "vinet"] = option(
@@ -114,11 +114,11 @@ class EOSOptions(_StrainedOptions):
     points: int = option(9, "volumes, evenly spaced", ge=5)
 
 
-class ElasticOptions(_StrainedOptions):
+class ElasticOptions(_ClampableOptions):
     """Options of :func:`jmp_md.simulate.elastic.elastic`."""
 
     # Of smaller strains, rounding is all that is left of the stress.
-    strain: float = option(0.005, "largest strain", ge=1e-6, lt=0.1)
+    strain: float = option(0.005, "largest strain, a change of lengths as a share", ge=1e-6, lt=0.1)
     points: int = option(5, "strains of each component, evenly spaced", ge=3)
 
 
