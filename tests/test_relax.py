@@ -271,6 +271,10 @@ def test_crystals_relax_together_with_cells_and_trajectories(
         assert len(steps) == 4
         assert steps[0].cell.array == pytest.approx(given.cell.array)
         assert steps[-1].cell.array == pytest.approx(other.cell.array)
+    rows = json.loads(Path("batch/summary.json").read_text())["results"]["structures"]
+    for row, end in zip(rows, batch, strict=True):
+        left = np.abs(end.get_stress() / GPa + [1, 1, 1, 0, 0, 0]).max()
+        assert row["stress_left_GPa"] == pytest.approx(left, abs=1e-6)
     lines = Path("batch/optimizer.log").read_text().splitlines()
     for i in range(3):
         own = [line for line in lines if line.startswith(f"{i:6d} BFGS:")]

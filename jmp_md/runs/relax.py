@@ -202,6 +202,7 @@ class Relaxations:
                 "steps": self.ends[i].steps,
                 "energy_eV": self.ends[i].energy,
                 "fmax_eV_per_A": self.ends[i].fmax,
+                "stress_left_GPa": self.ends[i].stress_left,
                 "error": self.ends[i].error,
             }
             for i, atoms in enumerate(self.structures)

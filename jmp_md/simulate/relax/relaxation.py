@@ -75,6 +75,18 @@ class InProgress(NamedTuple):
     initial: float | None
 
 
+class _Cell(FrechetCellFilter):
+    """Atoms and cell, whose gradient takes long enough to be computed once only where they are."""
+
+    _results: dict[str, Any] | None = None
+
+    def get_forces(self, **options: Any) -> np.ndarray:
+        """(n_atoms + 3, 3) eV/Å, of the results that the calculator was given last."""
+        if self._results is not self.atoms.calc.results:
+            self._results, self._gradient = self.atoms.calc.results, super().get_forces(**options)
+        return self._gradient
+
+
 class Relaxation:
     """A structure on its way.
 
@@ -114,10 +126,10 @@ class Relaxation:
         self._constraints = given.copy().constraints
         self.atoms = symmetric(given) if options.keep_symmetry else given.copy()
         self._strains = strains(given, options)
-        self._moving: Atoms | FrechetCellFilter = self.atoms
+        self._moving: Atoms | _Cell = self.atoms
         if self._strains is not None:
             pressure = options.pressure * GPa
-            self._moving = FrechetCellFilter(self.atoms, self._strains, scalar_pressure=pressure)
+            self._moving = _Cell(self.atoms, self._strains, scalar_pressure=pressure)
         self.atoms.calc = PrecomputedCalculator()
         self.atoms.calc.results = {"energy": 0.0, "free_energy": 0.0}
         # eV, springs and the work of pressure; what is to become least holds them.
