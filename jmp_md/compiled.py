@@ -68,6 +68,11 @@ class CompiledStep:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_network": None, "_codes": {}}  # code is loaded again
 
+    @property
+    def frugal(self) -> bool:
+        """See :class:`~jmp_md.step.Step`."""
+        return False
+
     def forget(self) -> None:
         """Expect other weights, of another type or on another device."""
         self._eager.forget()

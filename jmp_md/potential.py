@@ -176,11 +176,11 @@ class Potential(nn.Module):
             half=torch.bfloat16 if self.backbone.bf16 else None,
         )
 
-    def _must_save_memory(self, graph: Graph) -> bool:
+    def _must_save_memory(self, graph: Graph, kernels: bool = False) -> bool:
         """Whether blocks are to be computed again in the backward pass."""
         weight, slots = self.embedding.weight, graph.differ_quadruplet.shape[:2].numel()
         if self.memory == "auto":
-            return not fits(slots, self.header.architecture, weight)
+            return not fits(slots, self.header.architecture, weight, kernels)
         return self.memory == "lean"
 
     def interaction_energy(self, structures: Structures) -> Tensor:
@@ -269,7 +269,7 @@ class Potential(nn.Module):
             energies, forces = self.network(s)
             return StepResult(energies, forces, energies.sum())
         graph = self.graph_of(s)
-        lean = self._must_save_memory(graph)
+        lean = self._must_save_memory(graph, self.step.frugal and not direct)
         return self.step(s.numbers, graph, direct=direct, lean=lean)
 
     @classmethod

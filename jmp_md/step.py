@@ -50,6 +50,11 @@ class _KnownGradients(torch.autograd.Function):
 class Step(Protocol):
     """Computes the network of a potential on a graph."""
 
+    @property
+    def frugal(self) -> bool:
+        """Whether kernels compute energies, in a sixth of the memory that operations take."""
+        ...
+
     def __call__(self, numbers: Tensor, graph: Graph, *, direct: bool, lean: bool) -> StepResult:
         """Run it; gradients are wanted where they are enabled.
 
@@ -113,6 +118,11 @@ class FoldedStep:
     def kernels(self) -> Kernels | None:
         """What computes steps in place of the network's own operations, if anything does."""
         return self._current().kernels
+
+    @property
+    def frugal(self) -> bool:
+        """See :class:`Step`."""
+        return self.kernels is not None
 
     def _current(self) -> _Folded:
         folded, potential = self._folded, self._potential

@@ -190,6 +190,56 @@ def test_changed_weights_count_at_once() -> None:
     assert max(largest_errors(after, predict(plain, ethanol())).values()) < 1e-12
 
 
+def test_auto_counts_what_kernels_need_where_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sixth of what operations need in jmp-xs: more than these would have been lean."""
+    structures = structures_of(ethanol(), SMOOTH.cutoff)
+    potential = with_kernels(sensitive_potential(SMOOTH))
+    sizes, slots = potential.header.architecture, 9 * 8
+    between = 60 * sizes.emb_size_edge * sizes.num_blocks * slots * 8
+    monkeypatch.setattr("jmp_md.nn.footprint._FEW", 0)
+    forces = {}
+    for memory, free in (("fast", 0), ("lean", 0), ("auto", 2 * between), ("auto", between // 4)):
+        monkeypatch.setattr("jmp_md.nn.footprint.free_memory", lambda device, free=free: free)
+        potential.memory = memory
+        forces[memory, free] = potential.predict(structures).forces
+    by_kernels, by_operations, enough, little = forces.values()
+    assert not torch.equal(by_kernels, by_operations)  # they round differently
+    assert torch.equal(enough, by_kernels)
+    assert torch.equal(little, by_operations)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
+def test_kernels_take_no_more_memory_than_auto_counts_with() -> None:
+    code = """
+import resource, torch
+from ase import Atoms
+from jmp_md import JMPCalculator
+import numpy as np
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+rng = np.random.default_rng(0)
+cell = 6 * np.mgrid[0:4, 0:4, 0:4].reshape(3, -1).T
+small = Atoms("CH4", [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [-0.6, -0.6, -0.6]])
+small.calc = JMPCalculator("jmp-xs-organic", memory="fast")
+small.get_forces()
+assert small.calc.potential.step.kernels is not None
+many = Atoms("CH4" * 64, np.concatenate([small.positions + place for place in 0.65 * cell]))
+before = peak()
+many.calc = small.calc
+many.get_forces()
+structures = small.calc._structure.at(many.positions, many.numbers, many.cell.array, many.pbc)
+slots = small.calc.potential.graph_of(structures).differ_quadruplet.shape[:2].numel()
+c = small.calc.potential.header.architecture
+print(peak() - before, 30 * c.emb_size_edge * c.num_blocks * 4 * slots)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    taken, counted = map(float, done.stdout.split())
+    assert 0.3 * counted < taken < 1.1 * counted
+
+
 def test_direct_forces_lean_memory_and_other_types_are_left_to_operations() -> None:
     potential = sensitive_potential(SMOOTH, direct=True)
     other = with_kernels(potential)

@@ -10,9 +10,18 @@ from jmp_md.nn.config import BackboneConfig
 _FEW = 64 * 2**20  # bytes for which it is not worth to ask what is free
 
 
-def fits(slots: int, sizes: BackboneConfig, weight: torch.Tensor) -> bool:
-    """Whether so many edge slots are surely few, or as few as :func:`edges_that_fit`."""
-    return slots * _bytes_of_slot(sizes, weight) <= _FEW or slots <= edges_that_fit(sizes, weight)
+def fits(slots: int, sizes: BackboneConfig, weight: torch.Tensor, kernels: bool = False) -> bool:
+    """Whether so many edge slots surely are few, or take no more than half of the free memory.
+
+    Args:
+        slots: Of the main graph.
+        sizes: Of the network.
+        weight: One of its weights, which tells the device and the type.
+        kernels: Whether those of :mod:`jmp_md.nn.kernels` compute it.
+    """
+    of_slot = _bytes_in_kernels(sizes, weight) if kernels else _bytes_of_slot(sizes, weight)
+    needed = slots * of_slot
+    return needed <= _FEW or needed <= free_memory(weight.device) // 2
 
 
 def edges_that_fit(sizes: BackboneConfig, weight: torch.Tensor) -> int:
@@ -34,3 +43,8 @@ def _bytes_of_slot(sizes: BackboneConfig, weight: torch.Tensor) -> int:
     """
     numbers = (100 * sizes.emb_size_edge + 2500) * sizes.num_blocks
     return numbers * weight.element_size()
+
+
+def _bytes_in_kernels(sizes: BackboneConfig, weight: torch.Tensor) -> int:
+    """The same where kernels compute: 22 to 24 emb_size_edge in a block, measured for jmp-xs."""
+    return 30 * sizes.emb_size_edge * sizes.num_blocks * weight.element_size()
