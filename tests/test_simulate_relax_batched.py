@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
-from ase.calculators.calculator import Calculator
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from factories import random_potential
 
@@ -137,3 +138,27 @@ def test_what_cannot_be_meant_is_refused(calculator: JMPCalculator) -> None:
     with pytest.raises(InputError, match="batch_size 0"):
         relax_batched([], calculator, batch_size=0)
     assert relax_batched([], calculator) == []
+
+
+class Shared(EMT):
+    """Whenever forces were asked for, another thread computes a structure of its own."""
+
+    def get_property(self, name: str, atoms: Atoms, allow_calculation: bool = True) -> Any:
+        value = super().get_property(name, atoms, allow_calculation)
+        if name == "forces":
+            other = bulk("Cu", a=3.3)
+            self.calculate(other, ["energy", "forces", "stress"], all_changes)
+        return value
+
+
+def test_energy_and_stress_belong_to_the_forces_where_a_calculator_is_shared() -> None:
+    atoms = bulk("Cu", a=3.8) * (2, 1, 1)
+    atoms.rattle(0.05, seed=1)
+    [alone], [shared] = (
+        relax_batched([atoms], calculator, relax_cell=True, fmax=1e-3)
+        for calculator in (EMT(), Shared())
+    )
+    assert shared.converged
+    assert shared.energy == pytest.approx(alone.energy, abs=1e-9)
+    assert shared.energy_change == pytest.approx(alone.energy_change, abs=1e-9)
+    assert shared.atoms.get_stress() == pytest.approx(alone.atoms.get_stress(), abs=1e-9)
