@@ -171,14 +171,14 @@ def test_the_site_of_a_version_stays_beside_the_next(tmp_path: Path) -> None:
 
 
 def test_tables_of_shipped_models_are_of_the_weights_that_are_shipped() -> None:
-    spec = importlib.util.spec_from_file_location("numbers", ROOT / "docs" / "site" / "numbers.py")
+    spec = importlib.util.spec_from_file_location("shipped", ROOT / "docs" / "site" / "shipped.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name, rows in module.PAGES.items():
         text = (ROOT / "docs" / name).read_text(encoding="utf-8")
-        assert module.with_table(text, rows) == text, "python docs/site/numbers.py"
+        assert module.with_table(text, rows) == text, "python docs/site/shipped.py"
     kept = json.loads((module.MODELS / f"{module.MODEL}.benchmark.json").read_text())
     for head, found in kept.items():
         potential = load_model(module.MODEL, head=head, dtype=torch.float64, kernels=False)

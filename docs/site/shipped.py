@@ -1,6 +1,6 @@
 """Tables of the pages from what `jmp-md benchmark --keep` has found of the shipped models.
 
-    python docs/site/numbers.py
+    python docs/site/shipped.py
 
 writes them anew between their marks; a test fails where they are of other weights.
 """
@@ -19,7 +19,7 @@ SHORT = (
     "reaction energies", "rigid torsions", "interactions of S22",
 )  # fmt: skip
 PAGES = {"benchmark.md": None, "models.md": SHORT}
-BEGIN, END = "<!-- made by docs/site/numbers.py -->", "<!-- to here -->"
+BEGIN, END = "<!-- made by docs/site/shipped.py -->", "<!-- to here -->"
 
 
 def table(rows: tuple[str, ...] | None) -> str:
