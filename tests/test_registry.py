@@ -377,3 +377,20 @@ def test_card_tells_what_the_header_knows() -> None:
     assert "Elements: unknown" in card
     assert "Non-commercial" not in card
     assert "not smooth" not in card
+
+
+def test_what_was_added_can_be_removed_and_nothing_else(tmp_path: Path) -> None:
+    target = add_model("mine", write_model(tmp_path / "mine.safetensors"))
+    kept = target.with_name("mine.benchmark.json")
+    kept.write_text("{}")
+    other = add_model("mine-too", write_model(tmp_path / "other.safetensors"))
+    assert set(registry.remove_model("mine")) >= {target, kept}
+    assert not target.exists()
+    assert not kept.exists()
+    assert other.exists()
+    with pytest.raises(ModelNotFoundError):
+        resolve("mine")
+    for name, why in (("mine", "is not in"), ("", "is not in"), ("jmp-xs", "is shipped")):
+        with pytest.raises(InputError, match=why):
+            registry.remove_model(name)
+    assert resolve("jmp-xs").exists()

@@ -31,7 +31,7 @@ from jmp_md.run_log import RunLog
 from jmp_md.signals import Terminated, sigterm_interrupts
 
 COMMANDS = {
-    "models": "list models; add one, print its card or its path, record its training data",
+    "models": "list models; add or remove one, print card or path, record its training data",
     "convert": "turn an official checkpoint into a native model file",
     "data": "inspect data sets, prepare them for training, fit reference energies",
     "train": "train or pre-train a model by a recipe",

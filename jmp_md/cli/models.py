@@ -28,6 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     record.add_argument("file", type=Path, help="native .safetensors file")
     record.add_argument("--data", type=Path, required=True, help="folder of the data")
+    remove = actions.add_parser("remove", help="remove a model that was added, or made by finetune")
+    remove.add_argument("name", help="name of the model")
     path = actions.add_parser("path", help="print the file of a model; downloads an official one")
     path.add_argument("name", help="name of the model")
 
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
         record(args.file, args.data)
         print(f"wrote {args.file}: see 'jmp-md models card {args.file}'")
+    elif args.action == "remove":
+        print("removed", *registry.remove_model(args.name))
     elif args.action == "path":
         print(registry.resolve(args.name))
     else:

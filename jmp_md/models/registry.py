@@ -161,6 +161,28 @@ def add_model(name: str, file: str | Path, *, force: bool = False) -> Path:
     return target
 
 
+def remove_model(name: str) -> list[Path]:
+    """Remove a cached model, with what lies beside its file; the files that are gone are returned.
+
+    Raises:
+        InputError: The model is shipped, or there is none of that name in the cache.
+    """
+    cached = _cached_files(name) if name else []
+    if not cached:
+        shipped = (_shipped_dir() / f"{name}{SUFFIX}").is_file()
+        why = "is shipped with jmp-md, and stays" if shipped else f"is not in {models_dir()}"
+        raise InputError(
+            f"model {name!r} {why}: 'jmp-md models' lists what can be removed, as a path"
+        )
+    gone = []
+    for path in cached:
+        for file in (beside(path, ".sha256"), path.with_name(f"{name}.benchmark.json"), path):
+            if file.exists():
+                file.unlink()
+                gone.append(file)
+    return gone
+
+
 def list_models() -> list[ModelEntry]:
     """Every name: shipped models, cached ones, then known ones that are not at hand."""
     entries = {entry.name: entry for entry in shipped_models()}
