@@ -43,6 +43,7 @@ class RunLog:
         self._folder: Path | None = None
         self._open = False  # whether lines of the run may be written
         self._begun = False
+        self._lost = False  # once it could not be written
 
     @contextmanager
     def listening(self, stdout: TextIO | None) -> Iterator[None]:
@@ -66,7 +67,7 @@ class RunLog:
 
     def add(self, line: str) -> None:
         """Keep a line."""
-        if not line.strip():
+        if self._lost or not line.strip():
             return
         self._waiting.append(f"{_now()} {line}")
         if self._open or self._begun:
@@ -92,6 +93,8 @@ class RunLog:
 
     def _write(self) -> None:
         assert self._folder is not None
+        if self._lost:
+            return
         path = self._folder / NAME
         if not self._begun:
             self._begun = True
@@ -99,9 +102,12 @@ class RunLog:
             if path.exists():  # a run that goes on; a full disk may have cut its last line
                 self._waiting.insert(0, "" if path.read_bytes().endswith(b"\n") else "\n")
         lines, self._waiting = self._waiting, []
-        with path.open("ab", buffering=0) as file:
-            for line in lines:
-                file.write(f"{line}\n".encode())
+        try:
+            with path.open("ab", buffering=0) as file:
+                for line in lines:
+                    file.write(f"{line}\n".encode())
+        except OSError:  # a full disk, say, which the files of the run will meet, too
+            self._lost = True
 
 
 class _Ear:

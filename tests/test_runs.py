@@ -12,11 +12,17 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.io import read, write
+from factories import random_potential, write_model
 
+from jmp_md.calculators.ase import JMPCalculator
+from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.runs.elastic import run_elastic
 from jmp_md.runs.eos import run_eos
+from jmp_md.runs.md import run_md
 from jmp_md.runs.phonons import run_phonons
+from jmp_md.runs.singlepoint import run_singlepoint
 from jmp_md.runs.vibrations import run_vibrations
 
 
@@ -128,3 +134,67 @@ def test_an_unrelaxed_crystal_keeps_its_ions_at_every_volume(tmp_path: Path) -> 
     scaled.calc = EMT()
     assert kept.energies[0] == pytest.approx(scaled.get_potential_energy(), abs=1e-9)
     assert summary(tmp_path / "none")["settings"]["relax"] == "none"
+
+
+class Pulled(JMPCalculator):
+    """A model, and 1 eV/Å on every atom along x."""
+
+    def calculate(self, *args: Any, **options: Any) -> None:
+        super().calculate(*args, **options)
+        self.results["forces"] = self.results["forces"] + [1.0, 0.0, 0.0]
+
+
+def test_what_a_class_adds_to_a_model_counts(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = Pulled(random_potential(), dtype="float64", device="cpu")
+    options: dict[str, Any] = {"ensemble": "nve", "steps": 1, "interval": 1, "report": False}
+    run = run_md(atoms, tmp_path / "md", remove_drift=False, **options)
+    assert read(run.trajectory, 0).get_forces().sum(axis=0)[0] == pytest.approx(3.0)
+
+
+def test_one_name_is_one_calculator(tmp_path: Path) -> None:
+    models = [("mine", JMPCalculator(random_potential(), device="cpu")) for _ in range(2)]
+    with pytest.raises(InputError, match="two calculators have the name 'mine'"):
+        run_singlepoint([molecule("H2O")] * 2, models, tmp_path)
+    with pytest.raises(InputError, match="no structures"):
+        run_singlepoint([], [], tmp_path)
+
+
+def test_a_finished_relaxation_goes_on_as_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = str(write_model(tmp_path))
+    write("a.xyz", molecule("H2O"))
+    write("b.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]))
+    words = ["--model", model, "--steps", "1", "--output", "run", "--no-report"]
+    assert main(["relax", "a.xyz", *words]) in (0, 2)
+    before = {
+        path.name: path.read_bytes() for path in Path("run").glob("*.*") if path.suffix != ".log"
+    }
+    assert main(["relax", "b.xyz", *words, "--restart"]) == 1
+    assert "structures.formula: 'H2O', now 'H2'" in capsys.readouterr().err
+    # Nor does another verb, or another format, put its results beside those of the run.
+    assert main(["singlepoint", "a.xyz", "--model", model, "--output", "run"]) == 1
+    assert "run holds a run" in capsys.readouterr().err
+    assert main(["relax", "a.xyz", *words, "--format", "traj"]) == 1
+    after = {
+        path.name: path.read_bytes() for path in Path("run").glob("*.*") if path.suffix != ".log"
+    }
+    assert after == before
+    Path("run/relaxed.docx").write_text("mine")
+    assert main(["relax", "b.xyz", *words, "--overwrite"]) in (0, 2)
+    assert Path("run/relaxed.docx").read_text() == "mine"
+
+
+def test_a_run_that_failed_at_once_may_begin_with_another_structure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = str(write_model(tmp_path))
+    write("bad.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 1e-4]]))
+    write("good.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]))
+    for verb in ("vibrations", "relax"):
+        words = ["--model", model, "--output", verb, "--steps", "1", "--no-report"]
+        assert main([verb, "bad.xyz", *words]) == 1
+        assert main([verb, "good.xyz", *words]) in (0, 2)

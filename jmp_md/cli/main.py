@@ -55,7 +55,7 @@ COMMANDS = {
     "completion": "have bash, zsh or tcsh complete commands, options and files",
 }
 
-_EXPONENT = re.compile(r"-(\d+\.?\d*|\.\d+)e[+-]?\d{1,3}", re.IGNORECASE)
+_EXPONENT = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
 _TO_THE_TERMINAL = ("singlepoint", "evaluate")  # without --output
 
 

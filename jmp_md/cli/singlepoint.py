@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     output = folder_of(args.output)
     if output is not None and not args.overwrite:
         check_unused(output, args.format)
-    found = {path: read_structures(path) for path in args.structures}
-    structures = [atoms for own in found.values() for atoms in own]
-    origins = [(str(path), i) for path, own in found.items() for i in range(len(own))]
+    found = [(path, read_structures(path)) for path in args.structures]
+    structures = [atoms for _, own in found for atoms in own]
+    origins = [(str(path), i) for path, own in found for i in range(len(own))]
     models = calculators_for(structures, args)
     if args.dry_run:
         say_plan(structures, models, output or Path(RESULTS), options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import atomic_write
 from jmp_md.report.page import NAME as REPORT
-from jmp_md.runs.folder import opened
+from jmp_md.runs.folder import IDENTITY, identify, opened
 from jmp_md.simulate.identity import (
     identify_calculator,
     identify_structure,
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from jmp_md.options import Options
     from jmp_md.simulate.relax import RelaxResult
 
-RELAXATION, IDENTITY = "relaxation.traj", "run.json"
+RELAXATION = "relaxation.traj"
 FILES = (IDENTITY, RELAXATION, STATE, SUMMARY, REPORT)
 
 
@@ -168,29 +166,8 @@ def calculation(
                 f"{folder} holds a run: continue it with restart (--restart), remove it with "
                 "overwrite (--overwrite), or choose another output"
             )
-        _identify(folder, {"verb": verb, **identity(calculator, {}, atoms)})
+        own = {"verb": verb, **identity(calculator, {}, atoms)}
+        identify(folder, own, (RELAXATION, STATE, SUMMARY), restart)
         run = Calculation(verb, calculator, folder, options, restart)
         run.watch.begin(atoms)
         yield run
-
-
-def _identify(folder: Path, own: Mapping[str, Any]) -> None:
-    """Write what the run of a folder is; refuse to go on with another one."""
-    path = folder / IDENTITY
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{path} is damaged ({error}): start again with overwrite (--overwrite)"
-            ) from error
-        require_same(before if isinstance(before, dict) else {}, own, folder)
-        return
-    for name in (RELAXATION, STATE, SUMMARY):
-        if (folder / name).exists():
-            raise InputError(
-                f"{folder} holds a run of another kind or of an older jmp-md: start again with "
-                "overwrite (--overwrite), or choose another output"
-            )
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(own, indent=1), encoding="utf-8")

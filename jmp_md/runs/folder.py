@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import LOCK, locked, remove_if_empty
+from jmp_md.files import LOCK, atomic_write, locked, remove_if_empty
 from jmp_md.run_log import NAME as LOG
 from jmp_md.run_log import recorded
+from jmp_md.simulate.identity import require_same
+from jmp_md.simulate.summary import NAME as SUMMARY
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+IDENTITY = "run.json"
 
 
 @contextmanager
@@ -28,12 +37,18 @@ def opened(
         overwrite: Remove those files, with a warning; all others stay.
 
     Raises:
-        InputError: Another process writes there, or both are asked for.
+        InputError: Another process writes there, a run is there that neither goes on nor is
+            removed, or both are asked for.
     """
     if restart and overwrite:
         raise InputError("restart goes on with a run, and overwrite removes it: choose one")
     there = folder.exists()
     with locked(folder):
+        if (folder / SUMMARY).exists() and not (restart or overwrite):
+            raise InputError(
+                f"{folder} holds a run: continue it with restart (--restart), remove it with "
+                "overwrite (--overwrite), or choose another output"
+            )
         try:
             with recorded(folder):
                 if overwrite:
@@ -47,10 +62,66 @@ def opened(
 
 def _clear(folder: Path, files: Sequence[str]) -> None:
     """Remove what a run has written, and say so."""
-    old = [path for pattern in files for path in folder.glob(pattern) if path.is_file()]
+    old = [
+        path
+        for pattern in files
+        for path in folder.glob(pattern)
+        if path.is_file() and (not pattern.endswith(".*") or path.suffix[1:] in _endings())
+    ]
     for path in old:
         path.unlink()
         if path.parent != folder:
             remove_if_empty(path.parent)
     if old:  # which the log of the new run keeps
         warnings.warn(f"overwriting the run in {folder}: {len(old)} files", stacklevel=5)
+
+
+def _endings() -> set[str]:
+    """What files of results and trajectories may end in."""
+    from ase.io.formats import ioformats
+
+    return {*ioformats, "h5", "csv"}
+
+
+def identify(folder: Path, own: Mapping[str, Any], others: Sequence[str], restart: bool) -> None:
+    """Write what the run of a folder is, which begins; refuse to go on with another one.
+
+    Args:
+        folder: That is open.
+        own: What the run is.
+        others: Files that a run of an older version has left where it does not say what it is.
+        restart: Whether a run that is there goes on.
+
+    Raises:
+        InputError: The folder holds another run.
+    """
+    path = folder / IDENTITY
+    if restart and path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged ({error}): start again with overwrite (--overwrite)"
+            ) from error
+        require_same(before if isinstance(before, dict) else {}, own, folder)
+        return
+    if restart and any((folder / name).exists() for name in others):
+        raise InputError(
+            f"{folder} holds a run of another kind or of an older jmp-md: start again with "
+            "overwrite (--overwrite), or choose another output"
+        )
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(own, indent=1), encoding="utf-8")
+
+
+def by_name(models: Sequence[tuple[str, Calculator]]) -> dict[str, Calculator]:
+    """The calculators by their names.
+
+    Raises:
+        InputError: One name stands for two of them.
+    """
+    found: dict[str, Calculator] = {}
+    for name, calculator in models:
+        if found.setdefault(name, calculator) is not calculator:
+            raise InputError(f"two calculators have the name {name!r}: give them different ones")
+    return found

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.files import exists, remove_if_empty
 from jmp_md.report.page import NAME as REPORT
-from jmp_md.runs.folder import opened
+from jmp_md.runs.folder import IDENTITY, by_name, identify, opened
+from jmp_md.simulate.identity import identify_calculator, identity
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.watch import DomainWatch
 
 RESULT, STATE, LOG = "relaxed", "state", "optimizer.log"
-FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, SUMMARY, REPORT)
+FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, IDENTITY, SUMMARY, REPORT)
 _WATCHED = 20  # steps of a structure in a batch; to look at each would take as long as a step
 
 
@@ -119,9 +120,14 @@ class Relaxations:
         state = self.folder / STATE
         files = (*FILES, f"{STATE}/*/*") if self.overwrite else ()
         with opened(self.folder, files, restart=self.restart, overwrite=self.overwrite):
+            models = by_name(self.models)
+            who = {name: identify_calculator(each) for name, each in models.items()}
+            one = identity(next(iter(models.values())), {}, self.structures)["structures"]
+            own = {"verb": "relax", "models": who, "structures": one}
+            identify(self.folder, own, (self.result.name, SUMMARY), self.restart)
             self.watches = watch_domain(self.structures, self.models)
             try:
-                for model, calculator in dict(self.models).items():
+                for model, calculator in models.items():
                     self._relax(model, calculator)
             finally:  # an error or an interrupt does not cost what is done
                 self._write()

@@ -14,7 +14,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import atomic_write, exists
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
-from jmp_md.runs.folder import opened
+from jmp_md.runs.folder import by_name, opened
 from jmp_md.simulate.options import SinglepointOptions
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, make_summary, write_summary
@@ -76,6 +76,7 @@ def compute(
     """
     from jmp_md.simulate.watch import watch_domain
 
+    by_name(models)
     started, places = time.monotonic(), origins or [("", i) for i in range(len(structures))]
     watches = watch_domain(structures, models)
     results = _in_order(structures, models, options.stress)
@@ -127,6 +128,8 @@ def run_singlepoint(
         InputError: An option that does not fit, or a folder that holds a run. Structures that
             cannot be computed are in the results with their errors.
     """
+    if not structures:
+        raise InputError("there are no structures: give 1 at least")
     if format not in FORMATS:
         raise InputError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
     options = (options or SinglepointOptions()).changed(changes)

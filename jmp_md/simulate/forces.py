@@ -22,10 +22,21 @@ _SEARCHED = ("searched_positions", "searched_cells")
 
 
 def as_jmp(calculator: Calculator | None) -> JMPCalculator | None:
-    """The calculator where it is a JMP model; None for any other, and for none."""
+    """The calculator where it is a JMP model; None for any other, and for none.
+
+    A class of its own that computes something else is another calculator: a batch of the model
+    would leave out what it adds.
+    """
     from jmp_md.calculators.ase import JMPCalculator
 
-    return calculator if isinstance(calculator, JMPCalculator) else None
+    if not isinstance(calculator, JMPCalculator):
+        return None
+    kind = type(calculator)
+    own = (kind.calculate, kind.get_property) == (
+        JMPCalculator.calculate,
+        JMPCalculator.get_property,
+    )
+    return calculator if own else None
 
 
 def require_jmp(calculator: Calculator, what: str) -> JMPCalculator:
