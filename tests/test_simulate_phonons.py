@@ -211,7 +211,7 @@ def test_a_supercell_that_is_not_given_is_high_enough() -> None:
         ({"supercell": [2, 2]}, r"supercell \[2, 2\]: give one, three or nine"),
         ({"supercell": [0]}, r"supercell \[0\] makes 0 cells"),
         ({"supercell": [-1, -1, 1]}, "must be positive"),
-        ({"supercell": [2.5]}, "supercell: must be a whole number"),
+        ({"supercell": [2.5]}, r"supercell 2\.5: must be a whole number"),
         ({"supercell": [99]}, "has 970299 atoms: choose a smaller one"),
         ({"delta": 0.0}, r"delta 0.0 Å: must be positive"),
         ({"mesh": -1.0}, r"mesh -1.0 Å"),
@@ -247,7 +247,7 @@ def test_the_command_writes_files_and_a_report(
     assert results["imaginary"] == ("there are imaginary modes" in out)
     names = {"phonopy_params.yaml", "FORCE_SETS", "bands.json", "bands.svg", "dos.csv"}
     names |= {"thermal.csv", "thermal.svg", "structure.extxyz", "summary.json", "report.html"}
-    names |= {"relaxation.traj", "state.npz"}
+    names |= {"relaxation.traj", "state.npz", "run.json", "jmp-md.log"}
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == names
     assert "Phonons of Si2" in (folder / "report.html").read_text()
     assert len(read(folder / "structure.extxyz")) == 2
