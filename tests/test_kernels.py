@@ -231,10 +231,11 @@ many = Atoms("CH4" * 64, np.concatenate([small.positions + place for place in 0.
 before = peak()
 many.calc = small.calc
 many.get_forces()
+taken = peak() - before
 structures = small.calc._structure.at(many.positions, many.numbers, many.cell.array, many.pbc)
 slots = small.calc.potential.graph_of(structures).differ_quadruplet.shape[:2].numel()
 c = small.calc.potential.header.architecture
-print(peak() - before, 30 * c.emb_size_edge * c.num_blocks * 4 * slots)
+print(taken, 40 * c.emb_size_edge * c.num_blocks * 4 * slots)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
