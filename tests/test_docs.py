@@ -183,3 +183,13 @@ def test_tables_of_shipped_models_are_of_the_weights_that_are_shipped() -> None:
     for head, found in kept.items():
         potential = load_model(module.MODEL, head=head, dtype=torch.float64, kernels=False)
         assert found["about"]["sha256"] == fingerprint(potential)
+
+
+def test_pages_run_their_blocks_or_say_why_not() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        fenced = re.findall(r"^```\w+$", text, re.MULTILINE)
+        if page in MARKED:
+            assert len(BLOCK.findall(text)) == len(fenced), page.name
+        elif (fenced or re.search(r"\n\n    \S", text)) and "\n::: " not in text:
+            assert re.search(r"<!-- blocks of this page are not run: .{10,} -->", text), page.name
