@@ -301,7 +301,7 @@ def test_a_run_that_is_done_is_overwritten_only_when_asked_and_not_without_a_wor
     assert "water-relax holds a run: continue it with restart" in capsys.readouterr().err
     assert Path("water-relax/relaxed.extxyz").read_bytes() == before
     assert main([*command[:-3], "2", *command[-2:], "--overwrite"]) == 2
-    assert "warning: overwriting the run in water-relax: 6 files" in capsys.readouterr().err
+    assert "warning: overwriting the run in water-relax: 9 files" in capsys.readouterr().err
     assert Path("water-relax/relaxed.extxyz").read_bytes() != before
     assert Path("water-relax/notes.txt").read_text() == "mine"
 

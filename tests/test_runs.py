@@ -167,8 +167,8 @@ def test_a_finished_relaxation_goes_on_as_itself_only(
     model = str(write_model(tmp_path))
     write("a.xyz", molecule("H2O"))
     write("b.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]))
-    words = ["--model", model, "--steps", "1", "--output", "run", "--no-report"]
-    assert main(["relax", "a.xyz", *words]) in (0, 2)
+    words = ["--model", model, "--fmax", "1000", "--output", "run", "--no-report"]
+    assert main(["relax", "a.xyz", *words]) == 0
     before = {
         path.name: path.read_bytes() for path in Path("run").glob("*.*") if path.suffix != ".log"
     }
@@ -198,3 +198,18 @@ def test_a_run_that_failed_at_once_may_begin_with_another_structure(
         words = ["--model", model, "--output", verb, "--steps", "1", "--no-report"]
         assert main([verb, "bad.xyz", *words]) == 1
         assert main([verb, "good.xyz", *words]) in (0, 2)
+
+
+def test_a_relaxation_that_ran_out_of_steps_goes_on_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = str(write_model(tmp_path))
+    write("a.xyz", molecule("H2O"))
+    words = ["relax", "a.xyz", "--model", model, "--fmax", "1e-9", "--no-report", "--output"]
+    assert main([*words, "run", "--steps", "3"]) == 2
+    assert main([*words, "run", "--steps", "7", "--restart"]) == 2
+    (row,) = json.loads(Path("run/summary.json").read_text())["results"]["structures"]
+    assert row["steps"] == 7
+    lines = [line for line in Path("run/optimizer.log").read_text().splitlines() if "BFGS:" in line]
+    assert len(lines) == 4 + 5  # 0 to 3, and 3 to 7

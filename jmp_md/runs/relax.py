@@ -124,7 +124,8 @@ class Relaxations:
             who = {name: identify_calculator(each) for name, each in models.items()}
             one = identity(next(iter(models.values())), {}, self.structures)["structures"]
             own = {"verb": "relax", "models": who, "structures": one}
-            identify(self.folder, own, (self.result.name, SUMMARY), self.restart)
+            if not (self.restart and state.exists()):  # else that tells which structure differs
+                identify(self.folder, own, (self.result.name, SUMMARY), self.restart)
             self.watches = watch_domain(self.structures, self.models)
             try:
                 for model, calculator in models.items():
@@ -135,7 +136,8 @@ class Relaxations:
             for name, watch in self.watches.items():
                 watch.end([self.ends[i].atoms for i in self.good if self.models[i][0] == name])
             summary = self._summarize(time.monotonic() - started)
-            self._remove_state()
+            if all(end.converged or end.error is not None for end in self.ends.values()):
+                self._remove_state()  # else more steps may be asked for
             if self.report:
                 self._report(summary)
 
