@@ -58,7 +58,7 @@ def test_a_stopped_queue_does_nothing_twice(model: str, tmp_path: Path) -> None:
     assert again == [(2, 3), (3, 3)]
     assert energies(found) == energies(whole)
     assert energies(read(tmp_path / "parts/results.extxyz", index=":")) == energies(whole)
-    with pytest.raises(InputError, match="holds a queue"):
+    with pytest.raises(InputError, match="holds a run"):
         run_screen(structures, model, tmp_path / "parts", **options)
     with pytest.raises(InputError, match="number of structures: 5, now 4"):
         run_screen(structures[:4], model, tmp_path / "parts", restart=True, **options)

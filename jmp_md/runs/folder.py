@@ -24,7 +24,7 @@ IDENTITY = "run.json"
 
 @contextmanager
 def opened(
-    folder: Path, files: Sequence[str], *, restart: bool = False, overwrite: bool = False
+    folder: Path, files: Sequence[str], *, restart: bool | None = None, overwrite: bool = False
 ) -> Iterator[None]:
     """Keep other processes out of the folder of a run while the block lasts.
 
@@ -33,7 +33,7 @@ def opened(
     Args:
         folder: Created if need be.
         files: Names, or patterns of names, of the files that a run of this kind writes there.
-        restart: Whether the run there goes on.
+        restart: Whether the run there goes on; None where runs of this kind cannot.
         overwrite: Remove those files, with a warning; all others stay.
 
     Raises:
@@ -45,9 +45,10 @@ def opened(
     there = folder.exists()
     with locked(folder):
         if (folder / SUMMARY).exists() and not (restart or overwrite):
+            goes_on = "" if restart is None else "continue it with restart (--restart), "
             raise InputError(
-                f"{folder} holds a run: continue it with restart (--restart), remove it with "
-                "overwrite (--overwrite), or choose another output"
+                f"{folder} holds a run: {goes_on}remove it with overwrite (--overwrite), or choose "
+                "another output"
             )
         try:
             with recorded(folder):
