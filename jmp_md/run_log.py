@@ -96,13 +96,13 @@ class RunLog:
         if self._lost:
             return
         path = self._folder / NAME
-        if not self._begun:
-            self._begun = True
-            self._waiting.insert(1, f"{self._began} {_about()}")
-            if path.exists():  # a run that goes on; a full disk may have cut its last line
-                self._waiting.insert(0, "" if path.read_bytes().endswith(b"\n") else "\n")
-        lines, self._waiting = self._waiting, []
         try:
+            if not self._begun:
+                self._begun = True
+                self._waiting.insert(1, f"{self._began} {_about()}")
+                if path.exists():  # a run that goes on; a full disk may have cut its last line
+                    self._waiting.insert(0, "" if path.read_bytes().endswith(b"\n") else "\n")
+            lines, self._waiting = self._waiting, []
             with path.open("ab", buffering=0) as file:
                 for line in lines:
                     file.write(f"{line}\n".encode())

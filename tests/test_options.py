@@ -322,7 +322,7 @@ def test_every_command_with_options_of_a_class_is_among_them() -> None:
 
 def test_negative_numbers_may_have_an_exponent(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["md", "x.xyz", "--print-config", "--pressure"]
-    for given, meant in (("-1e-3", -0.001), ("-2.5E2", -250), ("-.5e+1", -5)):
+    for given, meant in (("-1e-3", -0.001), ("-2.5E2", -250), ("-.5e+1", -5), ("-5.", -5)):
         assert main([*words, given]) == 0
         assert yaml.safe_load(capsys.readouterr().out)["pressure"] == meant
 

@@ -138,3 +138,13 @@ def test_a_run_that_is_killed_leaves_whole_lines(here: Path) -> None:
     said = lines(".")
     assert said[0] == "$ x"
     assert set(said[2:]) == {"a line"}
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(
+    model: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "out" / "jmp-md.log").mkdir(parents=True)
+    words = ["md", "water.xyz", "--model", model, "--steps", "2", "--no-report", "--output", "out"]
+    assert main(words) == 0
+    assert "mean temperature" in capsys.readouterr().out
+    assert (here / "out" / "summary.json").exists()
