@@ -2,10 +2,12 @@
 
     pip install pyscf rdkit
     python benchmarks/organic_test.py PRETRAIN/aimnet2.npz --teacher MODELS --output thermal.xyz
-    jmp-md evaluate --model jmp-xs-organic --head wb97x --data thermal.xyz
+    jmp-md evaluate --model jmp-xs-organic --head wb97m --data thermal.xyz
 
-Geometries are drawn from the normal modes of the teacher (see organic_labels.py) at 300 K, labels
-are wB97X/6-31G(d) with density fitting. A run that was killed goes on.
+Geometries are drawn from the normal modes of the teacher (see organic_labels.py) at 300 K. Labels
+are the functional of wB97M-V with D3(BJ) in place of VV10 and def2-TZVPP, the level of the
+default head, or wB97X/6-31G(d), that of the second; both with density fitting. A run that was
+killed goes on.
 """
 
 from __future__ import annotations
@@ -32,21 +34,31 @@ ClC=CC=O CC(=O)C#C N#CC=CN NC=CC=O OC=CC=O CN=CC=C CC=NO CON=C CC(=O)NN SCC=O OC
 OC(=O)CF CC1=CCO1 C1=CCOC1 O=c1cco[nH]1 CC(C)=NO FS(=O)(=O)C
 """.split()  # noqa: SIM905
 FRAMES, TEMPERATURE = 5, 300
+LEVELS = {"wb97m": ("wb97m_v", "def2-tzvpp"), "wb97x": ("wb97x", "6-31g*")}
 
 
-def dft(atoms: Atoms) -> tuple[float, np.ndarray]:
-    """Energy in eV and forces in eV/Å by wB97X/6-31G(d)."""
+def dft(atoms: Atoms, level: str) -> tuple[float, np.ndarray]:
+    """Energy in eV and forces in eV/Å."""
     from pyscf import dft as pyscf_dft
     from pyscf import gto
 
+    functional, basis = LEVELS[level]
     places = zip(atoms.numbers.tolist(), atoms.positions, strict=True)
-    mol = gto.M(atom=list(places), basis="6-31g*", verbose=0)
-    calculation = pyscf_dft.RKS(mol, xc="wb97x").density_fit()
+    mol = gto.M(atom=list(places), basis=basis, verbose=0)
+    calculation = pyscf_dft.RKS(mol, xc=functional).density_fit()
     calculation.grids.level, calculation.conv_tol = 2, 1e-7
+    if level == "wb97m":
+        calculation.nlc, calculation.disp = 0, None
     energy = calculation.kernel()
     if not calculation.converged:
         raise RuntimeError(f"{atoms.info['name']}: the density does not converge")
-    return energy * Hartree, -calculation.nuc_grad_method().kernel() * Hartree / Bohr
+    gradient = calculation.nuc_grad_method().kernel()
+    if level == "wb97m":
+        from pyscf.dispersion import dftd3
+
+        found = dftd3.DFTD3Dispersion(mol, xc="wb97m", version="d3bj").get_dispersion(grad=True)
+        energy, gradient = energy + found["energy"], gradient + found["gradient"]
+    return energy * Hartree, -gradient * Hartree / Bohr
 
 
 def frames(teacher: Teacher) -> Iterator[tuple[str, Atoms]]:
@@ -74,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pool", type=Path, help="its molecules are left out")
     parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--level", choices=LEVELS, default="wb97m")
     parser.add_argument("--output", type=Path, default=Path("thermal.xyz"))
     args = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
@@ -85,7 +98,7 @@ def main() -> None:
 
     for name, atoms in frames(Teacher(args.teacher)):
         if name not in done:
-            energy, forces = dft(atoms)
+            energy, forces = dft(atoms, args.level)
             atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
             write(args.output, atoms, format="extxyz", append=True)
             print(name, energy, flush=True)
