@@ -324,6 +324,21 @@ def test_a_run_goes_on_with_other_intervals(tmp_path: Path) -> None:
     assert table(result)["step"].tolist() == [0, 2, 4, 6, 9, 10]
 
 
+def test_a_run_asks_once_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes of large models and many structures take time."""
+    from jmp_md.simulate import identity
+
+    asked: list[int] = []
+    real = identity.identify_calculator
+    monkeypatch.setattr(
+        identity, "identify_calculator", lambda calculator: asked.append(1) or real(calculator)
+    )
+    md(water(), tmp_path, steps=2)
+    assert len(asked) == 1
+    md(water(), tmp_path, steps=4, restart=True)
+    assert len(asked) == 2
+
+
 def test_a_run_is_not_continued_as_another(tmp_path: Path) -> None:
     md(water(), tmp_path, steps=4)
     with pytest.raises(InputError, match=r"holds a run.*--restart"):

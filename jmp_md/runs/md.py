@@ -205,7 +205,7 @@ def _go(
         run.folder,
         run.folders,
         run.options,
-        run.identity(),
+        run.identity,
         saved,
         run.refused,
         run.alone,

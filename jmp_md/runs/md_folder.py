@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,7 @@ class Runs:
         many = {"structures": count, "replicas": self.replicas}
         return settings if self.alone else settings | many
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What the runs are, so that no other is continued in their place."""
         from jmp_md.simulate.identity import identity
@@ -147,7 +149,7 @@ class Runs:
                 f"{self.folder} holds a run of another kind or of an older jmp-md: start again in "
                 "another folder"
             )
-        require_same(facts["identity"], self.identity(), self.folder)
+        require_same(facts["identity"], self.identity, self.folder)
         require_same(
             {"trajectory": facts["trajectory"]},
             {"trajectory": self.options.trajectory},
