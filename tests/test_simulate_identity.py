@@ -17,7 +17,13 @@ from factories import random_potential
 
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.errors import InputError
-from jmp_md.simulate.identity import identify_calculator, identify_structure, identity, require_same
+from jmp_md.simulate.identity import (
+    identify_calculator,
+    identify_structure,
+    identify_structures,
+    identity,
+    require_same,
+)
 
 
 def water(**changes: Any) -> Atoms:
@@ -45,6 +51,16 @@ def test_whatever_changes_the_physics_of_a_structure_is_named(name: str) -> None
     require_same(saved, identity(LennardJones(), {}, [water()]), "run")
     with pytest.raises(InputError, match=rf"run as another one.*structures\.{name}"):
         require_same(saved, identity(LennardJones(), {}, [water(**CHANGES[name])]), "run")
+
+
+def test_many_structures_are_who_they_are_whatever_computes_them() -> None:
+    many = [water(), water(positions=water().positions + 1e-6)]
+    known = identify_structures(many)
+    assert known["number"] == 2
+    assert known == identity(LennardJones(), {"fmax": 0.1}, many)["structures"]
+    assert identify_structures(many[::-1])["positions"] != known["positions"]
+    assert identify_structures(many[::-1])["elements"] == known["elements"]
+    assert identify_structures(many[:1]) == {"number": 1, **identify_structure(many[0])}
 
 
 def test_momenta_count_where_they_are_asked_for() -> None:

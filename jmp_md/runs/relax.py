@@ -12,7 +12,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import exists, remove_if_empty
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import IDENTITY, by_name, identify, opened
-from jmp_md.simulate.identity import identify_calculator, identity
+from jmp_md.simulate.identity import identify_calculator, identify_structures
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
 
@@ -122,8 +122,8 @@ class Relaxations:
         with opened(self.folder, files, restart=self.restart, overwrite=self.overwrite):
             models = by_name(self.models)
             who = {name: identify_calculator(each) for name, each in models.items()}
-            one = identity(next(iter(models.values())), {}, self.structures)["structures"]
-            own = {"verb": "relax", "models": who, "structures": one}
+            given = identify_structures(self.structures)
+            own = {"verb": "relax", "models": who, "structures": given}
             if not (self.restart and state.exists()):  # else that tells which structure differs
                 identify(self.folder, own, (self.result.name, SUMMARY), self.restart)
             self.watches = watch_domain(self.structures, self.models)

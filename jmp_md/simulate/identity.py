@@ -50,14 +50,19 @@ def identity(
     found = {
         "model": identify_calculator(calculator),
         "settings": settings,
-        "structures": _identify_all(structures, momenta),
+        "structures": identify_structures(structures, momenta=momenta),
     }
     plain: dict[str, Any] = _plain(found)
     return plain
 
 
-def _identify_all(structures: Sequence[Atoms], momenta: bool) -> dict[str, Any]:
-    """That of one structure, or digests of those of all: a few lines for any number."""
+def identify_structures(structures: Sequence[Atoms], *, momenta: bool = False) -> dict[str, Any]:
+    """That of one structure, or digests of those of all: a few lines for any number.
+
+    Args:
+        structures: Any number, of any sizes.
+        momenta: Whether their momenta count.
+    """
     if len(structures) == 1:
         return {"number": 1, **identify_structure(structures[0], momenta=momenta)}
     digests: dict[str, Any] = {}
