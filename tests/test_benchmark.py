@@ -252,7 +252,7 @@ def test_a_benchmark_that_was_stopped_keeps_the_parts_that_were_done(tmp_path: P
     assert [part.name for part in read_benchmark(tmp_path / JSON).parts] == [
         PARTS["diatomics"].name
     ]
-    with pytest.raises(InputError, match="holds a benchmark: continue it with restart"):
+    with pytest.raises(InputError, match="holds a run: continue it with restart"):
         run_benchmark(Morse(), "m", tmp_path)
     more = {"restart": True, "progress": lambda part: done.append(part.name)}
     found = run_benchmark(Morse(), "m", tmp_path, parts=["diatomics", "curves"], **more)

@@ -18,7 +18,6 @@ from jmp_md.benchmarking.tables import (
     write_markdown,
     write_page,
 )
-from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
@@ -99,13 +98,8 @@ def run_benchmark(
 
 def _done(folder: Path, calculator: Calculator, restart: bool) -> tuple[Part, ...]:
     """The parts that the folder holds, of the same calculator, version and machine."""
-    if not (folder / JSON).exists():
+    if not (restart and (folder / JSON).exists()):
         return ()
-    if not restart:
-        raise InputError(
-            f"{folder} holds a benchmark: continue it with restart (--restart), remove it with "
-            "overwrite (--overwrite), or choose another output"
-        )
     saved = read_benchmark(folder / JSON)
     require_same(saved.about, about(calculator), folder)
     return tuple(saved.parts)

@@ -21,7 +21,6 @@ from jmp_md.cli.common import (
 )
 from jmp_md.cli.data import add_format_arguments, open_data
 from jmp_md.cli.options import add_options, options_from
-from jmp_md.files import exists
 from jmp_md.options import Options, option
 
 if TYPE_CHECKING:
@@ -97,17 +96,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from jmp_md.errors import InputError
-    from jmp_md.runs.folder import opened
-    from jmp_md.simulate.summary import NAME as SUMMARY
+    from jmp_md.runs.folder import opened, refuse_used
     from jmp_md.simulate.summary import make_summary, summary_text
 
     started = time.monotonic()
     options = options_from(args, EvaluateOptions)
     output = folder_of(args.output, formats=False)
-    if output is not None and exists(output / SUMMARY) and not args.overwrite:
-        raise InputError(
-            f"{output} holds a run: remove it with --overwrite, or choose another output"
-        )
+    if output is not None:
+        refuse_used(output, FILES, overwrite=args.overwrite)
     dataset = open_data([args.data], args)
     if args.tags is None:
         dataset = Untagged(dataset)

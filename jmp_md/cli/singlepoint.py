@@ -40,13 +40,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the command."""
-    from jmp_md.runs.singlepoint import RESULTS, check_unused, compute, run_singlepoint
+    from jmp_md.runs.folder import refuse_used
+    from jmp_md.runs.singlepoint import FILES, RESULTS, compute, run_singlepoint
     from jmp_md.simulate.summary import summary_text
 
     options = options_from(args, OPTIONS)
     output = folder_of(args.output)
-    if output is not None and not args.overwrite:
-        check_unused(output, args.format)
+    if output is not None:
+        refuse_used(output, FILES, overwrite=args.overwrite)
     found = [(path, read_structures(path)) for path in args.structures]
     structures = [atoms for _, own in found for atoms in own]
     origins = [(str(path), i) for path, own in found for i in range(len(own))]

@@ -111,11 +111,6 @@ def run_analysis(
     started, folder = time.monotonic(), Path(output)
     options = (options or AnalysisOptions()).changed(changes)
     with opened(folder, FILES, overwrite=overwrite):
-        if (folder / SUMMARY).exists():
-            raise InputError(
-                f"{folder} holds a run: remove it with overwrite (--overwrite), or choose another "
-                "output"
-            )
         found = analyse(path, options)
         _write(found, folder)
         summary = write_summary(

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.errors import InputError
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import IDENTITY, identify, opened
 from jmp_md.simulate.identity import (
@@ -161,11 +160,6 @@ def calculation(
     """
     folder = Path(output)
     with opened(folder, (*FILES, *files), restart=restart, overwrite=overwrite):
-        if not restart and any((folder / name).exists() for name in (RELAXATION, STATE, SUMMARY)):
-            raise InputError(
-                f"{folder} holds a run: continue it with restart (--restart), remove it with "
-                "overwrite (--overwrite), or choose another output"
-            )
         own = {"verb": verb, **identity(calculator, {}, atoms)}
         identify(folder, own, (RELAXATION, STATE, SUMMARY), restart)
         run = Calculation(verb, calculator, folder, options, restart)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
@@ -67,11 +66,6 @@ def run_descriptors(
     origins = [""] * len(structures) if files is None else files
     watch = DomainWatch(calculator)
     with opened(folder, FILES, overwrite=overwrite):
-        if (folder / VECTORS).exists():
-            raise InputError(
-                f"{folder} holds a run: remove it with overwrite (--overwrite), or choose another "
-                "output"
-            )
         watch.begin(structures)
         result = descriptors(structures, calculator)
         _write(folder / VECTORS, result, structures, formulas, origins)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import LOCK, atomic_write, locked, remove_if_empty
+from jmp_md.files import LOCK, atomic_write, exists, locked, remove_if_empty
 from jmp_md.run_log import NAME as LOG
 from jmp_md.run_log import recorded
 from jmp_md.simulate.identity import require_same
@@ -37,19 +37,11 @@ def opened(
         overwrite: Remove those files, with a warning; all others stay.
 
     Raises:
-        InputError: Another process writes there, a run is there that neither goes on nor is
-            removed, or both are asked for.
+        InputError: Another process writes there, or as of :func:`refuse_used`.
     """
-    if restart and overwrite:
-        raise InputError("restart goes on with a run, and overwrite removes it: choose one")
     there = folder.exists()
     with locked(folder):
-        if (folder / SUMMARY).exists() and not (restart or overwrite):
-            goes_on = "" if restart is None else "continue it with restart (--restart), "
-            raise InputError(
-                f"{folder} holds a run: {goes_on}remove it with overwrite (--overwrite), or choose "
-                "another output"
-            )
+        refuse_used(folder, files, restart=restart, overwrite=overwrite)
         try:
             with recorded(folder):
                 if overwrite:
@@ -61,14 +53,50 @@ def opened(
                 remove_if_empty(folder)
 
 
-def _clear(folder: Path, files: Sequence[str]) -> None:
-    """Remove what a run has written, and say so."""
-    old = [
+def refuse_used(
+    folder: Path, files: Sequence[str], *, restart: bool | None = None, overwrite: bool = False
+) -> None:
+    """Refuse a folder with files that a run would write, where none goes on or is removed.
+
+    :func:`opened` does; commands ask before they load a model, too.
+
+    Args:
+        folder: That of the run, which may not exist yet.
+        files: See :func:`opened`; besides them every run has a summary.
+        restart: Whether the run there goes on; None where runs of this kind cannot.
+        overwrite: Whether its files are removed.
+
+    Raises:
+        InputError: There are such files, or both are asked for.
+    """
+    if restart and overwrite:
+        raise InputError("restart goes on with a run, and overwrite removes it: choose one")
+    if restart or overwrite or not exists(folder):
+        return
+    # Who it is, and logs that grow, are all that a run leaves which fails at once.
+    used = [path for path in _written(folder, (SUMMARY, *files))
+            if path.name != IDENTITY and path.suffix != ".log"]  # fmt: skip
+    if used:
+        goes_on = "" if restart is None else "continue it with restart (--restart), "
+        raise InputError(
+            f"{folder} holds a run: {goes_on}remove it with overwrite (--overwrite), or choose "
+            f"another output; there is {used[0].relative_to(folder)}"
+        )
+
+
+def _written(folder: Path, files: Sequence[str]) -> list[Path]:
+    """The files of a run that are there."""
+    return [
         path
         for pattern in files
         for path in folder.glob(pattern)
         if path.is_file() and (not pattern.endswith(".*") or path.suffix[1:] in _endings())
     ]
+
+
+def _clear(folder: Path, files: Sequence[str]) -> None:
+    """Remove what a run has written, and say so."""
+    old = _written(folder, files)
     for path in old:
         path.unlink()
         if path.parent != folder:

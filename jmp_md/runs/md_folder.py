@@ -137,10 +137,7 @@ class Runs:
         """The state to go on from; None where the run starts."""
         from jmp_md.simulate.identity import require_same
 
-        if not restart:
-            self._refuse_used()
-            return None
-        saved = load_state(self.folder)
+        saved = load_state(self.folder) if restart else None
         if saved is None:
             return None
         facts = saved[1]
@@ -161,20 +158,6 @@ class Runs:
                 f"{self.options.steps}"
             )
         return saved
-
-    def _refuse_used(self) -> None:
-        if (self.folder / STATE).exists():
-            raise InputError(
-                f"{self.folder} holds a run: continue it with restart (--restart), or choose "
-                "another output"
-            )
-        for name in (LOG, f"trajectory.{self.options.trajectory}"):
-            used = [folder / name for folder in self.folders if (folder / name).exists()]
-            if used:
-                raise InputError(
-                    f"there is a {used[0]}, of a run that never got to a state or of another "
-                    "program: choose another output, or start again there with restart (--restart)"
-                )
 
 
 def replica_name(index: int) -> str:

@@ -14,7 +14,7 @@ from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
 from jmp_md.simulate.options import NEBOptions
 from jmp_md.simulate.state import NAME as STATE
-from jmp_md.simulate.state import save_state, state_to_continue
+from jmp_md.simulate.state import load_state, save_state
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
 
@@ -78,8 +78,9 @@ def run_neb(
     watch = DomainWatch(calculator)
     watch.begin(matched)
     with opened(folder, FILES, restart=restart, overwrite=overwrite):
-        saved = state_to_continue(folder, settings, restart)
+        saved = load_state(folder) if restart else None
         if saved is not None:
+            require_same(saved[1].get("settings", {}), settings, folder)
             require_same(saved[1].get("identity", {}), who, folder)
         result = neb(
             images,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import exists, remove_if_empty
+from jmp_md.files import remove_if_empty
 from jmp_md.report.page import NAME as REPORT
-from jmp_md.runs.folder import IDENTITY, by_name, identify, opened
+from jmp_md.runs.folder import IDENTITY, by_name, identify, opened, refuse_used
 from jmp_md.simulate.identity import identify_calculator, identify_structures
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.watch import DomainWatch
 
 RESULT, STATE, LOG = "relaxed", "state", "optimizer.log"
-FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, IDENTITY, SUMMARY, REPORT)
+FILES = (f"{RESULT}.*", "trajectory*.traj", LOG, IDENTITY, SUMMARY, REPORT, f"{STATE}/*/*")
 _WATCHED = 20  # steps of a structure in a batch; to look at each would take as long as a step
 
 
@@ -102,11 +102,7 @@ class Relaxations:
                 formula = atoms.get_chemical_formula(mode="hill")
                 raise InputError(f"structure {i} ({formula}): {error}") from error
         require_format(self.result, len(self.structures))
-        if not (self.restart or self.overwrite) and exists(self.result):
-            raise InputError(
-                f"{self.folder} holds a run: continue it with restart (--restart), remove it with "
-                "overwrite (--overwrite), or choose another output"
-            )
+        refuse_used(self.folder, FILES, restart=self.restart, overwrite=self.overwrite)
 
     def run(self) -> None:
         """Relax all structures; what is done is written whatever happens.
@@ -118,8 +114,7 @@ class Relaxations:
 
         started = time.monotonic()
         state = self.folder / STATE
-        files = (*FILES, f"{STATE}/*/*") if self.overwrite else ()
-        with opened(self.folder, files, restart=self.restart, overwrite=self.overwrite):
+        with opened(self.folder, FILES, restart=self.restart, overwrite=self.overwrite):
             models = by_name(self.models)
             who = {name: identify_calculator(each) for name, each in models.items()}
             given = identify_structures(self.structures)

@@ -243,12 +243,7 @@ def _resource(device: str | None, cluster: Mapping[str, float]) -> str:
 def _open_queue(folder: Path, same: dict[str, Any], chunk: int, restart: bool) -> int:
     """Begin a queue, or take up the one that is there; returns the size of its chunks."""
     path = folder / _QUEUE
-    if path.exists() and not restart:
-        raise InputError(
-            f"{folder} holds a queue: continue it with restart (--restart), remove it with "
-            "overwrite (--overwrite), or choose another output"
-        )
-    if path.exists():
+    if restart and path.exists():
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             before, size = saved["identity"], int(saved["chunk"])

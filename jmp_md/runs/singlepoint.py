@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jmp_md.errors import InputError
-from jmp_md.files import atomic_write, exists
+from jmp_md.files import atomic_write
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import by_name, opened
@@ -135,7 +135,6 @@ def run_singlepoint(
     options = (options or SinglepointOptions()).changed(changes)
     folder = Path(output)
     with opened(folder, FILES, overwrite=overwrite):
-        check_unused(folder, format)
         found = compute(structures, models, options, origins)
         _write(folder / f"{RESULTS}.{format}", found)
         summary = write_summary(folder, VERB, **found.summary)
@@ -148,19 +147,6 @@ def run_singlepoint(
             names = [f"{row['file']}[{row['index']}]" for row in found.rows]
             write_singlepoint_report(folder, frames, names, summary)
     return found
-
-
-def check_unused(folder: Path, format: str) -> None:
-    """Refuse a folder with results.
-
-    Raises:
-        InputError: It has some.
-    """
-    if exists(folder / f"{RESULTS}.{format}"):
-        raise InputError(
-            f"{folder} holds a run: remove it with overwrite (--overwrite), or choose another "
-            "output"
-        )
 
 
 def _in_order(structures: Sequence[Atoms], models: Models, stress: bool) -> list[Result]:
