@@ -111,7 +111,7 @@ class PretendedDevice(TorchDispatchMode):
         copies = name in ("_to_copy", "copy_")
         if ours and not copies:
             self._refuse_others(name, args, tensors)
-        self._count(name, args, bool(ours), to)
+        self._count(name, args, kwargs, bool(ours), to)
         plain_args, plain = tree_map(_held, (args, kwargs))
         if to == DEVICE:
             plain = {**plain, "device": torch.device("cpu")}
@@ -133,16 +133,24 @@ class PretendedDevice(TorchDispatchMode):
             shapes = [(type(x).__name__, tuple(x.shape)) for x in tensors]
             raise RuntimeError(f"{name}: tensors of two devices: {shapes}")
 
-    def _count(self, name: str, args: Any, ours: bool, to: torch.device | None) -> None:
+    def _count(
+        self,
+        name: str,
+        args: Any,
+        kwargs: dict[str, Any],
+        ours: bool,
+        to: torch.device | None,
+    ) -> None:
         upload = to == DEVICE and not ours
         if name == "copy_":
             upload = isinstance(args[0], OnDevice) and not isinstance(args[1], OnDevice)
         masks = name in ("index", "index_put", "index_put_") and any(
             isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1] or ()
         )
+        unsized = name == "repeat_interleave" and "output_size" not in kwargs
         leaves = ours and name == "_to_copy" and to is not None and to != DEVICE
         leaves |= ours and name == "copy_" and not isinstance(args[0], OnDevice)
-        if ours and (name in _WAITS or masks or leaves):
+        if ours and (name in _WAITS or masks or unsized or leaves):
             self.waits[_site(name)] += 1
         elif upload and name in ("_to_copy", "copy_"):
             self.uploads[_site(name)] += 1

@@ -107,7 +107,7 @@ def training_step(potential: Potential, device: PretendedDevice) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "waits"), [(new_structures, 17), (exported, 38), (training_step, 16)]
+    ("step", "waits"), [(new_structures, 17), (exported, 26), (training_step, 16)]
 )
 def test_structures_never_seen_before_keep_to_their_budget(
     step: Callable[[Potential, PretendedDevice], None], waits: int

@@ -21,7 +21,7 @@ from jmp_md import CheckpointError, InputError, JMPCalculator
 from jmp_md.checkpoints.exported import DTYPES, EXTRA_FILE, ExportInfo
 from jmp_md.cli.main import main
 from jmp_md.export import export
-from jmp_md.export.neighbours import complete_cell, search, wrap
+from jmp_md.export.neighbours import neighbours
 from jmp_md.export.verify import verify
 from jmp_md.graph.neighbours import NeighbourCache
 from jmp_md.graph.pairs import find_pairs
@@ -115,11 +115,10 @@ def test_the_scripted_search_finds_the_same_pairs_in_the_same_order(
     cell = np.array(cell, dtype=np.float64)
     box = np.where(np.linalg.norm(cell, axis=1, keepdims=True) > 0, cell, 10 * np.eye(3))
     positions = (1.4 * np.random.default_rng(1).random((n_atoms, 3)) - 0.2) @ box
-    periodic = torch.tensor(pbc)
-    complete = complete_cell(torch.from_numpy(cell), periodic)
-    wrapped = wrap(torch.from_numpy(positions), complete, periodic)
-    found = torch.jit.script(search)(wrapped, complete, periodic, cutoff)
-    expected = find_pairs(wrapped.numpy(), cell, np.array(pbc), cutoff)
+    given = torch.from_numpy(positions), torch.zeros(n_atoms, dtype=torch.long)
+    cells, periodic = torch.from_numpy(cell).unsqueeze(0), torch.tensor([pbc])
+    found, placed = torch.jit.script(neighbours)(*given, cells, periodic, cutoff)
+    expected = find_pairs(placed.numpy(), cell, np.array(pbc), cutoff)
     assert n_atoms < 2 or len(expected.source) > 0
     for got, wanted in zip(found, expected, strict=True):
         assert torch.equal(got, wanted)

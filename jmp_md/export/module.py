@@ -90,8 +90,10 @@ class ExportedPotential(nn.Module):
         """
         n_structures, dtype = cell.shape[0], self.embedding.weight.dtype
         given, cell = positions.detach().double(), cell.double()
-        placed, cells, pairs = self._place(given, cell, pbc, structure)
-        x, cells = placed.to(dtype), cells.to(dtype)
+        if not bool(given.isfinite().all()):
+            raise ValueError("positions are not finite")
+        pairs, placed = neighbours(given, structure, cell, pbc, self.cutoff)
+        x, cells = placed.to(dtype), (cell * pbc.unsqueeze(-1)).to(dtype)
         tag = torch.full_like(numbers, 2) if tags is None else tags
         if self.direct:
             with torch.no_grad():
@@ -118,30 +120,6 @@ class ExportedPotential(nn.Module):
         stress = torch.where(pbc.all(dim=1).view(-1, 1, 1), stress, float("nan"))
         energy = self.physical(energies.detach(), numbers, structure, n_structures)
         return energy, -by_position * self.energy_scale, stress
-
-    def _place(
-        self, positions: Tensor, cell: Tensor, pbc: Tensor, structure: Tensor
-    ) -> tuple[Tensor, Tensor, Pairs]:
-        """Structures near the origin, cells without open directions, and pairs of them all."""
-        placed: list[Tensor] = []
-        source: list[Tensor] = []
-        target: list[Tensor] = []
-        offset: list[Tensor] = []
-        reverse: list[Tensor] = []
-        atoms, n_pairs = 0, 0
-        if not bool(positions.isfinite().all()):
-            raise ValueError("positions are not finite")
-        for i in range(cell.shape[0]):
-            pairs, moved = neighbours(positions[structure == i], cell[i], pbc[i], self.cutoff)
-            placed.append(moved)
-            source.append(pairs.source + atoms)
-            target.append(pairs.target + atoms)
-            offset.append(pairs.offset)
-            reverse.append(pairs.reverse + n_pairs)
-            atoms += moved.shape[0]
-            n_pairs += pairs.source.shape[0]
-        joined = Pairs(torch.cat(source), torch.cat(target), torch.cat(offset), torch.cat(reverse))
-        return torch.cat(placed), cell * pbc.unsqueeze(-1), joined
 
 
 class OpenMMPotential(nn.Module):
@@ -187,10 +165,11 @@ class OpenMMPotential(nn.Module):
         if not self.periodic:
             box, scale = None, first
         x = positions.index_select(0, self.atoms).double() * self.nm
-        cell = torch.zeros(3, 3, dtype=torch.float64, device=x.device)
+        cells = torch.zeros(1, 3, 3, dtype=torch.float64, device=x.device)
         if box is not None:
-            cell = box.detach().to(cell) * self.nm
-        pbc = torch.full([3], box is not None, dtype=torch.bool, device=x.device)
+            cells = box.detach().to(cells).unsqueeze(0) * self.nm
+        pbc = torch.full([1, 3], box is not None, dtype=torch.bool, device=x.device)
+        structure = torch.zeros_like(self.numbers)
         factor = torch.full([1], self.kj, dtype=torch.float64, device=x.device)
         if self.scaled:
             assert scale is not None
@@ -200,7 +179,7 @@ class OpenMMPotential(nn.Module):
         # in double precision: a factor on the energy would round differently in each layer.
         # Not x.detach(): compiled, TorchScript may keep the graph of a detached tensor.
         with torch.no_grad():
-            pairs, placed = neighbours(x, cell, pbc, self.cutoff)
+            pairs, placed = neighbours(x, structure, cells, pbc, self.cutoff)
             given = x.clone()
         x = placed + (x - given) * (factor * self.potential.energy_scale)  # zero, but for gradients
 
@@ -209,13 +188,13 @@ class OpenMMPotential(nn.Module):
             x.to(dtype),
             self.numbers,
             torch.full_like(self.numbers, 2),
-            torch.zeros_like(self.numbers),
-            cell.unsqueeze(0).to(dtype),
+            structure,
+            cells.to(dtype),
             pairs,
         )
         with torch.no_grad():
             values = energies.clone()
-        energy = self.potential.physical(values, self.numbers, torch.zeros_like(self.numbers), 1)
+        energy = self.potential.physical(values, self.numbers, structure, 1)
         # Lost atoms have no neighbours. Not an error: torch crashes on errors in frozen modules,
         # and OpenMM reports energies that are NaN.
         energy = energy + 0.0 * given.sum()
