@@ -109,11 +109,11 @@ class Options(BaseModel):
         return value
 
 
-def with_options(cls: type[Options]) -> Callable[[FunctionT], FunctionT]:
-    """Show the fields of a class among the keyword arguments of a function that takes ``changes``.
+def with_options(*classes: type[Options]) -> Callable[[FunctionT], FunctionT]:
+    """Show the fields of classes among the keyword arguments of a function that takes ``changes``.
 
     Args:
-        cls: Class of the options; the function makes them of its ``**changes``.
+        classes: Classes of options; the function makes them of its ``**changes``.
     """
 
     def show(function: FunctionT) -> FunctionT:
@@ -122,6 +122,7 @@ def with_options(cls: type[Options]) -> Callable[[FunctionT], FunctionT]:
         keyword = inspect.Parameter.KEYWORD_ONLY
         added = [
             inspect.Parameter(name, keyword, default=field.default, annotation=field.annotation)
+            for cls in classes
             for name, field in cls.model_fields.items()
         ]
         whole = signature.replace(parameters=[*own, *added])

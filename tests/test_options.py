@@ -36,7 +36,9 @@ from jmp_md.runs.options import (
     DescriptorOptions,
     ElasticRunOptions,
     EOSRunOptions,
+    FolderOptions,
     PhononRunOptions,
+    RestartOptions,
     ScreenOptions,
     VibrationRunOptions,
 )
@@ -166,6 +168,43 @@ def test_functions_show_the_options_with_their_defaults(
 ) -> None:
     shown = inspect.signature(function).parameters
     assert {n: shown[n].default for n in cls.model_fields} == cls().model_dump()
+
+
+ALL_RUNS = [run_md, run_md_replicas, run_neb, run_vibrations, run_phonons, run_eos, run_elastic]
+ALL_RUNS += [run_screen, run_benchmark, run_descriptors, run_analysis, run_singlepoint]
+
+
+@pytest.mark.parametrize("function", ALL_RUNS)
+def test_all_runs_have_the_same_options_of_their_folders(function: Callable[..., Any]) -> None:
+    goes_on = function not in (run_descriptors, run_analysis, run_singlepoint)
+    around = RestartOptions if goes_on else FolderOptions
+    shown = inspect.signature(function).parameters
+    assert {n: shown[n].default for n in around.model_fields} == around().model_dump()
+    assert ("restart" in shown) == goes_on
+    assert f"options.{around.__name__}`" in str(inspect.getdoc(function))
+    assert "Args:\n    " in str(inspect.getdoc(function))
+    assert function.__module__.startswith("jmp_md.")
+    assert getattr(import_module(function.__module__), function.__name__) is function
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != "check"])
+def test_the_command_line_has_the_options_of_folders_in_their_words(name: str) -> None:
+    goes_on = name not in ("descriptors", "analyse", "singlepoint")
+    around = RestartOptions if goes_on else FolderOptions
+    parser = parser_for([name]).asked
+    assert parser is not None
+    known = {action.dest: action for action in parser._actions}
+    for option, field in around.model_fields.items():
+        assert str(known[option].help).startswith(str(field.description))
+        assert known[option].default == field.default
+    assert ("restart" in known) == goes_on
+
+
+def test_a_run_either_goes_on_or_is_removed() -> None:
+    with pytest.raises(InputError, match="restart goes on with a run, and overwrite removes it"):
+        RestartOptions(restart=True, overwrite=True)
+    with pytest.raises(InputError, match="restart 'yes': must be true or false"):
+        RestartOptions(restart="yes")
 
 
 @pytest.mark.parametrize("name", CLASSES)

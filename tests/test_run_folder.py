@@ -18,6 +18,7 @@ from jmp_md.runs.eos import run_eos
 from jmp_md.runs.folder import opened, refuse_used
 from jmp_md.runs.md import run_md
 from jmp_md.runs.neb import run_neb
+from jmp_md.runs.options import FolderOptions, RestartOptions
 
 
 def with_emt(atoms: Atoms) -> Atoms:
@@ -77,17 +78,16 @@ def test_only_results_and_states_make_a_folder_used(tmp_path: Path) -> None:
     for name in ("run.json", "optimizer.log", "jmp-md.log", "results.docx", "notes.txt"):
         (tmp_path / name).touch()  # a run that fails at once leaves some of them
     (tmp_path / "state").mkdir()
-    refuse_used(tmp_path, files)
-    refuse_used(tmp_path / ("x" * 5000), files)
+    refuse_used(tmp_path, files, FolderOptions())
+    refuse_used(tmp_path / ("x" * 5000), files, FolderOptions())
     (tmp_path / "results.cif").touch()
     with pytest.raises(InputError, match=r"holds a run: remove it with overwrite.*results\.cif"):
-        refuse_used(tmp_path, files)
+        refuse_used(tmp_path, files, FolderOptions())
     with pytest.raises(InputError, match="holds a run: continue it"):
-        refuse_used(tmp_path, files, restart=False)
-    refuse_used(tmp_path, files, restart=True)
-    with pytest.raises(InputError, match="choose one"):
-        refuse_used(tmp_path, files, restart=True, overwrite=True)
-    with pytest.warns(UserWarning, match="4 files"), opened(tmp_path, files, overwrite=True):
+        refuse_used(tmp_path, files, RestartOptions())
+    refuse_used(tmp_path, files, RestartOptions(restart=True))
+    anew = FolderOptions(overwrite=True)
+    with pytest.warns(UserWarning, match="4 files"), opened(tmp_path, files, anew):
         assert {path.name for path in tmp_path.iterdir()} == {
             *("results.docx", "notes.txt", "state", ".lock")
         }

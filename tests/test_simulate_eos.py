@@ -54,6 +54,12 @@ def test_every_form_finds_the_minimum_and_its_curvature(form: str) -> None:
     assert result.fit(result.volumes) == pytest.approx(result.energies, abs=4 * result.rms + 1e-9)
 
 
+def test_it_is_said_how_many_volumes_are_relaxed() -> None:
+    seen: list[tuple[int, int]] = []
+    eos(copper(), EMT(), points=5, progress=lambda *now: seen.append(now))
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+
 def test_the_fit_is_that_of_ase() -> None:
     result = eos(copper(), EMT())
     theirs = AseEquation(result.volumes, result.energies, eos="birchmurnaghan")

@@ -21,7 +21,7 @@ from jmp_md.benchmarking.tables import (
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
-from jmp_md.runs.options import BenchmarkOptions
+from jmp_md.runs.options import BenchmarkOptions, RestartOptions, divided
 from jmp_md.simulate.identity import require_same
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
@@ -33,7 +33,7 @@ VERB = "benchmark"
 FILES = (JSON, MARKDOWN, REPORT, SUMMARY)
 
 
-@with_options(BenchmarkOptions)
+@with_options(BenchmarkOptions, RestartOptions)
 def run_benchmark(
     calculator: Calculator,
     name: str,
@@ -41,16 +41,14 @@ def run_benchmark(
     options: BenchmarkOptions | None = None,
     *,
     beside: Sequence[Benchmark] = (),
-    restart: bool = False,
-    overwrite: bool = False,
-    report: bool = True,
     progress: Callable[[Part], None] | None = None,
     **changes: Any,
 ) -> Benchmark:
     """Test a calculator with :func:`jmp_md.benchmarking.benchmark` in a folder.
 
     It gets ``benchmark.json``, which grows by each part that is done, and at the end
-    ``benchmark.md``, ``summary.json`` and ``report.html``.
+    ``benchmark.md``, ``summary.json`` and ``report.html``. With ``restart`` the parts that it holds
+    are kept, and the others that are asked for are done.
 
     Args:
         calculator: Any of ASE's; a ``JMPCalculator`` best in float64.
@@ -58,20 +56,18 @@ def run_benchmark(
         output: Folder of the run, created if need be.
         options: See :class:`~jmp_md.runs.options.BenchmarkOptions`; None for the defaults.
         beside: Benchmarks of other models, for columns beside this one's.
-        restart: Keep the parts that ``output`` holds, and do the others that are asked for.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
         progress: Called with each part that is done.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``restart``,
+            ``overwrite`` and ``report``, see :class:`~jmp_md.runs.options.RestartOptions`.
 
     Raises:
         InputError: An option that does not fit, or a folder that holds a run, of another
             calculator where it is to be continued.
     """
-    options = (options or BenchmarkOptions()).changed(changes)
+    options, around = divided(options or BenchmarkOptions(), changes, RestartOptions)
     started, folder = time.monotonic(), Path(output)
-    with opened(folder, FILES, restart=restart, overwrite=overwrite):
-        done = _done(folder, calculator, restart)
+    with opened(folder, FILES, around):
+        done = _done(folder, calculator, around.restart)
         so_far = Benchmark(name, about(calculator), done)
 
         def note(part: Part) -> None:
@@ -91,7 +87,7 @@ def run_benchmark(
             results={"parts": {part.name: _figures(part) for part in found.parts}},
             seconds=time.monotonic() - started,
         )
-        if report:
+        if around.report:
             write_page(folder, [found, *beside], summary)
     return found
 

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.common import add_run_arguments, finish
+from jmp_md.cli.common import add_run_arguments, finish, folder_options
 from jmp_md.cli.options import add_options, options_from
 from jmp_md.errors import InputError
-from jmp_md.runs.options import AnalysisOptions
+from jmp_md.runs.options import AnalysisOptions, FolderOptions
 
 if TYPE_CHECKING:
     from jmp_md.analysis import Analysis
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, help="a trajectory, or the folder of an md run that holds one"
     )
-    add_run_arguments(parser, "STEM-analyse here", report=True, restart=False)
+    add_run_arguments(parser, "STEM-analyse here", FolderOptions)
     add_options(parser, OPTIONS)
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"dry run: {path} was not analysed, {output} was not written")
         return 0
-    found = run_analysis(path, output, options, overwrite=args.overwrite, report=args.report)
+    found = run_analysis(path, output, options, **folder_options(args))
     _say(found)
     for text in found.doubts:
         print(f"in doubt: {text}")

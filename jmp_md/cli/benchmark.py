@@ -10,6 +10,7 @@ from jmp_md.cli.common import (
     add_loading_arguments,
     add_run_arguments,
     finish,
+    folder_options,
     load_calculator,
     stoppable,
 )
@@ -26,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", help="name or file of a model")
     add_loading_arguments(parser, dtype="float64")
-    add_run_arguments(parser, "MODEL-benchmark here", report=True)
+    add_run_arguments(parser, "MODEL-benchmark here")
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -77,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
             output,
             options,
             beside=others,
-            restart=args.restart,
-            overwrite=args.overwrite,
-            report=args.report,
+            **folder_options(args),
             progress=done,
         )
     if kept := len(found.parts) - len(fresh):

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jmp_md.cli.config import add_config
 from jmp_md.errors import InputError
+from jmp_md.runs.options import FolderOptions, RestartOptions
 from jmp_md.structure_files import read_structures, write_structures
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "calculators_for",
     "finish",
     "folder_of",
+    "folder_options",
     "load_calculator",
     "read_structures",
     "require_own",
@@ -99,34 +101,37 @@ def add_loading_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
 
 
 def add_run_arguments(
-    parser: argparse.ArgumentParser, default: str, *, report: bool, restart: bool = True
+    parser: argparse.ArgumentParser, default: str, around: type[FolderOptions] = RestartOptions
 ) -> None:
     """Add the options of a run in a folder.
 
     Args:
         parser: Parser of a command.
         default: What its folder is by default.
-        report: Whether it has a report.
-        restart: Whether it can be continued.
+        around: Class of what it does with the folder.
     """
+    fields = around.model_fields
     parser.add_argument("--output", type=Path, help=f"folder of the run (default: {default})")
-    if restart:
-        parser.add_argument("--restart", action="store_true", help="continue the run in the folder")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="remove the files of the run in the folder first"
-    )
+    for name in ("restart", "overwrite"):
+        if name in fields:
+            parser.add_argument(f"--{name}", action="store_true", help=fields[name].description)
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, say what would be done, and stop"
     )
-    if report:
-        parser.add_argument(
-            "--report",
-            action=argparse.BooleanOptionalAction,
-            default=True,
-            help="write report.html (default: yes)",
-        )
+    parser.add_argument(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help=f"{fields['report'].description} (default: yes)",
+    )
     add_words_arguments(parser)
     add_config(parser)
+
+
+def folder_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What a command line says of the folder of its run, for the functions of jmp_md.runs."""
+    known = RestartOptions.model_fields
+    return {name: value for name, value in vars(args).items() if name in known}
 
 
 def add_words_arguments(parser: argparse.ArgumentParser) -> None:

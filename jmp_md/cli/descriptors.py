@@ -12,7 +12,7 @@ from jmp_md.cli.common import (
 )
 from jmp_md.cli.job import job_of
 from jmp_md.cli.options import add_options, options_from
-from jmp_md.runs.options import DescriptorOptions
+from jmp_md.runs.options import DescriptorOptions, FolderOptions
 
 OPTIONS = DescriptorOptions
 
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
-    add_run_arguments(parser, "STEM-descriptors here", report=True, restart=False)
+    add_run_arguments(parser, "STEM-descriptors here", FolderOptions)
     add_options(parser, OPTIONS)
 
 

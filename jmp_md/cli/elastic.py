@@ -12,7 +12,7 @@ OPTIONS = ElasticRunOptions
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_arguments(parser, OPTIONS, "elastic", report=True)
+    add_arguments(parser, OPTIONS, "elastic")
 
 
 def run(args: argparse.Namespace) -> int:

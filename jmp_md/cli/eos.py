@@ -12,7 +12,7 @@ OPTIONS = EOSRunOptions
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_arguments(parser, OPTIONS, "eos", report=True)
+    add_arguments(parser, OPTIONS, "eos")
 
 
 def run(args: argparse.Namespace) -> int:

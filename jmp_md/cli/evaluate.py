@@ -22,6 +22,7 @@ from jmp_md.cli.common import (
 from jmp_md.cli.data import add_format_arguments, open_data
 from jmp_md.cli.options import add_options, options_from
 from jmp_md.options import Options, option
+from jmp_md.runs.options import FolderOptions
 
 if TYPE_CHECKING:
     from jmp_md.potential import Potential
@@ -89,7 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, dtype="float32")
     parser.add_argument("--data", required=True, help="data set: file or folder, as published")
     add_format_arguments(parser)
-    add_run_arguments(parser, "words to the terminal", report=True, restart=False)
+    add_run_arguments(parser, "words to the terminal", FolderOptions)
     add_options(parser, EvaluateOptions)
 
 
@@ -102,8 +103,9 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     options = options_from(args, EvaluateOptions)
     output = folder_of(args.output, formats=False)
+    around = options_from(args, FolderOptions)
     if output is not None:
-        refuse_used(output, FILES, overwrite=args.overwrite)
+        refuse_used(output, FILES, around)
     dataset = open_data([args.data], args)
     if args.tags is None:
         dataset = Untagged(dataset)
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"dry run: {len(dataset)} frames of {args.data} were not evaluated")
         return 0
     path = _property_model(args.model)
-    with opened(output, FILES, overwrite=args.overwrite) if output else nullcontext():
+    with opened(output, FILES, around) if output else nullcontext():
         if path is None:
             found = _potential(dataset, args, options)
         else:

@@ -14,6 +14,7 @@ from jmp_md.cli.common import (
     add_run_arguments,
     calculators_for,
     finish,
+    folder_options,
     read_structures,
     say_plan,
     stoppable,
@@ -32,20 +33,17 @@ ResultT = TypeVar("ResultT")
 _MOST_STEPS = 500  # of the relaxation where there is no option for it
 
 
-def add_arguments(
-    parser: argparse.ArgumentParser, cls: type[Options], verb: str, *, report: bool
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser, cls: type[Options], verb: str) -> None:
     """Add the structure, the model, the folder of the run and the options of the calculation.
 
     Args:
         parser: Parser of a command on one structure.
         cls: Class of its options.
         verb: Its name.
-        report: Whether it has a report.
     """
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float64")
-    add_run_arguments(parser, f"STEM-{verb} here", report=report)
+    add_run_arguments(parser, f"STEM-{verb} here")
     add_options(parser, cls)
 
 
@@ -87,17 +85,15 @@ class Job(Generic[OptionsT]):
             more: What it takes besides.
         """
         print(f"{self._subject()}, model {self.model}", flush=True)
-        names = ("restart", "overwrite", "report")
-        around = {name: value for name, value in vars(self.args).items() if name in names}
-        with stoppable(line, self.output) if "restart" in around else nullcontext():
-            return run(given, self.calculator, self.output, self.options, **around, **more)
+        more |= folder_options(self.args)
+        with stoppable(line, self.output) if "restart" in more else nullcontext():
+            return run(given, self.calculator, self.output, self.options, **more)
 
-    def done_relaxed(self, run: Callable[..., ResultT], **more: Any) -> ResultT:
+    def done_relaxed(self, run: Callable[..., ResultT]) -> ResultT:
         """Do it with the only structure, which relaxes first.
 
         Args:
             run: One of :mod:`jmp_md.runs`.
-            more: What it takes besides.
         """
         line = Progress(getattr(self.options, "steps", _MOST_STEPS), what="relaxing: step")
         last: tuple[int, float] | None = None
@@ -107,7 +103,7 @@ class Job(Generic[OptionsT]):
             last = step, fmax
             line.show(step, f"energy {energy:.6f} eV  fmax {fmax:.5f} eV/Å")
 
-        result = self.done(run, self.structures[0], line, relaxing=relaxing, **more)
+        result = self.done(run, self.structures[0], line, relaxing=relaxing, progress=_show_done)
         if last is not None:
             how = "relaxed" if last[1] <= self.options.model_dump()["fmax"] else "NOT relaxed"
             print(f"{how} in {last[0]} steps to fmax {last[1]:.5f} eV/Å")
@@ -168,6 +164,5 @@ def single_job(
     return job_of(args, args.structure, [atoms], options)
 
 
-def show_displaced(done: int, count: int) -> None:
-    """Say how many displaced structures are computed."""
-    print(f"  {done} of {count} displaced structures", flush=True)
+def _show_done(done: int, count: int) -> None:
+    print(f"  {done} of {count} structures", flush=True)

@@ -12,6 +12,7 @@ from jmp_md.cli.common import (
     add_run_arguments,
     calculators_for,
     finish,
+    folder_options,
     read_structures,
     say_plan,
 )
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structure", type=Path, help="file of a structure; the last of several")
     add_model_arguments(parser, dtype="float32")
-    add_run_arguments(parser, "STEM-md here", report=True)
+    add_run_arguments(parser, "STEM-md here")
     parser.add_argument(
         "--replicas",
         type=int,
@@ -58,17 +59,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     progress = Progress(options.steps, options.timestep)
     with StopRequest().listening() as request:
-        around = {name: getattr(args, name) for name in ("restart", "overwrite", "report")}
-        around |= {"stop": request.came}
+        more = {**folder_options(args), "stop": request.came}
         [model, calculator] = models[0]
         try:
             if several:
-                around |= {"replicas": args.replicas, "progress": _show_replicas(progress)}
-                status = _run_replicas(chosen, calculator, model, output, options, around)
+                more |= {"replicas": args.replicas, "progress": _show_replicas(progress)}
+                status = _run_replicas(chosen, calculator, model, output, options, more)
             else:
                 chosen[0].calc = calculator
-                around |= {"progress": _show(progress)}
-                status = _run_one(chosen[0], model, output, options, around)
+                more |= {"progress": _show(progress)}
+                status = _run_one(chosen[0], model, output, options, more)
         except KeyboardInterrupt:
             progress.close()
             saved = "the state is saved; " if request.came() else ""
@@ -101,12 +101,12 @@ def _options(args: argparse.Namespace) -> MDOptions:
 
 
 def _run_one(
-    atoms: Atoms, model: str, output: Path, options: MDOptions, around: dict[str, Any]
+    atoms: Atoms, model: str, output: Path, options: MDOptions, more: dict[str, Any]
 ) -> int:
     from jmp_md.runs.md import run_md
 
     print(f"{atoms.get_chemical_formula(mode='hill')}, model {model}, {options.steps} steps")
-    result = run_md(atoms, output, options, **around)
+    result = run_md(atoms, output, options, **more)
     error = result.temperature_error
     known = f" ± {error:.1f}" if error == error else ""
     print(f"mean temperature {result.temperature:.1f}{known} K", end="")
@@ -122,13 +122,13 @@ def _run_replicas(
     model: str,
     output: Path,
     options: MDOptions,
-    around: dict[str, Any],
+    more: dict[str, Any],
 ) -> int:
     from jmp_md.runs.md import run_md_replicas
 
-    count = len(structures) * around["replicas"]
+    count = len(structures) * more["replicas"]
     print(f"{count} replicas in one batch, model {model}, {options.steps} steps")
-    results = run_md_replicas(structures, calculator, output, options, **around)
+    results = run_md_replicas(structures, calculator, output, options, **more)
     for index, result in enumerate(results):
         if result.error is not None:
             print(f"replica {index} was dropped after step {result.steps}: {result.error}")

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--all-frames", action="store_true", help="take all structures of every file as the path"
     )
     add_model_arguments(parser, dtype="float64")
-    add_run_arguments(parser, "STEM-neb here", report=True)
+    add_run_arguments(parser, "STEM-neb here")
     add_options(parser, NEBOptions)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jmp_md.cli.job import add_arguments, show_displaced, single_job
+from jmp_md.cli.job import add_arguments, single_job
 from jmp_md.runs.options import PhononRunOptions
 
 OPTIONS = PhononRunOptions
@@ -12,7 +12,7 @@ OPTIONS = PhononRunOptions
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_arguments(parser, OPTIONS, "phonons", report=True)
+    add_arguments(parser, OPTIONS, "phonons")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     job = single_job(args, OPTIONS, check_phonons)
     if args.dry_run:
         return job.plan()
-    result = job.done_relaxed(run_phonons, progress=show_displaced)
+    result = job.done_relaxed(run_phonons)
     print(
         f"frequencies from {result.lowest:.3f} to {result.highest:.3f} THz, zero-point energy "
         f"{result.zero_point_energy:.5f} eV per primitive cell"

@@ -18,6 +18,7 @@ from jmp_md.cli.common import (
 )
 from jmp_md.cli.options import add_options, options_from
 from jmp_md.cli.progress import Progress
+from jmp_md.runs.options import RestartOptions
 from jmp_md.simulate.options import RelaxOptions
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
-    add_run_arguments(parser, "STEM-relax here", report=True)
+    add_run_arguments(parser, "STEM-relax here")
     parser.add_argument(
         "--format",
         type=lambda text: text.lstrip("."),
@@ -71,9 +72,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         format=args.format,
         trajectory=args.trajectory is not None,
-        restart=args.restart,
-        overwrite=args.overwrite,
-        report=args.report,
+        around=options_from(args, RestartOptions),
     )
     run.check()
     run.models = calculators_for(structures, args)

@@ -9,6 +9,7 @@ from jmp_md.cli.common import (
     add_model_arguments,
     add_run_arguments,
     finish,
+    folder_options,
     read_structures,
     require_own,
     say_plan,
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float64")
-    add_run_arguments(parser, "STEM-screen here", report=True)
+    add_run_arguments(parser, "STEM-screen here")
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="share out by Ray: auto, local, or HOST:PORT"
     )
@@ -64,9 +65,7 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             compile=args.compile,
             ray=args.ray,
-            restart=args.restart,
-            overwrite=args.overwrite,
-            report=args.report,
+            **folder_options(args),
             progress=lambda done, count: print(f"  chunk {done} of {count}", flush=True),
         )
     found = counts(results)

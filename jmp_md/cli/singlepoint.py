@@ -12,10 +12,12 @@ from jmp_md.cli.common import (
     calculators_for,
     finish,
     folder_of,
+    folder_options,
     read_structures,
     say_plan,
 )
 from jmp_md.cli.options import add_options, options_from
+from jmp_md.runs.options import FolderOptions
 from jmp_md.simulate.options import SinglepointOptions
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("structures", nargs="+", type=Path, help="files of structures")
     add_model_arguments(parser, dtype="float32")
-    add_run_arguments(parser, "a table to the terminal", report=True, restart=False)
+    add_run_arguments(parser, "a table to the terminal", FolderOptions)
     parser.add_argument(
         "--format",
         choices=("extxyz", "json", "csv"),
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, OPTIONS)
     output = folder_of(args.output)
     if output is not None:
-        refuse_used(output, FILES, overwrite=args.overwrite)
+        refuse_used(output, FILES, options_from(args, FolderOptions))
     found = [(path, read_structures(path)) for path in args.structures]
     structures = [atoms for _, own in found for atoms in own]
     origins = [(str(path), i) for path, own in found for i in range(len(own))]
@@ -67,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
         options,
         origins=origins,
         format=args.format,
-        overwrite=args.overwrite,
-        report=args.report,
+        **folder_options(args),
     )
     count = len(structures)
     file = output / f"{RESULTS}.{args.format}"

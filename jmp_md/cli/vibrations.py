@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from jmp_md.cli.job import add_arguments, show_displaced, single_job
+from jmp_md.cli.job import add_arguments, single_job
 from jmp_md.runs.options import VibrationRunOptions
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ OPTIONS = VibrationRunOptions
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_arguments(parser, OPTIONS, "vibrations", report=True)
+    add_arguments(parser, OPTIONS, "vibrations")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     job = single_job(args, OPTIONS, check_vibrations)
     if args.dry_run:
         return job.plan()
-    found = job.done_relaxed(run_vibrations, progress=show_displaced)
+    found = job.done_relaxed(run_vibrations)
     for frequency in found.modes.frequencies:
         print(f"  {frequency:10.2f} cm⁻¹" + (" (imaginary)" if frequency < 0 else ""))
     _say_gas(found, job.options)

@@ -28,7 +28,7 @@ from jmp_md.files import atomic_write
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
-from jmp_md.runs.options import AnalysisOptions
+from jmp_md.runs.options import AnalysisOptions, FolderOptions, divided
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import write_summary
 from jmp_md.simulate.verdict import Verdict
@@ -81,14 +81,11 @@ def analyse(path: str | Path, options: AnalysisOptions | None = None, **changes:
     return Analysis(series, rdf, moving, correlation, spectrum, temperatures, verdicts)
 
 
-@with_options(AnalysisOptions)
+@with_options(AnalysisOptions, FolderOptions)
 def run_analysis(
     path: str | Path,
     output: str | Path,
     options: AnalysisOptions | None = None,
-    *,
-    overwrite: bool = False,
-    report: bool = True,
     **changes: Any,
 ) -> Analysis:
     """Analyse a trajectory, and write what it says into a folder.
@@ -101,16 +98,15 @@ def run_analysis(
         path: Of any format ASE reads, or HDF5 of jmp-md.
         output: Folder, created if need be.
         options: See :class:`~jmp_md.runs.options.AnalysisOptions`; None for the defaults.
-        overwrite: Remove the files of an analysis that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``overwrite``
+            and ``report``, see :class:`~jmp_md.runs.options.FolderOptions`.
 
     Raises:
         InputError: As of :func:`analyse`, or a folder that holds another run.
     """
     started, folder = time.monotonic(), Path(output)
-    options = (options or AnalysisOptions()).changed(changes)
-    with opened(folder, FILES, overwrite=overwrite):
+    options, around = divided(options or AnalysisOptions(), changes, FolderOptions)
+    with opened(folder, FILES, around):
         found = analyse(path, options)
         _write(found, folder)
         summary = write_summary(
@@ -121,7 +117,7 @@ def run_analysis(
             results=found.figures(),
             seconds=time.monotonic() - started,
         )
-        if report:
+        if around.report:
             from jmp_md.report.analysis import write_analysis_report
 
             write_analysis_report(folder, found, summary)

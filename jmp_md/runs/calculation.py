@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from jmp_md.options import Options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import IDENTITY, identify, opened
 from jmp_md.simulate.identity import (
@@ -26,29 +27,36 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from jmp_md.options import Options
+    from jmp_md.runs.options import RestartOptions
     from jmp_md.simulate.relax import RelaxResult
 
+OptionsT = TypeVar("OptionsT", bound=Options)
 RELAXATION = "relaxation.traj"
 FILES = (IDENTITY, RELAXATION, STATE, SUMMARY, REPORT)
 
 
-class Calculation:
+class Calculation(Generic[OptionsT]):
     """A calculation in a folder that is open; see :func:`calculation`.
 
     Attributes:
         folder: Of its files.
         calculator: What computes.
         options: Of the run.
+        report: Whether a report is wanted.
     """
 
     def __init__(
-        self, verb: str, calculator: Calculator, folder: Path, options: Options, restart: bool
+        self,
+        verb: str,
+        calculator: Calculator,
+        folder: Path,
+        options: OptionsT,
+        around: RestartOptions,
     ) -> None:
         from jmp_md.simulate.watch import DomainWatch
 
         self.folder, self.calculator, self.options = folder, calculator, options
-        self._verb, self._restart = verb, restart
+        self._verb, self._restart, self.report = verb, around.restart, around.report
         self._started, self.watch = time.monotonic(), DomainWatch(calculator)
 
     def relaxed(
@@ -135,12 +143,10 @@ def calculation(
     atoms: Sequence[Atoms],
     calculator: Calculator,
     output: str | Path,
-    options: Options,
-    files: Sequence[str],
-    *,
-    restart: bool = False,
-    overwrite: bool = False,
-) -> Iterator[Calculation]:
+    options: OptionsT,
+    around: RestartOptions,
+    files: Sequence[str] = (),
+) -> Iterator[Calculation[OptionsT]]:
     """Open the folder of a calculation while the block lasts.
 
     Args:
@@ -149,19 +155,18 @@ def calculation(
         calculator: What computes.
         output: The folder, created if need be.
         options: Of the run.
-        files: Names of the files it writes there besides those of every calculation.
-        restart: Whether the run there goes on: of the same verb, structures and model. Options may
+        around: Whether the run there goes on: of the same verb, structures and model. Options may
             be others, as far as nothing that was computed with them is used again.
-        overwrite: Remove its files, with a warning.
+        files: Names of the files it writes there besides those of every calculation.
 
     Raises:
         InputError: The folder holds a run that is neither to be continued nor removed, or another
             one than that to be continued, or another process writes to it.
     """
     folder = Path(output)
-    with opened(folder, (*FILES, *files), restart=restart, overwrite=overwrite):
+    with opened(folder, (*FILES, *files), around):
         own = {"verb": verb, **identity(calculator, {}, atoms)}
-        identify(folder, own, (RELAXATION, STATE, SUMMARY), restart)
-        run = Calculation(verb, calculator, folder, options, restart)
+        identify(folder, own, (RELAXATION, STATE, SUMMARY), around.restart)
+        run = Calculation(verb, calculator, folder, options, around)
         run.watch.begin(atoms)
         yield run

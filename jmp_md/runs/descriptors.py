@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
-from jmp_md.runs.options import DescriptorOptions
+from jmp_md.runs.options import DescriptorOptions, FolderOptions, divided
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
 
@@ -24,7 +24,7 @@ VERB, VECTORS, MAP = "descriptors", "descriptors.npz", "map.svg"
 FILES = (VECTORS, MAP, SUMMARY, REPORT)
 
 
-@with_options(DescriptorOptions)
+@with_options(DescriptorOptions, FolderOptions)
 def run_descriptors(
     structures: Sequence[Atoms],
     calculator: JMPCalculator,
@@ -32,8 +32,6 @@ def run_descriptors(
     options: DescriptorOptions | None = None,
     *,
     files: Sequence[str] | None = None,
-    overwrite: bool = False,
-    report: bool = True,
     **changes: Any,
 ) -> Descriptors:
     """Compute mean embeddings of structures and, where asked for, draw a map of them.
@@ -47,9 +45,8 @@ def run_descriptors(
         output: Folder of the run, created if need be.
         options: See :class:`~jmp_md.runs.options.DescriptorOptions`; None for the defaults.
         files: Name of the file that each structure is from; None leaves them empty.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``overwrite``
+            and ``report``, see :class:`~jmp_md.runs.options.FolderOptions`.
 
     Raises:
         InputError: As of :func:`~jmp_md.simulate.descriptors.descriptors`, an option that does not
@@ -58,14 +55,14 @@ def run_descriptors(
     from jmp_md.simulate.descriptors import check_map, descriptors
     from jmp_md.simulate.watch import DomainWatch
 
-    options = (options or DescriptorOptions()).changed(changes)
+    options, around = divided(options or DescriptorOptions(), changes, FolderOptions)
     if options.map is not None:
         check_map(options.map, len(structures))
     started, folder = time.monotonic(), Path(output)
     formulas = [atoms.get_chemical_formula(mode="hill") for atoms in structures]
     origins = [""] * len(structures) if files is None else files
     watch = DomainWatch(calculator)
-    with opened(folder, FILES, overwrite=overwrite):
+    with opened(folder, FILES, around):
         watch.begin(structures)
         result = descriptors(structures, calculator)
         _write(folder / VECTORS, result, structures, formulas, origins)
@@ -85,7 +82,7 @@ def run_descriptors(
             seconds=time.monotonic() - started,
             domain=watch.record(),
         )
-        if report:
+        if around.report:
             from jmp_md.report.descriptors import write_descriptors_report
 
             write_descriptors_report(folder, structures, origins, result, summary)

@@ -13,6 +13,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import LOCK, atomic_write, exists, locked, remove_if_empty
 from jmp_md.run_log import NAME as LOG
 from jmp_md.run_log import recorded
+from jmp_md.runs.options import FolderOptions, RestartOptions
 from jmp_md.simulate.identity import require_same
 from jmp_md.simulate.summary import NAME as SUMMARY
 
@@ -24,7 +25,7 @@ IDENTITY = "run.json"
 
 @contextmanager
 def opened(
-    folder: Path, files: Sequence[str], *, restart: bool | None = None, overwrite: bool = False
+    folder: Path, files: Sequence[str], around: FolderOptions | None = None
 ) -> Iterator[None]:
     """Keep other processes out of the folder of a run while the block lasts.
 
@@ -33,18 +34,19 @@ def opened(
     Args:
         folder: Created if need be.
         files: Names, or patterns of names, of the files that a run of this kind writes there.
-        restart: Whether the run there goes on; None where runs of this kind cannot.
-        overwrite: Remove those files, with a warning; all others stay.
+        around: Whether the run there goes on, where its kind can, or those files are removed, with
+            a warning; None for neither. All others stay.
 
     Raises:
         InputError: Another process writes there, or as of :func:`refuse_used`.
     """
+    around = around or FolderOptions()
     there = folder.exists()
     with locked(folder):
-        refuse_used(folder, files, restart=restart, overwrite=overwrite)
+        refuse_used(folder, files, around)
         try:
             with recorded(folder):
-                if overwrite:
+                if around.overwrite:
                     _clear(folder, (*files, LOG))
                 yield
         finally:
@@ -53,9 +55,7 @@ def opened(
                 remove_if_empty(folder)
 
 
-def refuse_used(
-    folder: Path, files: Sequence[str], *, restart: bool | None = None, overwrite: bool = False
-) -> None:
+def refuse_used(folder: Path, files: Sequence[str], around: FolderOptions) -> None:
     """Refuse a folder with files that a run would write, where none goes on or is removed.
 
     :func:`opened` does; commands ask before they load a model, too.
@@ -63,15 +63,13 @@ def refuse_used(
     Args:
         folder: That of the run, which may not exist yet.
         files: See :func:`opened`; besides them every run has a summary.
-        restart: Whether the run there goes on; None where runs of this kind cannot.
-        overwrite: Whether its files are removed.
+        around: See there.
 
     Raises:
-        InputError: There are such files, or both are asked for.
+        InputError: There are such files.
     """
-    if restart and overwrite:
-        raise InputError("restart goes on with a run, and overwrite removes it: choose one")
-    if restart or overwrite or not exists(folder):
+    restart = around.restart if isinstance(around, RestartOptions) else None
+    if restart or around.overwrite or not exists(folder):
         return
     # Who it is, and logs that grow, are all that a run leaves which fails at once.
     used = [path for path in _written(folder, (SUMMARY, *files))

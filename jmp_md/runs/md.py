@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.runs.md_folder import Runs
+from jmp_md.runs.options import RestartOptions, divided
 from jmp_md.simulate.forces import Batched, Forces, OneByOne, as_jmp
 from jmp_md.simulate.md.options import MDOptions
 from jmp_md.simulate.md.results import MDResult, ReplicaResult
@@ -21,15 +22,12 @@ if TYPE_CHECKING:
     from jmp_md.simulate.md.driver import Driver, Ended, Progress, Saved, Watch
 
 
-@with_options(MDOptions)
+@with_options(MDOptions, RestartOptions)
 def run_md(
     atoms: Atoms,
     output: str | Path,
     options: MDOptions | None = None,
     *,
-    restart: bool = False,
-    overwrite: bool = False,
-    report: bool = True,
     progress: Callable[[dict[str, float]], None] | None = None,
     watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
@@ -45,6 +43,7 @@ def run_md(
     The folder gets the trajectory, ``log.csv``, ``state.npz`` and at the end ``summary.json``. A
     run that was stopped at any moment continues with ``restart`` from its last state: frames
     after that are computed again, so that the files are those of a run that was never stopped.
+    One that never got to a state starts anew; other intervals, or another device, are no other run.
     With a JMP model on one machine they are so bit for bit: the state includes random generators
     and the positions neighbours were last searched at, on which the last bits of forces depend.
 
@@ -55,14 +54,11 @@ def run_md(
         atoms: Structure with a calculator, of any kind.
         output: Folder of the run, created if need be.
         options: See :class:`~jmp_md.simulate.md.MDOptions`; None for the defaults.
-        restart: Continue the run in ``output``; one that never got to a state starts anew. Other
-            intervals, or another device, are no other run.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
         progress: Called with each new line of the log.
         watch: Called with 0 and each frame: at the start, on the way and at the end.
         stop: Asked after each step whether to save the state and raise KeyboardInterrupt.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``restart``,
+            ``overwrite`` and ``report``, see :class:`~jmp_md.runs.options.RestartOptions`.
 
     Raises:
         InputError: No calculator, an option that does not exist or does not fit, a folder that
@@ -71,7 +67,7 @@ def run_md(
         OSError: The disk is full, say; with the last state the run can be continued.
         KeyboardInterrupt: The run was stopped.
     """
-    chosen = (options or MDOptions()).changed(changes)
+    chosen, around = divided(options or MDOptions(), changes, RestartOptions)
     if atoms.calc is None:
         raise InputError("the structure has no calculator: set atoms.calc = JMPCalculator(...)")
     run = Runs([atoms], atoms.calc, Path(output), chosen, alone=True)
@@ -80,8 +76,8 @@ def run_md(
         if progress is not None:
             progress(lines[0])
 
-    with run.opened(restart, overwrite):
-        driver = _go(run, restart, show, watch, stop)
+    with run.opened(around):
+        driver = _go(run, around.restart, show, watch, stop)
         [result] = run.results(driver)
         figures = {
             "temperature_K": result.temperature,
@@ -91,14 +87,14 @@ def run_md(
             "pressure_GPa": result.pressure,
         }
         summary = run.summarize(figures)
-        if report:
+        if around.report:
             from jmp_md.report.dynamics import write_dynamics_report
 
             write_dynamics_report(run.folder, result, summary)
     return result
 
 
-@with_options(MDOptions)
+@with_options(MDOptions, RestartOptions)
 def run_md_replicas(
     structures: Sequence[Atoms],
     calculator: Calculator,
@@ -106,9 +102,6 @@ def run_md_replicas(
     options: MDOptions | None = None,
     *,
     replicas: int = 1,
-    restart: bool = False,
-    overwrite: bool = False,
-    report: bool = True,
     progress: Progress | None = None,
     watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
@@ -129,13 +122,11 @@ def run_md_replicas(
         output: Folder of the runs, created if need be.
         options: See :class:`~jmp_md.simulate.md.MDOptions`; None for the defaults.
         replicas: Runs of each structure.
-        restart: Continue the runs in ``output``; those that never got to a state start anew.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
         progress: Called with the step and the new lines of all logs.
         watch: Called with the number of a replica and each of its frames.
         stop: Asked after each step whether to save the state and raise KeyboardInterrupt.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``restart``,
+            ``overwrite`` and ``report``, see :class:`~jmp_md.runs.options.RestartOptions`.
 
     Returns:
         Replicas of the first structure, of the second, and so on.
@@ -148,14 +139,14 @@ def run_md_replicas(
     """
     from jmp_md.simulate.md.initial_conditions import refuse_same_runs
 
-    chosen = (options or MDOptions()).changed(changes)
+    chosen, around = divided(options or MDOptions(), changes, RestartOptions)
     if not structures or replicas < 1:
         raise InputError(f"{len(structures)} structures, {replicas} replicas: give 1 at least")
     refuse_same_runs(structures, replicas, chosen)
     given = [atoms for atoms in structures for _ in range(replicas)]
     run = Runs(given, calculator, Path(output), chosen, replicas=replicas)
-    with run.opened(restart, overwrite):
-        driver = _go(run, restart, progress, watch, stop)
+    with run.opened(around):
+        driver = _go(run, around.restart, progress, watch, stop)
         results = [
             ReplicaResult(**vars(result), **_end(driver.ended.get(index), chosen.steps))
             for index, result in enumerate(run.results(driver))
@@ -170,7 +161,7 @@ def run_md_replicas(
                 "dropped": {index: vars(end) for index, end in driver.ended.items()},
             }
         )
-        if report:
+        if around.report:
             from jmp_md.report.replicas import write_replicas_report
 
             write_replicas_report(run.folder, results, summary)

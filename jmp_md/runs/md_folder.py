@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
+    from jmp_md.runs.options import RestartOptions
     from jmp_md.simulate.md.driver import Driver, Saved
 
 
@@ -76,9 +77,9 @@ class Runs:
         names = [folder] if alone else [folder / replica_name(i) for i in range(len(structures))]
         self.folders = names
 
-    def opened(self, restart: bool, overwrite: bool) -> AbstractContextManager[None]:
+    def opened(self, around: RestartOptions) -> AbstractContextManager[None]:
         """See :func:`jmp_md.runs.folder.opened`."""
-        return opened(self.folder, FILES, restart=restart, overwrite=overwrite)
+        return opened(self.folder, FILES, around)
 
     def results(self, driver: Driver) -> list[MDResult]:
         """All runs as their files show them."""

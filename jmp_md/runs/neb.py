@@ -12,6 +12,7 @@ import numpy as np
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
+from jmp_md.runs.options import RestartOptions, divided
 from jmp_md.simulate.options import NEBOptions
 from jmp_md.simulate.state import NAME as STATE
 from jmp_md.simulate.state import load_state, save_state
@@ -29,16 +30,13 @@ PATH, SADDLE, FIGURE = "path.extxyz", "transition_state.extxyz", "path.svg"
 FILES = (PATH, SADDLE, FIGURE, STATE, SUMMARY, REPORT)
 
 
-@with_options(NEBOptions)
+@with_options(NEBOptions, RestartOptions)
 def run_neb(
     images: Sequence[Atoms],
     calculator: Calculator,
     output: str | Path,
     options: NEBOptions | None = None,
     *,
-    restart: bool = False,
-    overwrite: bool = False,
-    report: bool = True,
     progress: Callable[[int, float, float], None] | None = None,
     **changes: Any,
 ) -> NEBResult:
@@ -53,11 +51,9 @@ def run_neb(
         calculator: ASE calculator, of any kind.
         output: Folder of the run, created if need be.
         options: See :class:`~jmp_md.simulate.options.NEBOptions`; None for the defaults.
-        restart: Continue the run in ``output``; one that has no state yet starts anew.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
         progress: Called with step, barrier in eV and largest force in eV/Å.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``restart``,
+            ``overwrite`` and ``report``, see :class:`~jmp_md.runs.options.RestartOptions`.
 
     Raises:
         InputError: As of :func:`~jmp_md.simulate.neb.neb`, an option that does not exist or does
@@ -69,7 +65,7 @@ def run_neb(
     from jmp_md.simulate.path_ends import matched_images
     from jmp_md.simulate.watch import DomainWatch
 
-    options = (options or NEBOptions()).changed(changes)
+    options, around = divided(options or NEBOptions(), changes, RestartOptions)
     started, folder = time.monotonic(), Path(output)
     check_number(images)
     matched, _ = matched_images(images, options.atom_order)
@@ -77,8 +73,8 @@ def run_neb(
     who = identity(calculator, {}, images)
     watch = DomainWatch(calculator)
     watch.begin(matched)
-    with opened(folder, FILES, restart=restart, overwrite=overwrite):
-        saved = load_state(folder) if restart else None
+    with opened(folder, FILES, around):
+        saved = load_state(folder) if around.restart else None
         if saved is not None:
             require_same(saved[1].get("settings", {}), settings, folder)
             require_same(saved[1].get("identity", {}), who, folder)
@@ -94,7 +90,7 @@ def run_neb(
         model = describe(calculator)
         seconds = time.monotonic() - started
         summary = _summarize(result, folder, model, options, watch.record(), seconds)
-        if report:
+        if around.report:
             from jmp_md.report.path import write_path_report
 
             write_path_report(folder, result, summary)

@@ -1,8 +1,12 @@
-"""Options of runs that do more than one calculation: those of all of them."""
+"""Options of what runs do around calculations, and of those that do more than one."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import model_validator
+from typing_extensions import Self
 
 from jmp_md.options import Options, option
 from jmp_md.simulate.options import (
@@ -12,6 +16,47 @@ from jmp_md.simulate.options import (
     PhononOptions,
     VibrationOptions,
 )
+
+
+class FolderOptions(Options):
+    """What a run does with its folder, whatever it computes."""
+
+    overwrite: bool = option(False, "remove the files of the run in the folder first")
+    report: bool = option(True, "write report.html")
+
+
+class RestartOptions(FolderOptions):
+    """The same, of runs that can be continued."""
+
+    restart: bool = option(False, "continue the run in the folder")
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.restart and self.overwrite:
+            raise ValueError("restart goes on with a run, and overwrite removes it: choose one")
+        return self
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+AroundT = TypeVar("AroundT", bound=FolderOptions)
+
+
+def divided(
+    options: OptionsT, changes: Mapping[str, Any], around: type[AroundT]
+) -> tuple[OptionsT, AroundT]:
+    """Options of a calculation, and of what is around it.
+
+    Args:
+        options: Those of the calculation.
+        changes: Others by name, in their place, and those of the folder.
+        around: Class of the latter.
+
+    Raises:
+        InputError: One does not exist or does not fit.
+    """
+    outer = {name: value for name, value in changes.items() if name in around.model_fields}
+    own = {name: value for name, value in changes.items() if name not in outer}
+    return options.changed(own), around(**outer)
 
 
 class VibrationRunOptions(VibrationOptions, GasOptions):

@@ -12,6 +12,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import remove_if_empty
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import IDENTITY, by_name, identify, opened, refuse_used
+from jmp_md.runs.options import RestartOptions
 from jmp_md.simulate.identity import identify_calculator, identify_structures
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
@@ -44,9 +45,7 @@ class Relaxations:
         format: Ending of the file of results, of a format of ASE's.
         trajectory: Whether to write the steps, ``trajectory.traj``, numbered where there are
             several structures.
-        restart: Continue the run in the folder.
-        overwrite: Remove the files of a run that it holds, with a warning.
-        report: Write ``report.html`` at the end.
+        around: Whether the run in the folder goes on, or its files are removed.
         observer: Called with the index of each structure and where it is, after each step.
         ended: Called with the index and the end of each structure, also of those that were done
             before a restart.
@@ -63,9 +62,7 @@ class Relaxations:
     batch_size: int = 1
     format: str = "extxyz"
     trajectory: bool = False
-    restart: bool = False
-    overwrite: bool = False
-    report: bool = True
+    around: RestartOptions = field(default_factory=RestartOptions)
     observer: Callable[[int, Relaxation], None] = lambda index, now: None
     ended: Callable[[int, RelaxResult], None] = lambda index, end: None
     ends: dict[int, RelaxResult] = field(default_factory=dict)
@@ -102,7 +99,7 @@ class Relaxations:
                 formula = atoms.get_chemical_formula(mode="hill")
                 raise InputError(f"structure {i} ({formula}): {error}") from error
         require_format(self.result, len(self.structures))
-        refuse_used(self.folder, FILES, restart=self.restart, overwrite=self.overwrite)
+        refuse_used(self.folder, FILES, self.around)
 
     def run(self) -> None:
         """Relax all structures; what is done is written whatever happens.
@@ -114,13 +111,14 @@ class Relaxations:
 
         started = time.monotonic()
         state = self.folder / STATE
-        with opened(self.folder, FILES, restart=self.restart, overwrite=self.overwrite):
+        with opened(self.folder, FILES, self.around):
             models = by_name(self.models)
             who = {name: identify_calculator(each) for name, each in models.items()}
             given = identify_structures(self.structures)
             own = {"verb": "relax", "models": who, "structures": given}
-            if not (self.restart and state.exists()):  # else that tells which structure differs
-                identify(self.folder, own, (self.result.name, SUMMARY), self.restart)
+            restart = self.around.restart
+            if not (restart and state.exists()):  # else that tells which structure differs
+                identify(self.folder, own, (self.result.name, SUMMARY), restart)
             self.watches = watch_domain(self.structures, self.models)
             try:
                 for model, calculator in models.items():
@@ -133,7 +131,7 @@ class Relaxations:
             summary = self._summarize(time.monotonic() - started)
             if all(end.converged or end.error is not None for end in self.ends.values()):
                 self._remove_state()  # else more steps may be asked for
-            if self.report:
+            if self.around.report:
                 self._report(summary)
 
     def _relax(self, model: str, calculator: JMPCalculator) -> None:
@@ -157,7 +155,7 @@ class Relaxations:
 
         trajectory = (lambda k: self._trajectory(own[k])) if self.trajectory else None
         folder = self._state(model)
-        with RelaxState(folder, calculator, self.options, self.restart, trajectory) as state:
+        with RelaxState(folder, calculator, self.options, self.around.restart, trajectory) as state:
             relax_batched(
                 [self.structures[i] for i in own],
                 calculator,

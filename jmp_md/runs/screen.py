@@ -17,7 +17,7 @@ from jmp_md.files import atomic_write
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import opened
-from jmp_md.runs.options import ScreenOptions
+from jmp_md.runs.options import RestartOptions, ScreenOptions, divided
 from jmp_md.simulate.identity import identity, require_same
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, write_summary
@@ -36,7 +36,7 @@ FILES = (_QUEUE, f"{_CHUNK}*.extxyz", RESULTS, SUMMARY, REPORT)
 _WAITING = 2  # chunks on their way for each worker, so that none waits for work
 
 
-@with_options(ScreenOptions)
+@with_options(ScreenOptions, RestartOptions)
 def run_screen(
     structures: Sequence[Atoms],
     model: str,
@@ -50,9 +50,6 @@ def run_screen(
     trust: bool = False,
     tags: str | None = None,
     ray: str | None = None,
-    restart: bool = False,
-    overwrite: bool = False,
-    report: bool = True,
     progress: Callable[[int, int], None] | None = None,
     **changes: Any,
 ) -> list[Atoms]:
@@ -78,11 +75,9 @@ def run_screen(
         tags: See :class:`~jmp_md.calculators.ase.JMPCalculator`.
         ray: Address of a Ray cluster, ``"auto"`` for the one this machine belongs to, ``"local"``
             to start one here; None computes in this process.
-        restart: Continue the queue in ``output``, on any device.
-        overwrite: Remove the files of a queue that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
         progress: Called with chunks done and chunks in all.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``restart``,
+            ``overwrite`` and ``report``, see :class:`~jmp_md.runs.options.RestartOptions`.
 
     Raises:
         InputError: An option that does not exist or does not fit, a structure without atoms, a
@@ -90,7 +85,7 @@ def run_screen(
     """
     from jmp_md.simulate.watch import DomainWatch
 
-    options = (options or ScreenOptions()).changed(changes)
+    options, around = divided(options or ScreenOptions(), changes, RestartOptions)
     if not structures:
         raise InputError("there are no structures to screen: check the files")
     empty = next((i for i, atoms in enumerate(structures) if len(atoms) == 0), None)
@@ -106,8 +101,8 @@ def run_screen(
     calculator = _calculator(model, **here)
     same = identity(calculator, {"task": task, **own}, structures)
     watch = DomainWatch(calculator)
-    with opened(folder, FILES, restart=restart, overwrite=overwrite):
-        chunk = _open_queue(folder, same, options.chunk, restart)
+    with opened(folder, FILES, around):
+        chunk = _open_queue(folder, same, options.chunk, around.restart)
         watch.begin(structures)
         parts = [structures[i : i + chunk] for i in range(0, len(structures), chunk)]
         todo = {i: part for i, part in enumerate(parts) if not _file(folder, i).exists()}
@@ -131,7 +126,7 @@ def run_screen(
             seconds=time.monotonic() - started,
             domain=watch.record(),
         )
-        if report:
+        if around.report:
             from jmp_md.report.structures import write_screen_report
 
             write_screen_report(folder, results, summary)

@@ -15,6 +15,7 @@ from jmp_md.files import atomic_write
 from jmp_md.options import with_options
 from jmp_md.report.page import NAME as REPORT
 from jmp_md.runs.folder import by_name, opened
+from jmp_md.runs.options import FolderOptions, divided
 from jmp_md.simulate.options import SinglepointOptions
 from jmp_md.simulate.summary import NAME as SUMMARY
 from jmp_md.simulate.summary import describe, make_summary, write_summary
@@ -97,7 +98,7 @@ def compute(
     return Computed(structures, results, rows, summary)
 
 
-@with_options(SinglepointOptions)
+@with_options(SinglepointOptions, FolderOptions)
 def run_singlepoint(
     structures: Sequence[Atoms],
     models: Models,
@@ -106,8 +107,6 @@ def run_singlepoint(
     *,
     origins: Sequence[tuple[str, int]] | None = None,
     format: str = "extxyz",
-    overwrite: bool = False,
-    report: bool = True,
     **changes: Any,
 ) -> Computed:
     """Compute structures as they are; the folder gets the results, a summary and a report.
@@ -120,9 +119,8 @@ def run_singlepoint(
         origins: File of each, and its number there.
         format: Ending of ``results.FORMAT``: ``"extxyz"``, ``"json"`` or ``"csv"``, which has no
             forces.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``overwrite``
+            and ``report``, see :class:`~jmp_md.runs.options.FolderOptions`.
 
     Raises:
         InputError: An option that does not fit, or a folder that holds a run. Structures that
@@ -132,13 +130,13 @@ def run_singlepoint(
         raise InputError("there are no structures: give 1 at least")
     if format not in FORMATS:
         raise InputError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
-    options = (options or SinglepointOptions()).changed(changes)
+    options, around = divided(options or SinglepointOptions(), changes, FolderOptions)
     folder = Path(output)
-    with opened(folder, FILES, overwrite=overwrite):
+    with opened(folder, FILES, around):
         found = compute(structures, models, options, origins)
         _write(folder / f"{RESULTS}.{format}", found)
         summary = write_summary(folder, VERB, **found.summary)
-        if report:
+        if around.report:
             from jmp_md.report.structures import write_singlepoint_report
 
             frames = [_with_result(*pair) for pair in zip(structures, found.results, strict=True)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.errors import InputError
 from jmp_md.options import with_options
 from jmp_md.runs.calculation import calculation
-from jmp_md.runs.options import VibrationRunOptions
+from jmp_md.runs.options import RestartOptions, VibrationRunOptions, divided
 from jmp_md.simulate.options import GasOptions
 from jmp_md.simulate.verdict import Verdict, doubts
 
@@ -62,16 +62,13 @@ def check_vibrations(atoms: Atoms, options: VibrationRunOptions) -> None:
         check_gas(atoms, options)
 
 
-@with_options(VibrationRunOptions)
+@with_options(VibrationRunOptions, RestartOptions)
 def run_vibrations(
     atoms: Atoms,
     calculator: Calculator,
     output: str | Path,
     options: VibrationRunOptions | None = None,
     *,
-    restart: bool = False,
-    overwrite: bool = False,
-    report: bool = True,
     relaxing: Callable[[int, float, float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **changes: Any,
@@ -87,12 +84,10 @@ def run_vibrations(
         calculator: ASE calculator, best in double precision.
         output: Folder of the run, created if need be.
         options: See :class:`~jmp_md.runs.options.VibrationRunOptions`; None for the defaults.
-        restart: Continue the run in ``output``.
-        overwrite: Remove the files of a run that ``output`` holds, with a warning.
-        report: Write ``report.html`` at the end.
         relaxing: Called with step, energy in eV and largest force in eV/Å.
         progress: Called with how many displaced structures are computed, and of how many.
-        changes: Options by name, in place of those of ``options``.
+        changes: Options by name, in place of those of ``options``, and ``restart``,
+            ``overwrite`` and ``report``, see :class:`~jmp_md.runs.options.RestartOptions`.
 
     Raises:
         InputError: As of :func:`~jmp_md.simulate.vibrations.vibrations`, or a folder that holds
@@ -100,10 +95,9 @@ def run_vibrations(
     """
     from jmp_md.simulate.vibrations import vibrations
 
-    options = (options or VibrationRunOptions()).changed(changes)
+    options, around = divided(options or VibrationRunOptions(), changes, RestartOptions)
     check_vibrations(atoms, options)
-    around: dict[str, bool] = {"restart": restart, "overwrite": overwrite}
-    with calculation(VERB, [atoms], calculator, output, options, [MODES], **around) as run:
+    with calculation(VERB, [atoms], calculator, output, options, around, [MODES]) as run:
         relaxation = None
         if options.relax:
             relaxation = run.relaxed(atoms, relaxing, fmax=options.fmax, steps=options.steps)
@@ -121,7 +115,7 @@ def run_vibrations(
         found = _with_gas(modes, relaxation, options)
         _write_modes(modes, run.folder / MODES)
         summary = run.summarize(_figures(found, options))
-        if report:
+        if run.report:
             from jmp_md.report.molecules import write_vibrations_report
 
             write_vibrations_report(run.folder, modes, found.gas, found.verdicts, summary)

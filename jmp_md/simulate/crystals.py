@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from jmp_md.simulate.verdict import Verdict, doubts
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
+
+    from jmp_md.simulate.relax import RelaxResult
 
 
 def check_crystal(atoms: Atoms, what: str) -> None:
@@ -86,7 +89,11 @@ def warn_official(calculator: Calculator) -> None:
 
 
 def relax_positions(
-    structures: Sequence[Atoms], calculator: Calculator, fmax: float, steps: int = 500
+    structures: Sequence[Atoms],
+    calculator: Calculator,
+    fmax: float,
+    steps: int = 500,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Atoms]:
     """Structures with relaxed positions in fixed cells.
 
@@ -95,6 +102,7 @@ def relax_positions(
         calculator: ASE calculator; with a ``JMPCalculator`` they are relaxed in batches.
         fmax: eV/Å, the largest force to leave.
         steps: Most steps for each.
+        progress: Called with how many are relaxed, and of how many.
 
     Returns:
         Copies without calculators, in order.
@@ -104,7 +112,15 @@ def relax_positions(
     """
     from jmp_md.simulate.relax import relax_batched
 
-    ends = relax_batched(structures, calculator, fmax=fmax, steps=steps, on_error="raise")
+    done = count(1)
+
+    def ended(index: int, end: RelaxResult) -> None:
+        if progress is not None:
+            progress(next(done), len(structures))
+
+    ends = relax_batched(
+        structures, calculator, fmax=fmax, steps=steps, on_error="raise", progress=ended
+    )
     for i, end in enumerate(ends):
         if not end.converged:
             raise InputError(

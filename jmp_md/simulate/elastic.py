@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,12 @@ class Elastic:
 
 @with_options(ElasticOptions)
 def elastic(
-    atoms: Atoms, calculator: Calculator, options: ElasticOptions | None = None, **changes: Any
+    atoms: Atoms,
+    calculator: Calculator,
+    options: ElasticOptions | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
 ) -> Elastic:
     """All 21 elastic constants, from straight lines through stress over strain.
 
@@ -120,6 +125,8 @@ def elastic(
         calculator: ASE calculator with stress; a ``JMPCalculator`` computes all strained cells in
             batches.
         options: See :class:`~jmp_md.simulate.options.ElasticOptions`; None for the defaults.
+        progress: Called with how many strained cells are relaxed, and of how many; not where
+            clamped.
         changes: Options by name, in place of those of ``options``.
 
     Raises:
@@ -143,7 +150,7 @@ def elastic(
     strained = list(generate_strained_configs(start, "triclinic", **steps))
     strains = [image.info["strain"] for image in strained]
     if not options.clamped:
-        strained = relax_positions(strained, calculator, options.fmax)
+        strained = relax_positions(strained, calculator, options.fmax, progress=progress)
     here, *results = singlepoint([start, *strained], calculator, stress=True)
     images = []
     for image, applied, result in zip(strained, strains, results, strict=True):

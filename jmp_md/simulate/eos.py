@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,12 @@ class EquationOfState:
 
 @with_options(EOSOptions)
 def eos(
-    atoms: Atoms, calculator: Calculator, options: EOSOptions | None = None, **changes: Any
+    atoms: Atoms,
+    calculator: Calculator,
+    options: EOSOptions | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
 ) -> EquationOfState:
     """Fit an equation of state of ASE to energies of scaled cells.
 
@@ -92,6 +98,7 @@ def eos(
         atoms: A crystal near its minimum.
         calculator: ASE calculator; a ``JMPCalculator`` computes all volumes in batches.
         options: See :class:`~jmp_md.simulate.options.EOSOptions`; None for the defaults.
+        progress: Called with how many volumes are relaxed, and of how many; not where clamped.
         changes: Options by name, in place of those of ``options``.
 
     Raises:
@@ -104,7 +111,7 @@ def eos(
     steps = np.linspace(-options.strain, options.strain, options.points)
     images = [_scaled(atoms, 1 + change) for change in steps]
     if not options.clamped:
-        images = relax_positions(images, calculator, options.fmax)
+        images = relax_positions(images, calculator, options.fmax, progress=progress)
     results = singlepoint(images, calculator, stress=has_stress(calculator))
     energies = np.array([result.energy for result in results])
     volumes = np.array([image.cell.volume for image in images])
