@@ -93,13 +93,17 @@ def main() -> None:
 
 def about() -> str:
     """Machine, versions and threads."""
+    threads = torch.get_num_threads()
+    return f"{processor()}, {threads} thread{'s' * (threads != 1)}, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """What the processor calls itself."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         cpu = next((li for li in info.read_text().splitlines() if "model name" in li), cpu)
-    threads = torch.get_num_threads()
-    cpu = cpu.partition(": ")[2] or cpu
-    return f"{cpu}, {threads} thread{'s' * (threads != 1)}, torch {torch.__version__}"
+    return cpu.partition(": ")[2] or cpu
 
 
 def measure(args: argparse.Namespace, results: dict[str, Any]) -> Iterator[None]:

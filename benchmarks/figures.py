@@ -20,6 +20,10 @@ _MARKS = {
     "oracle": ("tab:red", "s"),
     "floor": ("black", "|"),
     "mace": ("tab:orange", "P"),
+    "jmp-xs": ("tab:cyan", "o"),
+    "jmp-xs-organic": ("tab:blue", "s"),
+    "mace-96": ("tab:orange", "P"),
+    "mace-32": ("tab:red", "X"),
 }
 
 
@@ -107,4 +111,47 @@ def drift(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         axes.plot(time[::stride], energy[::stride], lw=1.0, label=name)
     axes.set(xlabel="time (ps)", ylabel="total energy (meV/atom)")
     axes.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def pareto(runs: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Figure:
+    """Errors against the time of a step, and validation errors against that of training.
+
+    Args:
+        runs: Their ``molecule``, ``method``, ``seed``, ``minutes`` of the budget, ``force_mae`` in
+            meV/Å, ``ms`` of a step or None, and ``history``, rows with ``cpu`` in s and
+            ``force_mae``, which are drawn of the longest with the first seed.
+        labels: Of the methods.
+    """
+    molecules = list(dict.fromkeys(run["molecule"] for run in runs))
+    figure = Figure(figsize=(7.0, 0.6 + 2.9 * len(molecules)), layout="constrained")
+    panels = figure.subplots(len(molecules), 2, squeeze=False)
+    for (by_step, by_training), molecule in zip(panels, molecules, strict=True):
+        for method in labels:
+            own = [r for r in runs if (r["molecule"], r["method"]) == (molecule, method)]
+            color, mark = _MARKS[method]
+            for run in own:
+                if run["ms"] is not None:
+                    place = run["ms"], run["force_mae"]
+                    by_step.plot(*place, mark, color=color)
+                    by_step.annotate(
+                        f"{run['minutes']:g} min", place, (6, -3), fontsize="x-small",
+                        textcoords="offset points",
+                    )  # fmt: skip
+            if own:
+                longest = max(own, key=lambda run: (run["minutes"], -run["seed"]))
+                rows = [r for r in longest["history"] if r["cpu"] > r["validation_cpu"]]
+                minutes = [row["cpu"] / 60 for row in rows]
+                errors = [row["force_mae"] for row in rows]
+                by_training.plot(minutes, errors, color=color, lw=1.0)
+        by_step.set(xlabel="ms per step", ylabel=f"{molecule}: test error, meV/Å")
+        by_training.set(xlabel="CPU minutes of training", ylabel="validation error, meV/Å")
+        for axes in (by_step, by_training):
+            axes.set(xscale="log", yscale="log")
+            axes.margins(x=0.15)
+            axes.grid(lw=0.4, which="both")
+    for method in dict.fromkeys(run["method"] for run in runs):
+        color, mark = _MARKS[method]
+        panels[0, 1].plot([], [], f"{mark}-", color=color, label=labels[method].replace("`", ""))
+    figure.legend(ncols=2, fontsize="small", frameon=False, loc="outside upper center")
     return figure
