@@ -41,6 +41,7 @@ from jmp_md.training.data.frame import Dataset, frames
 
 HERE = Path(__file__).parent
 MOLECULES = ("ethanol", "aspirin")
+N_FRAMES = 950  # that the recipe trains on
 History = list[dict[str, float]]
 ROUNDS, RATE_EPOCHS, RATE_FRAMES = 2, 3, 100  # of the short runs
 
@@ -175,15 +176,24 @@ class Bench:
             self.train(run.method, run.molecule, folder, job)
             self.call(run.method, "forces", folder)
 
-    def speed(self, runs: list[Run]) -> None:
-        """Times of steps of the methods of a molecule, all in turns."""
-        file = self.output / "speed" / f"{runs[0].molecule}.json"
-        folders = {run.method: run.folder(self.output) for run in runs}
-        if set(folders) - set(read_json(file) or {}):
+    def speed(self, molecule: str) -> None:
+        """Times of steps of all methods that have trained a model of a molecule, in turns."""
+        file = self.output / "speed" / f"{molecule}.json"
+        kept = read_json(file) or {}
+        folders: dict[str, Path] = {}
+        for path in sorted(self.output.glob(f"runs/{molecule}-*/{FORCES}")):
+            method = read_json(path.parent / JOB)["method"]
+            if self.peer_python is not None or not METHODS[method].peer:
+                folders.setdefault(method, path.parent)
+        if folders.keys() - kept.keys():
             commands = {m: self.command(m, "serve", folder) for m, folder in folders.items()}
-            measured = take_turns(commands, rounds=10, seconds=0.5)
+            for method, result in take_turns(commands, rounds=10, seconds=0.5).items():
+                if result.error:
+                    print(f"{method} was not timed: {result.error}", file=sys.stderr)
+                else:
+                    kept[method] = result.summary()
             file.parent.mkdir(exist_ok=True)
-            write_json(file, {method: result.summary() for method, result in measured.items()})
+            write_json(file, kept)
 
 
 def to_atoms(dataset: Dataset, origin: float | None) -> list[Atoms]:
@@ -235,17 +245,16 @@ def train_all(args: argparse.Namespace) -> None:
             "mace-torch, or leave them out of --methods"
         )
     bench = Bench(args.data, args.output, args.peer_python)
-    whole = {"frames": len(dealt_frames(make_recipe(args.molecules[0], {}), bench.data)["train"])}
     for seed, minutes, molecule in itertools.product(args.seeds, args.minutes, args.molecules):
         runs = [Run(molecule, minutes, method, seed) for method in args.methods]
         left = [r for r in runs if not (r.folder(bench.output) / FORCES).exists()]
         rates = bench.rates([run.method for run in left], molecule)
         for run in left:
-            epochs = epochs_within(60 * minutes, *rates[run.method], whole["frames"])
+            epochs = epochs_within(60 * minutes, *rates[run.method], N_FRAMES)
             bench.finish(run, epochs)
             report(bench.output)
     for molecule in args.molecules:
-        bench.speed([Run(molecule, max(args.minutes), m, args.seeds[0]) for m in args.methods])
+        bench.speed(molecule)
 
 
 def main() -> None:
