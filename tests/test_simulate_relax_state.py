@@ -38,9 +38,12 @@ def copper(seed: int = 0) -> Atoms:
     return atoms
 
 
-def kept(folder: Path, atoms: Atoms, steps: int = 500, **around: Any) -> RelaxResult:
+def kept(
+    folder: Path, atoms: Atoms, steps: int = 500, trajectory: Path | None = None, **around: Any
+) -> RelaxResult:
     options = RelaxOptions(steps=steps, fmax=0.01)
-    with RelaxState(folder, EMT(), options, restart=True) as state:
+    where = None if trajectory is None else lambda index: trajectory
+    with RelaxState(folder, EMT(), options, restart=True, trajectory=where) as state:
         [end] = relax_batched([atoms], EMT(), options, on_error="raise", record=state, **around)
     return end
 
@@ -67,6 +70,37 @@ def test_an_interrupted_relaxation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again.energy == end.energy
     assert np.array_equal(again.atoms.positions, end.atoms.positions)
     assert np.array_equal(again.atoms.get_forces(), end.atoms.get_forces())
+
+
+def test_a_trajectory_may_begin_on_the_way(tmp_path: Path) -> None:
+    """What was done without it is not done again; steps and energies count from the start."""
+    whole, path = relax(copper(), fmax=0.01), tmp_path / "steps.traj"
+    with pytest.raises(KeyboardInterrupt):
+        kept(tmp_path / "run", copper(), observer=stop_at(2))
+    with (
+        pytest.warns(UserWarning, match=r"steps\.traj lacks the steps 0 to 1, which were taken"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        kept(tmp_path / "run", copper(), trajectory=path, observer=stop_at(3))
+    assert [atoms.info["step"] for atoms in read(path, index=":")] == [2, 3]
+    seen: list[int] = []
+
+    def stop(now: Relaxation) -> None:
+        seen.append(now.steps)
+        if now.steps == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept(tmp_path / "run", copper(), trajectory=path, observer=stop)
+    assert seen == [3, 4]
+    with pytest.raises(KeyboardInterrupt):  # without it again, and further than it
+        kept(tmp_path / "run", copper(), observer=stop_at(6))
+    with pytest.warns(UserWarning, match=r"lacks the steps 5 to 5, which"):
+        end = kept(tmp_path / "run", copper(), trajectory=path)
+    steps = [atoms.info["step"] for atoms in read(path, index=":")]
+    assert steps == [2, 3, 4, *range(6, end.steps + 1)]
+    assert end.converged
+    assert end.energy_change == pytest.approx(whole.energy_change, abs=1e-4)
 
 
 def test_more_steps_go_on_from_where_too_few_ended(tmp_path: Path) -> None:

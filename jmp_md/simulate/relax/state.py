@@ -47,8 +47,8 @@ class RelaxState:
         calculator: What computes.
         options: Of the relaxations. All but ``steps`` make the run the one it is.
         restart: Take up what is there.
-        trajectory: File of the steps of a structure, by its index; there they are kept, and not
-            the state but the file says where a structure was left.
+        trajectory: File of the steps of a structure, by its index; there they are kept, and the
+            file says where a structure was left, which may be further than the state.
 
     Raises:
         InputError: The folder holds a run that is not to be continued, or another one, or another
@@ -108,14 +108,13 @@ class RelaxState:
         if done is not None and not self._may_go_on(done):
             self._forget(index)
             return _result(self._done.pop(index), given)
-        if self._trajectory is not None:
-            path = self._trajectory(index)
-            file = RelaxTrajectory(path, self._calculator, self._options, self._restart)
-            self._trajectories[index] = file
-            return file.start(index, given)
-        if saved is None:
-            return None
-        return InProgress(*_places(saved), saved["steps"], saved["initial"])
+        left = saved and InProgress(*_places(saved), saved["steps"], saved["initial"])
+        if self._trajectory is None:
+            return left
+        path = self._trajectory(index)
+        file = RelaxTrajectory(path, self._calculator, self._options, self._restart)
+        self._trajectories[index] = file
+        return file.start(index, given, left)
 
     def see(self, moving: Sequence[Relaxation]) -> None:
         """Keep where structures are; on the disk once in some steps."""

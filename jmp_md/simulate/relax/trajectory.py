@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from jmp_md.simulate.options import RelaxOptions
     from jmp_md.simulate.relax.relaxation import Relaxation, RelaxResult
 
-_IDENTITY = "jmp_md_identity"
+_IDENTITY, _INITIAL = "jmp_md_identity", "jmp_md_initial_energy"
 
 
 class RelaxTrajectory:
@@ -39,10 +40,16 @@ class RelaxTrajectory:
     ) -> None:
         self._path, self._calculator = Path(path), calculator
         self._options, self._restart = options, restart
-        self._frames = 0
+        self._begun, self._next = False, 0  # whether there is a frame, and step of the next one
 
-    def start(self, index: int, given: Atoms) -> InProgress | None:
+    def start(self, index: int, given: Atoms, left: InProgress | None = None) -> InProgress | None:
         """How far it has got; None where it begins.
+
+        Args:
+            index: Number of the structure.
+            given: The structure.
+            left: Where a run without the file was left; where that is further, it goes on from
+                there, and a warning says which steps the file lacks.
 
         Raises:
             InputError: The file is not such a trajectory, or not of this run.
@@ -55,52 +62,63 @@ class RelaxTrajectory:
         }
         self._identity = identity(self._calculator, about, [given])
         self._constraints = given.copy().constraints
-        ends, self._frames = _read(self._path, self._identity) if self._restart else (None, 0)
-        if ends is None:
-            return None
-        first, last = ends
-        initial = float(first.get_potential_energy())
-        return InProgress(last.positions, last.cell.array, self._frames - 1, initial)
+        known = _read(self._path, self._identity) if self._restart else None
+        self._begun, self._next = known is not None, 0 if known is None else known.steps + 1
+        if left is not None and left.steps >= self._next:
+            if left.steps > self._next:
+                warnings.warn(
+                    f"{self._path} lacks the steps {self._next} to {left.steps - 1}, which were "
+                    "taken without it",
+                    stacklevel=2,
+                )
+            self._next = left.steps
+            return left
+        return known
 
     def see(self, moving: Sequence[Relaxation]) -> None:
         """Add the step of the one structure, with the constraints it was given."""
         from ase.io.trajectory import TrajectoryWriter
 
         for each in moving:
-            if each.steps < self._frames:
+            if each.steps < self._next:
                 continue  # where it starts is there already
-            frame = with_results(each.atoms)
+            frame = with_results(each.atoms, step=each.steps)
             frame.set_constraint(self._constraints)
-            with TrajectoryWriter(self._path, "a" if self._frames else "w") as writer:
-                writer.set_description({_IDENTITY: self._identity})
+            with TrajectoryWriter(self._path, "a" if self._begun else "w") as writer:
+                about = {_IDENTITY: self._identity, _INITIAL: each.progress.initial}
+                writer.set_description(about)
                 writer.write(frame)
-            self._frames += 1
+            self._begun, self._next = True, each.steps + 1
 
     def end(self, index: int, result: RelaxResult) -> None:
         """Nothing is left to be kept."""
 
 
-def _read(path: Path, identity: dict[str, Any]) -> tuple[tuple[Atoms, Atoms] | None, int]:
-    """First and last frame, and how many there are; a frame that a kill cut short is none."""
+def _read(path: Path, identity: dict[str, Any]) -> InProgress | None:
+    """Where it was left, None where it holds no frame; one that a kill cut short is none."""
     from ase.io.trajectory import TrajectoryReader
     from ase.io.ulm import InvalidULMFileError
 
     if not path.exists() or not path.stat().st_size:
-        return None, 0
+        return None
     try:
         frames = TrajectoryReader(path)
-        count = len(frames)
-        ends = (frames[0], frames[-1]) if count else None
+        if not len(frames):
+            return None
+        first, last = frames[0], frames[-1]
     except (InvalidULMFileError, OSError, ValueError) as error:
         raise InputError(
             f"cannot continue from {path}: {error}; give the .traj file of the run, or start again"
         ) from error
-    if ends is not None:
-        known = (frames.description or {}).get(_IDENTITY)
-        if known is None:
-            raise InputError(
-                f"cannot continue from {path}: it does not say of which run it is; start again "
-                "with another trajectory"
-            )
-        require_same(known, identity, path)
-    return ends, count
+    about = frames.description or {}
+    if _IDENTITY not in about:
+        raise InputError(
+            f"cannot continue from {path}: it does not say of which run it is; start again with "
+            "another trajectory"
+        )
+    require_same(about[_IDENTITY], identity, path)
+    if _INITIAL in about:
+        steps, initial = last.info["step"], about[_INITIAL]
+    else:  # of an older version, in whose files no step is left out
+        steps, initial = len(frames) - 1, first.get_potential_energy()
+    return InProgress(last.positions, last.cell.array, int(steps), float(initial))
