@@ -53,7 +53,7 @@ class GraphBuilder(nn.Module):
         """
         with torch.no_grad():
             square = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
-            pairs = select_pairs(pairs, square <= max(self.cutoffs) ** 2)
+            pairs, _ = select_pairs(pairs, square <= max(self.cutoffs) ** 2)
         vector = _pair_vectors(positions, cells, structure, pairs)
         distance = torch.linalg.norm(vector, dim=-1)
         n_atoms = positions.shape[0]
@@ -110,8 +110,7 @@ class GraphBuilder(nn.Module):
                 return None
         near = masks[0] | masks[1] | masks[2] | masks[3]
         near = near | near[pairs.reverse]
-        pairs = select_pairs(pairs, near)
-        kept = near.nonzero().squeeze(1)
+        pairs, kept = select_pairs(pairs, near)
         masks = [mask[kept] for mask in masks]
         masks[2] = masks[2] & touched[kept]
         shift = pairs.offset.to(positions.dtype)

@@ -28,16 +28,17 @@ class Topology(NamedTuple):
     is_closing: Tensor
 
 
-def select_pairs(pairs: Pairs, chosen: Tensor) -> Pairs:
-    """The pairs of a mask (n_pairs,) bool that holds the reverse of each pair it holds."""
+def select_pairs(pairs: Pairs, chosen: Tensor) -> tuple[Pairs, Tensor]:
+    """The pairs of a mask (n_pairs,) bool that holds the reverse of each, and their indices."""
     renumbered = chosen.cumsum(0) - 1
     kept = chosen.nonzero().squeeze(1)  # a mask would be waited for at each use
-    return Pairs(
+    selected = Pairs(
         pairs.source[kept],
         pairs.target[kept],
         pairs.offset[kept],
         renumbered[pairs.reverse[kept]],
     )
+    return selected, kept
 
 
 def find_topology(masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Topology:
@@ -49,33 +50,43 @@ def find_topology(masks: list[Tensor], pairs: Pairs, n_atoms: int) -> Topology:
         pairs: Sorted by target.
         n_atoms: Number of atoms.
     """
-    chosen: list[Tensor] = []
+    every = torch.stack(masks)
+    degree = torch.zeros(len(masks), n_atoms, dtype=torch.long, device=every.device)
+    degree = degree.scatter_add(1, pairs.target.expand_as(every), every.long())
+    # One list of both numbers, for which the host waits once.
+    sizes: list[int] = torch.cat([degree.sum(dim=1), degree.amax(dim=1)]).cpu().tolist()
+    pair = every.nonzero()[:, 1].contiguous()
+    chosen = pair.split(sizes[: len(masks)])
     edges: list[Edges] = []
-    for mask in masks:
-        chosen.append(mask.nonzero().squeeze(1))
-        edges.append(_edges(chosen[-1], pairs, n_atoms))
+    for g, places in enumerate(chosen):
+        edges.append(_edges(places, pairs, sizes[len(masks) + g], n_atoms))
     main, atom_edge, quad = edges[0], edges[1], edges[2]
     k, kq = main.slots, quad.slots
     in_main = masks[0].cumsum(0) - 1
+    # Of a pair that is no main edge, any slot.
+    main_slot = torch.cat([main.slot, main.slot.new_zeros(1)])[in_main]
     back = pairs.reverse[chosen[2]]  # a -> b for each quadruplet edge b -> a
 
     # d -> b with d == a, where a -> b is in the main graph: not a triplet.
-    known = masks[0][back].nonzero().squeeze(1)
-    row, column = quad.slot[known], main.slot[in_main[back[known]]] % max(k, 1)
-    open_triplet = torch.ones(n_atoms * kq * k, dtype=torch.bool, device=row.device)
-    open_triplet[row * k + column] = False
-    open_triplet = open_triplet.view(n_atoms * kq, k)
+    place = quad.slot * k + main_slot[back] % max(k, 1)
+    open_triplet = _all_but(place, masks[0][back], n_atoms * kq * k).view(n_atoms * kq, k)
+
+    differ: list[Tensor] = []
+    for other, same in ((atom_edge, chosen[1]), (quad, chosen[2])):
+        place = main_slot[same] * other.slots + other.slot % max(other.slots, 1)
+        unlike = _all_but(place, masks[0][same], n_atoms * k * other.slots)
+        differ.append(unlike.view(n_atoms, k, other.slots))
 
     closing, is_closing = _closing_triplets(
         main, quad, pairs.offset[chosen[0]], pairs.offset[chosen[2]], open_triplet, n_atoms
     )
     return Topology(
-        pair=torch.cat(chosen),
+        pair=pair,
         edges=edges,
         swap=in_main[pairs.reverse[chosen[0]]],
-        differ_main=~torch.eye(k, dtype=torch.bool, device=row.device),
-        differ_atom_edge=_differ(main, atom_edge, masks[0], masks[1], n_atoms),
-        differ_quadruplet=_differ(main, quad, masks[0], masks[2], n_atoms),
+        differ_main=~torch.eye(k, dtype=torch.bool, device=every.device),
+        differ_atom_edge=differ[0],
+        differ_quadruplet=differ[1],
         open_triplet=open_triplet,
         closing=closing,
         is_closing=is_closing.view(n_atoms, k, kq),
@@ -89,11 +100,10 @@ def rank_in_target(target: Tensor, n_atoms: int) -> Tensor:
     return torch.arange(target.shape[0], device=target.device) - start[target]
 
 
-def _edges(chosen: Tensor, pairs: Pairs, n_atoms: int) -> Edges:
+def _edges(chosen: Tensor, pairs: Pairs, slots: int, n_atoms: int) -> Edges:
     """Edges from the indices of their pairs, without distances, unit vectors and weights."""
     target = pairs.target[chosen]
     rank = rank_in_target(target, n_atoms)
-    slots = int(rank.max()) + 1 if chosen.shape[0] > 0 else 0
     none = torch.zeros(0, device=chosen.device)
     return Edges(
         source=pairs.source[chosen],
@@ -106,20 +116,10 @@ def _edges(chosen: Tensor, pairs: Pairs, n_atoms: int) -> Edges:
     )
 
 
-def _differ(
-    main: Edges, other: Edges, main_mask: Tensor, other_mask: Tensor, n_atoms: int
-) -> Tensor:
-    """(n, main slots, other slots) False where both slots hold the same pair, True elsewhere."""
-    differ = torch.ones(
-        n_atoms * main.slots * other.slots, dtype=torch.bool, device=main.source.device
-    )
-    both = (main_mask & other_mask).nonzero().squeeze(1)
-    in_main = main_mask.cumsum(0) - 1
-    in_other = other_mask.cumsum(0) - 1
-    row, column = main.slot[in_main[both]], other.slot[in_other[both]]
-    if other.slots > 0:
-        differ[row * other.slots + column % other.slots] = False
-    return differ.view(n_atoms, main.slots, other.slots)
+def _all_but(place: Tensor, holds: Tensor, size: int) -> Tensor:
+    """(size,) bool, False at the places that hold: the others go to a spare one, unwaited for."""
+    everywhere = torch.ones(size + 1, dtype=torch.bool, device=place.device)
+    return everywhere.index_fill_(0, torch.where(holds, place, size), False)[:size]
 
 
 def _closing_triplets(
@@ -149,7 +149,7 @@ def _closing_triplets(
     offset = offset_d + to_slots(quad_offset, quad, n_atoms).view(-1, 1, 3)
     a = (torch.arange(n_atoms * kq, device=b.device) // kq).view(-1, 1).expand_as(d)
 
-    reach = 2 * max(int(main_offset.abs().max()), int(quad_offset.abs().max()))
+    reach = 2 * torch.maximum(main_offset.abs().amax(), quad_offset.abs().amax())
     known = _pair_key(main.target, main.source, main_offset, n_atoms, reach)
     triplet = exists.flatten().nonzero().squeeze(1)
     wanted = _pair_key(
@@ -166,7 +166,9 @@ def _closing_triplets(
     return closing, is_closing
 
 
-def _pair_key(target: Tensor, source: Tensor, offset: Tensor, n_atoms: int, reach: int) -> Tensor:
+def _pair_key(
+    target: Tensor, source: Tensor, offset: Tensor, n_atoms: int, reach: Tensor
+) -> Tensor:
     """One integer per pair and image, in the sort order of pairs."""
     m = 2 * reach + 1
     key = target * n_atoms + source
