@@ -16,7 +16,7 @@ from jmp_md.domain import foreign
 from jmp_md.errors import DomainWarning, InputError
 from jmp_md.load import load_model
 from jmp_md.potential import Potential
-from jmp_md.system import System
+from jmp_md.system import System, in_groups, search_systems
 from jmp_md.validate import ignored_electrons
 
 PROPERTIES = ("energy", "energies", "forces", "stress")
@@ -139,12 +139,14 @@ def _potential(
 
 def _items(systems: dict[int, System], results: dict[int, Result]) -> Iterator[tuple[int, Item]]:
     """Structures with their pairs, numbered; failures go to ``results``."""
-    for i in list(systems):
-        system = systems.pop(i)  # with it go its pairs, once they are computed
-        try:
-            yield i, system.item()
-        except InputError as error:
-            results[i] = Result.failed(len(system.numbers), error)
+    for group in in_groups(systems):
+        search_systems(systems[i] for i in group)
+        for i in group:
+            system = systems.pop(i)  # with it go its pairs, once they are computed
+            try:
+                yield i, system.item()
+            except InputError as error:
+                results[i] = Result.failed(len(system.numbers), error)
 
 
 def _raise_first(results: Mapping[int, Result]) -> None:

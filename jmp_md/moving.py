@@ -55,9 +55,9 @@ class MovingStructure:
         Raises:
             InputError: Atoms on top of each other.
         """
-        pairs, placed = self.neighbours.update(positions, numbers, cell, pbc)
-        check_distances(placed, numbers, cell, self.neighbours.close)
         weight = self._potential.embedding.weight
+        pairs, placed = self.neighbours.update(positions, numbers, cell, pbc, weight.device)
+        check_distances(placed, numbers, cell, self.neighbours.close)
         key = weight.device, weight.dtype, None if tags is None else tags.tobytes()
         if self._known is None or self._pairs is not pairs or self._key != key:
             # Where neighbours were searched, not where atoms are: moves are measured from there.

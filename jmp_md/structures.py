@@ -103,21 +103,29 @@ def periodic_stress(stress: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
 
 def concatenate(parts: Sequence[Structures]) -> Structures:
     """Join structures into one batch, in order."""
-    atoms = np.cumsum([0] + [len(p.numbers) for p in parts])
-    cells = np.cumsum([0] + [len(p.cells) for p in parts])
-    pairs = np.cumsum([0] + [len(p.pairs.source) for p in parts])
+    atoms, cells, pairs = np.array(
+        [[len(p.numbers), len(p.cells), len(p.pairs.source)] for p in parts], dtype=np.int64
+    ).T
+    columns = zip(*(p.pairs for p in parts), strict=True)
+    source, target, offset, reverse = (torch.cat(column) for column in columns)
+    structure = torch.cat([p.structure for p in parts])
+    first_atom = _sum_before(atoms, pairs, source.device)
     return Structures(
         positions=torch.cat([p.positions for p in parts]),
         numbers=torch.cat([p.numbers for p in parts]),
         tags=torch.cat([p.tags for p in parts]),
-        structure=torch.cat([p.structure + int(c) for p, c in zip(parts, cells, strict=False)]),
+        structure=structure + _sum_before(cells, atoms, structure.device),
         cells=torch.cat([p.cells for p in parts]),
         pairs=Pairs(
-            source=torch.cat([p.pairs.source + int(a) for p, a in zip(parts, atoms, strict=False)]),
-            target=torch.cat([p.pairs.target + int(a) for p, a in zip(parts, atoms, strict=False)]),
-            offset=torch.cat([p.pairs.offset for p in parts]),
-            reverse=torch.cat(
-                [p.pairs.reverse + int(k) for p, k in zip(parts, pairs, strict=False)]
-            ),
+            source=source + first_atom,
+            target=target + first_atom,
+            offset=offset,
+            reverse=reverse + _sum_before(pairs, pairs, source.device),
         ),
     )
+
+
+def _sum_before(sizes: np.ndarray, repeats: np.ndarray, device: torch.device) -> Tensor:
+    """Sum of all sizes before each part, as often as it is repeated."""
+    table = torch.from_numpy(np.stack([np.cumsum(sizes) - sizes, repeats])).to(device)
+    return torch.repeat_interleave(table[0], table[1], output_size=int(repeats.sum()))

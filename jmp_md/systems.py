@@ -14,7 +14,7 @@ from jmp_md.batch import BatchPredictor, Item, Result
 from jmp_md.errors import InputError
 from jmp_md.potential import Potential
 from jmp_md.structures import Structures
-from jmp_md.system import System
+from jmp_md.system import System, search_systems
 from jmp_md.together import Together
 from jmp_md.validate import ignored_electrons
 
@@ -171,6 +171,7 @@ class BatchedSystems:
             else:
                 kept[tuple(batch.items)] = batch
         items: dict[int, Item] = {}
+        search_systems(s for key, s in self._systems.items() if key not in failed)
         for key, system in self._systems.items():
             if key not in failed:
                 try:

@@ -15,6 +15,7 @@ from torch_geometric.data import Batch
 from training_cases import well
 
 from jmp_md import JMPCalculator
+from jmp_md.errors import InputError
 from jmp_md.evaluation import evaluate
 from jmp_md.export.module import ExportedPotential
 from jmp_md.graph.policy import GraphPolicy
@@ -82,6 +83,56 @@ def test_a_step_of_a_batch_waits_once_and_uploads_positions_only() -> None:
     assert device.uploads.total() == 1, device.uploads
 
 
+@pytest.mark.parametrize(("kind", "waits"), [("molecule", 12), ("crystal", 13)])
+def test_a_step_that_searches_for_neighbours_keeps_to_its_budget(kind: str, waits: int) -> None:
+    atoms, calculator = structure(kind), JMPCalculator(random_potential(), device="cpu")
+    with PretendedDevice() as device:
+        pretend(calculator.potential)
+        calculator.get_forces(molecule("H2O"))  # folds the network
+        device.reset()
+        calculator.get_forces(atoms)
+    assert device.waits.total() == waits, device.waits
+    assert device.uploads.total() <= 8, device.uploads
+
+
+def test_neighbours_of_all_that_have_to_be_searched_are_found_at_once() -> None:
+    structures = [structure("molecule"), structure("crystal"), molecule("H2O")] * 2
+    graph = POLICIES["smooth"]
+    here = BatchedSystems(random_potential(graph=graph), structures, skin=0.4)
+    rng = np.random.default_rng(3)
+    steps = [0.06 * rng.normal(size=(sum(map(len, structures)), 3)) for _ in range(4)]
+    positions = np.concatenate([atoms.positions for atoms in structures]) + np.cumsum(steps, axis=0)
+    expected = [here.compute(step) for step in positions]
+    with PretendedDevice() as device:
+        potential = random_potential(graph=graph)
+        pretend(potential)
+        systems = BatchedSystems(potential, structures, max_edges=10_000, skin=0.4)
+        for step, known in zip(positions, expected, strict=True):
+            device.reset()
+            for found, wanted in zip(systems.compute(step), known, strict=True):
+                np.testing.assert_allclose(found.forces, wanted.forces, rtol=0, atol=1e-12)
+            assert device.waits.total() in (1, 13), device.waits
+    assert here.rebuilds > len(structures)
+    assert systems.rebuilds == here.rebuilds
+
+
+@pytest.mark.parametrize("kind", ["molecule", "crystal"])
+def test_atoms_in_one_place_are_refused_as_on_the_processor(kind: str) -> None:
+    atoms = structure(kind) * ((1, 1, 1) if kind == "molecule" else (2, 1, 1))
+    atoms.positions[1] = atoms.positions[0] + (0.003 if kind == "molecule" else atoms.cell[1])
+    graph = POLICIES["smooth"]
+    expected = evaluate([molecule("H2O"), atoms], random_potential(graph=graph), on_error="keep")
+    with PretendedDevice():
+        potential = random_potential(graph=graph)
+        pretend(potential)
+        found = evaluate([molecule("H2O"), atoms], potential, on_error="keep")
+        atoms.calc = JMPCalculator(potential)
+        with pytest.raises(InputError, match="apart: remove the duplicate") as refused:
+            atoms.get_forces()
+    assert found[0].error is None
+    assert str(found[1].error) == str(expected[1].error) == str(refused.value)
+
+
 def new_structures(potential: Potential, device: PretendedDevice) -> None:
     evaluate([molecule("H2O")], potential)  # folds the network
     device.reset()
@@ -107,7 +158,7 @@ def training_step(potential: Potential, device: PretendedDevice) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "waits"), [(new_structures, 17), (exported, 26), (training_step, 16)]
+    ("step", "waits"), [(new_structures, 12), (exported, 14), (training_step, 5)]
 )
 def test_structures_never_seen_before_keep_to_their_budget(
     step: Callable[[Potential, PretendedDevice], None], waits: int

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jmp_md.graph.found import Found, Place, Reach, at_once, find_here, find_on_device
 from jmp_md.graph.pairs import Pairs, complete_cell, find_pairs
 from jmp_md.graph.search import search
 
@@ -40,6 +41,7 @@ def together(
         torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)),
         torch.from_numpy(np.array([complete_cell(s.cell, s.pbc) for s in structures])),
         torch.from_numpy(np.array([s.pbc for s in structures])),
+        any(s.pbc.any() for s in structures),
         cutoff,
         few,
         at_once,
@@ -132,3 +134,28 @@ def test_structures_side_by_side_do_not_meet_however_large_they_are() -> None:
     structures = [wide, wide._replace(positions=wide.positions[:5]), wide]
     found, _ = together(structures, 41.0, BY_BINS)
     assert_same(found, structures, 41.0)
+
+
+def rows(found: Found) -> list[list[list[int]]]:
+    """All that was found, as numbers."""
+    every = [column.tolist() for column in (*found.pairs, *found.close)]
+    return [*every, found.degree]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(structures=st.lists(structure(), min_size=1, max_size=5))
+def test_a_device_tells_what_the_processor_tells(structures: list[Structure]) -> None:
+    places = [Place(s.wrapped, s.cell, complete_cell(s.cell, s.pbc), s.pbc) for s in structures]
+    reach = Reach(pairs=5.0, close=1.5, counted=4.0)
+    found = find_on_device(places, reach, torch.device("cpu"))
+    assert [rows(one) for one in found] == [rows(find_here(place, reach)) for place in places]
+
+
+@given(sizes=st.lists(st.integers(1, 100_000), max_size=20), cutoff=st.floats(1.0, 20.0))
+def test_what_is_searched_in_one_go_is_everything_once_and_bounded(
+    sizes: list[int], cutoff: float
+) -> None:
+    parts = [sizes[part] for part in at_once(sizes, cutoff)]
+    assert [size for part in parts for size in part] == sizes
+    most = 4_000_000 / (0.4 * cutoff**3)
+    assert all(len(part) <= 1 or sum(part) <= most for part in parts)

@@ -21,8 +21,6 @@ def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
 
 def wrap(positions: Tensor, structure: Tensor, complete: Tensor, pbc: Tensor) -> Tensor:
     """Positions (n_atoms, 3) moved by lattice vectors into the cells (n_structures, 3, 3)."""
-    if not bool(pbc.any()):
-        return positions
     fraction = (positions.unsqueeze(1) @ torch.linalg.inv(complete)[structure]).squeeze(1)
     turns = torch.floor(fraction) * pbc[structure]
     return positions - (turns.unsqueeze(1) @ complete[structure]).squeeze(1)
@@ -48,9 +46,10 @@ def neighbours(
         their cells and about the origin, where single precision is best.
     """
     complete = torch.stack([complete_cell(cells[i], pbc[i]) for i in range(cells.shape[0])])
-    wrapped = wrap(positions, structure, complete, pbc)
+    periodic = bool(pbc.any())
+    wrapped = wrap(positions, structure, complete, pbc) if periodic else positions
     if bool(wrapped.isfinite().all()):
-        pairs, _ = search(wrapped, structure, complete, pbc, cutoff)
+        pairs, _ = search(wrapped, structure, complete, pbc, periodic, cutoff)
     else:
         nothing = torch.zeros(0, dtype=torch.long, device=positions.device)
         pairs = Pairs(nothing, nothing, nothing.new_zeros(0, 3), nothing)

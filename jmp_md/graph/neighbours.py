@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from jmp_md.errors import InputError
-from jmp_md.graph.pairs import CLOSEST, Pairs, complete_cell, find_pairs, pair_distances
+from jmp_md.graph.found import Found, Place, Reach, at_once, find_here, find_on_device
+from jmp_md.graph.pairs import CLOSEST, Pairs, complete_cell
+
+_HOST = torch.device("cpu")
 
 
 class NeighbourCache:
@@ -18,6 +23,7 @@ class NeighbourCache:
     Args:
         cutoff: Å.
         skin: Å; 0 searches whenever an atom moves.
+        counted: Å within which pairs count for :attr:`degree`; None for the cutoff.
 
     Attributes:
         rebuilds: Searches so far.
@@ -26,19 +32,26 @@ class NeighbourCache:
         inverse: (3, 3) 1/Å, which turns positions into numbers of lattice vectors.
         periodic: (3, 3) Å, the lattice vectors; zero without periodicity.
         close: Those of the pairs that could come to lie on top of each other before the next
-            search: few, and all that :func:`~jmp_md.validate.check_distances` needs.
+            search: few, on the host, and all that :func:`~jmp_md.validate.check_distances` needs.
+        degree: Largest number of counted pairs into one atom, where atoms were then.
     """
 
-    def __init__(self, cutoff: float, skin: float) -> None:
+    def __init__(self, cutoff: float, skin: float, counted: float | None = None) -> None:
         if not 0 <= skin < np.inf:
             raise InputError(f"neighbour skin {skin!r} Å: must be 0 or more, 1 is usual")
         self.cutoff = cutoff
         self.skin = skin
+        self.reach = Reach(cutoff + skin, skin + CLOSEST, cutoff if counted is None else counted)
         self.rebuilds = 0
-        self._key: tuple[bytes, bytes, bytes] | None = None
+        self._key: _Key | None = None  # of the structure that pairs belong to
 
     def update(
-        self, positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+        self,
+        positions: np.ndarray,
+        numbers: np.ndarray,
+        cell: np.ndarray,
+        pbc: np.ndarray,
+        device: torch.device = _HOST,
     ) -> tuple[Pairs, np.ndarray]:
         """Pairs for these positions, searched for only where need be.
 
@@ -48,44 +61,93 @@ class NeighbourCache:
             numbers: (n_atoms,) atomic numbers.
             cell: (3, 3) Å, rows are lattice vectors; directions without pbc may hold anything.
             pbc: (3,) bool.
+            device: Where to search, if at all.
 
         Returns:
             The pairs and the positions (n_atoms, 3) Å they go with: the same structure, shifted
             as a whole and atom by atom by lattice vectors, near the origin, where single
             precision is best.
         """
-        key = (np.asarray(numbers).tobytes(), np.asarray(cell).tobytes(), np.asarray(pbc).tobytes())
-        if key == self._key:
-            moved = positions - self.searched
-            moved = moved - self._lattice_vectors(np.rint(moved @ self.inverse))
-            if 4.0 * np.square(moved).sum(axis=1).max() <= self.skin**2:
-                return self._pairs, self.placed + moved
-        self._search(positions, cell, np.asarray(pbc, dtype=bool))
-        self._key = key
+        moved = self._moved(positions, _key(numbers, cell, pbc))
+        if moved is not None:
+            return self._pairs, self.placed + moved
+        self.place(positions, numbers, cell, pbc)
+        search_together([self], device)
         return self._pairs, self.placed
+
+    def holds(
+        self, positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+    ) -> bool:
+        """Whether :meth:`update` would search for nothing."""
+        return self._moved(positions, _key(numbers, cell, pbc)) is not None
 
     def forget(self) -> None:
         """Search at the next call, wherever atoms are."""
         self._key = None
 
-    def _search(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
+    def place(
+        self, positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+    ) -> None:
+        """Say where :func:`search_together` has to search."""
+        self._key, self._next = None, _key(numbers, cell, pbc)
+        pbc = np.asarray(pbc, dtype=bool)
         complete = complete_cell(cell, pbc)
         self.inverse = np.linalg.inv(complete)
         self.periodic = np.where(pbc[:, None], complete, 0.0)
         self.searched = np.array(positions, dtype=np.float64)
         wrapped = self.searched - self._lattice_vectors(np.floor(self.searched @ self.inverse))
         self.placed = wrapped - wrapped.mean(axis=0)
-        self._pairs = find_pairs(self.placed, cell, pbc, self.cutoff + self.skin)
-        self.close = self._within(cell, self.skin + CLOSEST)
+        self.at = Place(self.placed, np.asarray(cell, dtype=np.float64), complete, pbc)
+
+    def take(self, found: Found) -> None:
+        """Take what was found where the structure was placed."""
+        self._pairs, self.close, self.degree = found
         self.rebuilds += 1
+        self._key = self._next
+
+    def bring(self, device: torch.device) -> None:
+        """Have pairs that were found elsewhere on a device."""
+        if self._pairs.source.device != device:
+            self._pairs = Pairs(*(column.to(device) for column in self._pairs))
+
+    def _moved(self, positions: np.ndarray, key: _Key) -> np.ndarray | None:
+        """What atoms have moved by, (n_atoms, 3) Å; None where pairs do not hold."""
+        if key != self._key:
+            return None
+        moved = positions - self.searched
+        moved = moved - self._lattice_vectors(np.rint(moved @ self.inverse))
+        within = 4.0 * np.square(moved).sum(axis=1).max() <= self.skin**2
+        return moved if within else None
 
     def _lattice_vectors(self, n: np.ndarray) -> np.ndarray:
         """Sum of n lattice vectors of the periodic directions: (n_atoms, 3) Å."""
         return n @ self.periodic
 
-    def _within(self, cell: np.ndarray, distance: float) -> Pairs:
-        source, target, offset, reverse = self._pairs
-        found = pair_distances(self.placed, cell, source.numpy(), target.numpy(), offset.numpy())
-        near = torch.from_numpy(found <= distance)
-        renumbered = near.cumsum(0) - 1
-        return Pairs(source[near], target[near], offset[near], renumbered[reverse[near]])
+
+def search_together(caches: Sequence[NeighbourCache], device: torch.device) -> None:
+    """Search for the neighbours of structures that have been placed.
+
+    Args:
+        caches: One of each structure.
+        device: Where to: one after the other on a processor, at once on other devices.
+    """
+    if device.type == "cpu":
+        for cache in caches:
+            cache.take(find_here(cache.at, cache.reach))
+        return
+    alike: dict[Reach, list[NeighbourCache]] = {}
+    for cache in caches:
+        alike.setdefault(cache.reach, []).append(cache)
+    for reach, group in alike.items():
+        for some in at_once([len(cache.placed) for cache in group], reach.pairs):
+            found = find_on_device([cache.at for cache in group[some]], reach, device)
+            for cache, each in zip(group[some], found, strict=True):
+                cache.take(each)
+
+
+_Key = tuple[bytes, bytes, bytes]
+
+
+def _key(numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Key:
+    """What tells structures apart but for positions."""
+    return np.asarray(numbers).tobytes(), np.asarray(cell).tobytes(), np.asarray(pbc).tobytes()

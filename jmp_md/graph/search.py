@@ -15,6 +15,7 @@ def search(
     structure: Tensor,
     cells: Tensor,
     pbc: Tensor,
+    periodic: bool,
     cutoff: float,
     few: int = 50_000,
     at_once: int = 2_000_000,
@@ -29,6 +30,7 @@ def search(
         cells: (n_structures, 3, 3) Å float64, rows are lattice vectors and, in directions without
             periodicity, unit vectors normal to all others.
         pbc: (n_structures, 3) bool.
+        periodic: Whether any of it holds, which the host would wait for.
         cutoff: Å.
         few: Candidates for pairs, of all atoms and images of a structure, for which bins do not
             pay; nor do they for a thousandth of it per atom.
@@ -38,9 +40,12 @@ def search(
         The pairs, and their distances (n_pairs,) Å.
     """
     n_atoms, reach = positions.shape[0], cutoff + 1e-6  # further by more than distances are rounded
-    atom, offset, home = _images(positions, structure, cells, pbc, reach)
-    owner = structure[atom]
-    image = positions[atom] + (offset.to(cells.dtype).unsqueeze(1) @ cells[owner]).squeeze(1)
+    atom = home = torch.arange(n_atoms, device=positions.device)
+    offset, owner, image = structure.new_zeros(n_atoms, 3), structure, positions
+    if periodic:
+        atom, offset, home = _images(positions, structure, cells, pbc, reach)
+        owner = structure[atom]
+        image = positions[atom] + (offset.to(cells.dtype).unsqueeze(1) @ cells[owner]).squeeze(1)
     # Images lie in the order of atoms, and so of structures.
     start = torch.searchsorted(owner, structure).unsqueeze(1)
     count = torch.searchsorted(owner, structure, right=True).unsqueeze(1) - start
@@ -77,18 +82,15 @@ def _images(
         Atom (n_images,) and cell offset (n_images, 3) of each image, in the order of atoms, and
         (n_atoms,) which of them is the atom itself.
     """
-    if not bool(pbc.any()):
-        atom = torch.arange(positions.shape[0], device=positions.device)
-        return atom, structure.new_zeros(positions.shape[0], 3), atom
     inverse = torch.linalg.inv_ex(cells)[0]
     fraction = (positions.unsqueeze(1) @ inverse[structure]).squeeze(1)
     margin = reach * torch.linalg.norm(inverse, dim=1)  # over the distance of the cell's faces
     of_axis = structure.unsqueeze(1).expand(-1, 3)
     low = torch.zeros_like(margin).scatter_reduce(0, of_axis, fraction, "amin", include_self=False)
     high = torch.zeros_like(margin).scatter_reduce(0, of_axis, fraction, "amax", include_self=False)
-    periodic = pbc[structure]
-    first = torch.ceil((low - margin)[structure] - fraction).to(torch.long) * periodic
-    last = torch.floor((high + margin)[structure] - fraction).to(torch.long) * periodic
+    along = pbc[structure]
+    first = torch.ceil((low - margin)[structure] - fraction).to(torch.long) * along
+    last = torch.floor((high + margin)[structure] - fraction).to(torch.long) * along
     steps = last - first + 1
     count = steps.prod(dim=1)
     atom, number = _expanded(count, int(count.sum()))
@@ -111,9 +113,10 @@ def _bins(
     Returns:
         Start and number of 25 ranges of sorted images per atom, (n_atoms, 25), and their order.
     """
-    width = 0.5 * (reach + 1e-4)  # by more than places are rounded where structures lie far apart
-    places = [_packed(image[:, axis], owner, 2.0 * reach) for axis in range(3)]
-    bins = torch.floor(torch.stack(places, dim=1) / width).to(torch.long) + 2
+    unit = 1e-5  # Å; whole numbers of it add up exactly, and in the same way every time
+    width = int(0.5 * reach / unit) + 3  # more than half of the reach, rounded places considered
+    places = [_packed(image[:, axis], owner, unit, 4 * width) for axis in range(3)]
+    bins = torch.div(torch.stack(places, dim=1), width, rounding_mode="floor") + 2
     size = bins.amax(dim=0) + 3
     key, order = torch.sort((bins[:, 0] * size[1] + bins[:, 1]) * size[2] + bins[:, 2])
     # Bins along z have consecutive keys: one range of images for each of 5 x 5 columns.
@@ -126,17 +129,17 @@ def _bins(
     return start, torch.searchsorted(key, column + 2, right=True) - start, order
 
 
-def _packed(place: Tensor, owner: Tensor, widest: float) -> Tensor:
-    """Places (n_images,) Å along an axis, with structures side by side and no gap that is wider.
+def _packed(place: Tensor, owner: Tensor, unit: float, widest: int) -> Tensor:
+    """Places along an axis, in units, with structures side by side and no gap that is wider.
 
     Bins go by space: without this, a few atoms far apart would have more than can be numbered.
     """
-    low = place.amin()
-    apart = owner * (place.amax() - low + widest)
-    sorted_place, order = torch.sort(place - low + apart)
-    gaps = torch.zeros_like(place)
-    gaps[1:] = (sorted_place[1:] - sorted_place[:-1]).clamp(max=widest)
-    return torch.empty_like(place).index_copy_(0, order, gaps.cumsum(0))
+    along = torch.round((place - place.amin()) / unit).to(torch.long)
+    along = along + owner * (along.amax() + widest)
+    ordered, order = torch.sort(along)
+    gaps = torch.zeros_like(along)
+    gaps[1:] = (ordered[1:] - ordered[:-1]).clamp(max=widest)
+    return torch.empty_like(along).index_copy_(0, order, gaps.cumsum(0))
 
 
 def _near(

@@ -237,10 +237,14 @@ class Batched:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Search neighbours where they were searched."""
+        from jmp_md.system import search_systems
+
         systems = [self._systems[key] for key in self._systems.keys]
         places = _searched_places(arrays, [len(system.numbers) for system in systems])
-        for key, system, place in zip(self._systems.keys, systems, places, strict=True):
+        for system, place in zip(systems, places, strict=True):
             system.positions, system.cell = place
+        search_systems(systems)
+        for key, system, place in zip(self._systems.keys, systems, places, strict=True):
             system.item()  # what it is packed with depends on where it was searched
             self._searched[key] = system.neighbours.rebuilds, place
 
