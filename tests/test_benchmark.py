@@ -24,6 +24,7 @@ from jmp_md.benchmarking.molecules import DIATOMICS
 from jmp_md.benchmarking.run import run_benchmark
 from jmp_md.benchmarking.tables import JSON, markdown, read_benchmark, write_benchmark, write_json
 from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
+from jmp_md.benchmarking.verdicts import LIMITS, judge_parts
 from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import read_header
 from jmp_md.cli.main import main
@@ -31,6 +32,7 @@ from jmp_md.errors import InputError
 from jmp_md.models.registry import resolve
 from jmp_md.options import choices_of
 from jmp_md.runs.options import BenchmarkOptions
+from jmp_md.simulate.verdict import doubts
 
 
 class Morse(Calculator):
@@ -238,6 +240,24 @@ def test_a_file_comes_back_and_stands_beside_another(tmp_path: Path) -> None:
         read_benchmark(tmp_path / "no.json")
 
 
+def test_every_part_that_compares_has_a_limit_and_is_judged_by_its_mean_error() -> None:
+    assert {*LIMITS, "speed"} == set(PARTS)
+    name = PARTS["bonds"].name  # at most 0.02 Å
+    for off, holds in ((0.019, True), (-0.021, False), (float("nan"), False)):
+        part = Part(name, "Å", "", (Case("a", 1.0 + off, 1.0), Case("b", 2.0 + off, 2.0)))
+        [verdict] = judge_parts([part, Part(PARTS["speed"].name, "ms", "", (Case("a", 1.0),))])
+        assert verdict.holds is holds
+        assert verdict.asked == "at most 0.02 Å"
+    moduli = Part(PARTS["moduli"].name, "GPa", "", (Case("a", 90.0, 100.0), Case("b", 11.0, 10.0)))
+    [verdict] = judge_parts([moduli])
+    assert verdict.holds is True
+    assert verdict.measured == "mean error 10 % of 2 cases, the worst a -10"
+    faults = Part(PARTS["curves"].name, "", "", (Case("H2", 1.0, 0.0), Case("N2", 0.0, 0.0)))
+    assert doubts(judge_parts([faults]))
+    [unknown] = judge_parts([Part(name, "Å", "", (), {"a": "no such element"})])
+    assert (unknown.holds, unknown.measured) == (None, "no case, 1 left out")
+
+
 def test_the_parts_of_the_options_are_those_there_are() -> None:
     assert choices_of(BenchmarkOptions.model_fields["parts"]) == tuple(PARTS)
 
@@ -296,7 +316,8 @@ def test_the_command_writes_and_compares(
     assert "model jmp-xs-organic, head wb97m, float64" in out
     assert "reaction energies                     13" in out
     page = Path("jmp-xs-organic-benchmark/report.html").read_text()
-    assert "two molecules far apart" in page
+    assert page.index('class="verdicts"') < page.index("two molecules far") < page.index("<tbody>")
+    assert "at most 43.4 meV" in page
     compared = ["--head", "wb97x", "--output", "b", "--compare", f"{model}-benchmark/{JSON}"]
     assert main([*words, *compared]) == 0
     text = Path("b/benchmark.md").read_text()

@@ -83,6 +83,8 @@ def test_labels_are_drawn_against_predictions(model: Path, tmp_path: Path) -> No
     assert status == 0
     text = page.read_text()
     assert text.count("<img") == 2
+    assert text.index('class="verdicts"') < text.index("<tbody>") < text.index("<img")
+    assert "in doubt" in text[text.index('class="verdicts"') :]  # energies are 5 eV off
     assert "force (eV/Å), 33 values" in text
     assert "Command, settings, results, model and versions" in text
     assert f"{report['force_mae_meV_per_A']:.6g}" in text

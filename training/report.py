@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jmp_md.report.accuracy import judge_errors, judge_property
 from jmp_md.report.figures import parity
 from jmp_md.report.page import Report
 from jmp_md.training.config import flat, plain
@@ -64,7 +65,7 @@ def write_evaluation_report(
     pairs: Mapping[str, Pair],
     summary: Mapping[str, Any],
 ) -> None:
-    """Write errors, nested ones as tables of their own, and parity plots as ``report.html``.
+    """Write verdicts, errors, nested ones as tables, and parity plots as ``report.html``.
 
     Args:
         folder: Where to.
@@ -74,6 +75,8 @@ def write_evaluation_report(
         summary: What ``summary.json`` says.
     """
     report = Report(title)
+    judge = judge_property if "target" in errors else judge_errors
+    report.add_verdicts(judge(errors, pairs))
     report.add_values({k: v for k, v in errors.items() if not isinstance(v, Mapping)})
     add_parity(report, pairs)
     for name, values in errors.items():

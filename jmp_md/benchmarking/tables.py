@@ -37,10 +37,12 @@ def write_markdown(folder: Path, results: Sequence[Benchmark]) -> None:
 
 
 def write_page(folder: Path, results: Sequence[Benchmark], summary: Mapping[str, Any]) -> None:
-    """Write ``report.html``: the same, with what ``summary.json`` says."""
+    """Write ``report.html``: verdicts and the same, with what ``summary.json`` says."""
+    from jmp_md.benchmarking.verdicts import judge_parts
     from jmp_md.report.page import Report
 
     report = Report(f"Benchmark of {results[0].model}", _names(results))
+    report.add_verdicts(judge_parts(results[0].parts))
     report.add_table(*overview(results))
     for part in results[0].parts:
         report.add_heading(part.name)
