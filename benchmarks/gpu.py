@@ -7,7 +7,8 @@
 It runs the tests that need a GPU, measures the rows below, each in a process of its own with a
 limit, and writes gpu.json, gpu.md and a profile of each row. What fails is in the table with its
 error. Weights are random: they do not change what is computed. Times are wall times of a step
-whose results are on the host again, medians; `device` is the time in kernels.
+whose results are on the host again, medians; `searching` is a step that finds neighbours anew,
+`device` is the time in kernels.
 """
 
 from __future__ import annotations
@@ -68,7 +69,19 @@ ROWS = (
 )  # fmt: skip
 
 
-def single(row: Row, device: str) -> Callable[[], object]:
+class Step(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        run: A step.
+        move_away: Has the next step search for neighbours; None where each does.
+    """
+
+    run: Callable[[], object]
+    move_away: Callable[[], object] | None = None
+
+
+def single(row: Row, device: str) -> Step:
     """A molecule whose atoms have moved, by the calculator."""
     from methods import calculator_step, make_potential
     from structures import build
@@ -76,10 +89,10 @@ def single(row: Row, device: str) -> Callable[[], object]:
     from jmp_md.calculators.ase import JMPCalculator
 
     calculator = JMPCalculator(make_potential(row.model).to(device))
-    return calculator_step(calculator, build(row.structure))
+    return Step(calculator_step(calculator, build(row.structure)), calculator.neighbours.forget)
 
 
-def batch(row: Row, device: str) -> Callable[[], object]:
+def batch(row: Row, device: str) -> Step:
     """A step of velocity Verlet of many molecules."""
     import numpy as np
     from methods import make_potential
@@ -104,10 +117,14 @@ def batch(row: Row, device: str) -> Callable[[], object]:
         momenta += 0.5 * step * np.clip(forces, -5, 5)
         return forces
 
-    return run
+    def move_away() -> None:
+        nonlocal positions
+        positions = positions + 2.0
+
+    return Step(run, move_away)
 
 
-def training(row: Row, device: str) -> Callable[[], object]:
+def training(row: Row, device: str) -> Step:
     """A step of conservative fine-tuning, on labels that do not matter."""
     import tempfile
 
@@ -141,7 +158,7 @@ def training(row: Row, device: str) -> Callable[[], object]:
         done += 1
         return trainer.update(made[done % len(made)], done, row.count)
 
-    return run
+    return Step(run)
 
 
 KINDS = {"single": single, "batch": batch, "training": training}
@@ -157,18 +174,28 @@ def work(row: Row, device: str, quick: bool, output: Path | None) -> dict[str, A
     torch.backends.cudnn.allow_tf32 = row.tf32
     cuda = device.startswith("cuda")
     began = time.perf_counter()
-    run = KINDS[row.kind](row, device)
+    run, move_away = KINDS[row.kind](row, device)
     run()
     first = time.perf_counter() - began
-    times = []
-    until = time.perf_counter() + (0.0 if quick else 4.0)
-    while len(times) < 3 or time.perf_counter() < until:
+
+    def timed() -> float:
         began = time.perf_counter()
         run()
         if cuda:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    found = {"ms": 1e3 * statistics.median(times), "first_s": first, "steps": len(times)}
+        return 1e3 * (time.perf_counter() - began)
+
+    times = []
+    until = time.perf_counter() + (0.0 if quick else 4.0)
+    while len(times) < 3 or time.perf_counter() < until:
+        times.append(timed())
+    found = {"ms": statistics.median(times), "first_s": first, "steps": len(times)}
+    if move_away is not None:
+        searching = []
+        for _ in range(3):
+            move_away()
+            searching.append(timed())
+        found["searching_ms"] = statistics.median(searching)
     if cuda:
         found["peak_GiB"] = torch.cuda.max_memory_allocated() / 2**30
     return found | profiled(run, cuda, output)
@@ -231,7 +258,16 @@ def cuda_tests(limit: float) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """As Markdown."""
-    columns = ("ms", "device_ms", "operations", "launches", "waits", "copies", "peak_GiB")
+    columns = (
+        "ms",
+        "searching_ms",
+        "device_ms",
+        "operations",
+        "launches",
+        "waits",
+        "copies",
+        "peak_GiB",
+    )
     lines = [
         *(results["about"], "", f"Tests: {results['tests']}", ""),
         f"| row | {' | '.join(columns)} | goal |",

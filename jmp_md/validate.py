@@ -87,8 +87,10 @@ def check_distances(
         InputError: Two atoms closer than 0.01 Å; both are named.
     """
     source, target = pairs.source.numpy(), pairs.target.numpy()
+    if len(source) == 0:
+        return
     distance = pair_distances(positions, cell, source, target, pairs.offset.numpy())
-    if len(distance) and distance.min() < CLOSEST:
+    if distance.min() < CLOSEST:
         k = int(distance.argmin())
         first, second = sorted((int(source[k]), int(target[k])))
         raise InputError(

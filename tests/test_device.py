@@ -20,6 +20,7 @@ from jmp_md.evaluation import evaluate
 from jmp_md.export.module import ExportedPotential
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.potential import Potential
+from jmp_md.simulate.forces import Batched
 from jmp_md.systems import BatchedSystems
 from jmp_md.training.batches import to_data
 from jmp_md.training.loss import UNSCALED, residuals
@@ -114,6 +115,23 @@ def test_neighbours_of_all_that_have_to_be_searched_are_found_at_once() -> None:
             assert device.waits.total() in (1, 13), device.waits
     assert here.rebuilds > len(structures)
     assert systems.rebuilds == here.rebuilds
+
+
+def test_a_run_that_goes_on_on_a_device_computes_the_same_bits() -> None:
+    structures = [molecule("H2O"), structure("crystal")]
+    cells = np.array([atoms.cell.array for atoms in structures])
+    start = np.concatenate([atoms.positions for atoms in structures])
+    with PretendedDevice():
+        calculator = JMPCalculator(random_potential(), skin=0.5)
+        pretend(calculator.potential)
+        whole, later = Batched(calculator), Batched(calculator)
+        for batch in (whole, later):
+            assert [batch.add(atoms) for atoms in structures] == [None, None]
+        for moved in (0.0, 0.4, 0.5):  # neighbours of the second hold at the third
+            expected = whole.compute(start + moved * np.cos(start), cells)
+        later.restore(whole.arrays())
+        found = later.compute(start + 0.5 * np.cos(start), cells)
+    np.testing.assert_array_equal(found.forces, expected.forces)
 
 
 @pytest.mark.parametrize("kind", ["molecule", "crystal"])

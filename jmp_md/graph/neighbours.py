@@ -95,7 +95,9 @@ class NeighbourCache:
         self.inverse = np.linalg.inv(complete)
         self.periodic = np.where(pbc[:, None], complete, 0.0)
         self.searched = np.array(positions, dtype=np.float64)
-        wrapped = self.searched - self._lattice_vectors(np.floor(self.searched @ self.inverse))
+        wrapped = self.searched
+        if pbc.any():
+            wrapped = wrapped - self._lattice_vectors(np.floor(wrapped @ self.inverse))
         self.placed = wrapped - wrapped.mean(axis=0)
         self.at = Place(self.placed, np.asarray(cell, dtype=np.float64), complete, pbc)
 

@@ -72,7 +72,11 @@ def pair_distances(
 
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """The cell with unit vectors, normal to all others, in the directions without periodicity."""
+    if not pbc.any():
+        return np.eye(3)
     complete = np.array(cell, dtype=np.float64)
+    if pbc.all():
+        return complete
     q, _ = np.linalg.qr(complete[pbc].T, mode="complete")
     complete[~pbc] = q[:, int(pbc.sum()) :].T
     return complete
