@@ -163,8 +163,12 @@ class Potential(nn.Module):
             energies = energies + known / self.head.energy_scale
         return energies, forces
 
-    def fold(self) -> FoldedNetwork:
-        """The network of the weights as they are now, for inference."""
+    def fold(self, *, trained: bool = False) -> FoldedNetwork:
+        """The network of the weights as they are now, for inference.
+
+        Args:
+            trained: Keep what the gradient by the weights needs.
+        """
         return FoldedNetwork(
             self.embedding,
             self.backbone,
@@ -174,6 +178,7 @@ class Potential(nn.Module):
             energy_scale=self.head.energy_scale,
             cutoff=self.policy.cutoff,
             half=torch.bfloat16 if self.backbone.bf16 else None,
+            trained=trained,
         )
 
     def _must_save_memory(self, graph: Graph, kernels: bool = False) -> bool:

@@ -30,6 +30,8 @@ from jmp_md.nn.folded import (
     FoldedLayers,
     FoldedOutput,
     Linear,
+    LinearOfHead,
+    Table,
 )
 from jmp_md.nn.layers import Dense, RadialBasis
 from jmp_md.nn.recompute import propagate, recomputed
@@ -39,7 +41,7 @@ _NOTHING = 40.0  # exp(-40) is nothing beside 1, in double precision, too
 
 
 class FoldedNetwork(nn.Module):
-    """From a graph to raw energies and direct forces, with frozen weights and nothing to train.
+    """From a graph to raw energies and direct forces, with nothing to train of its own.
 
     Args:
         embedding: Of the elements.
@@ -50,6 +52,7 @@ class FoldedNetwork(nn.Module):
         energy_scale: eV by which the repulsion is divided.
         cutoff: Å, that no edge of any graph is longer than.
         half: Type of dense layers and messages of the blocks, in place of that of the weights.
+        trained: Keep what the gradient by the weights needs; they are constants otherwise.
     """
 
     has_force_head: Final[bool]
@@ -67,10 +70,11 @@ class FoldedNetwork(nn.Module):
         energy_scale: float,
         cutoff: float,
         half: torch.dtype | None = None,
+        trained: bool = False,
     ) -> None:
         super().__init__()
-        with torch.no_grad():
-            self.embedding = nn.Embedding.from_pretrained(embedding.weight.detach().clone())
+        with torch.set_grad_enabled(trained):
+            self.embedding = Table(embedding)
             self.backbone = FoldedBackbone(backbone, cutoff, half)
             self.energy_head = _folded_head(energy_head, self.backbone.energy_gain)
             self.has_force_head = force_head is not None
@@ -80,7 +84,7 @@ class FoldedNetwork(nn.Module):
         self.has_repulsion = repulsion is not None
         self.repulsion: nn.Module = deepcopy(repulsion) or nn.Identity()
         self.energy_scale = energy_scale
-        self.eval().requires_grad_(False)
+        self.eval()
 
     def forward(self, numbers: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Energies per atom (n_atoms,) and direct forces (n_atoms, 3), or none (0, 3)."""
@@ -196,7 +200,7 @@ class FoldedBases(nn.Module):
         self.sizes = bases.sizes
         self.edge_emb = FoldedEdgeEmbedding(bases.edge_emb, 1.0, 1.0, None, keep)
         for name, weight in bases.weights()._asdict().items():
-            self.register_buffer(name, weight.detach()[keep].contiguous())
+            self.register_buffer(name, weight[keep].contiguous())
 
     def forward(self, radial: RadialFeatures, graph: Graph, n_atoms: int) -> BasisProjections:
         """Coefficients for all blocks of a structure or batch."""
@@ -215,7 +219,7 @@ class FoldedGlobal(nn.Module):
         super().__init__()
         dense, *residual = output.out_mlp
         assert isinstance(dense, Dense)
-        parts = dense.linear.weight.detach().chunk(len(gains), dim=1)
+        parts = dense.linear.weight.chunk(len(gains), dim=1)
         self.dense = Linear(torch.cat([w * g for w, g in zip(parts, gains, strict=True)], dim=1))
         self.layers = FoldedLayers(nn.Sequential(*residual), GAIN, None)
         self.gain = self.layers.gain
@@ -229,13 +233,11 @@ def _folded_head(head: nn.Sequential, gain: float) -> nn.Sequential:
     """A head of linear layers and sigma, on x / gain."""
     layers: list[nn.Module] = []
     for layer in head:
-        if not isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear):
+            layers.append(LinearOfHead(layer, gain))
+            gain = GAIN
+        else:
             layers.append(nn.SiLU())
-            continue
-        layer = deepcopy(layer)
-        layer.weight.mul_(gain)
-        layers.append(layer)
-        gain = GAIN
     return nn.Sequential(*layers)
 
 

@@ -28,6 +28,11 @@ from jmp_md.nn.sums import angular_sum, dihedral_sum
 HALF = math.sqrt(0.5)
 
 
+def held(weight: Tensor) -> Tensor:
+    """A weight to be held: a constant, or one with a gradient where those are enabled."""
+    return weight if torch.is_grad_enabled() else weight.detach()
+
+
 class Linear(nn.Module):
     """W x for a weight that is folded."""
 
@@ -35,10 +40,37 @@ class Linear(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.detach().contiguous())
+        self.register_buffer("weight", held(weight).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight)
+
+
+class LinearOfHead(Linear):
+    """W x + b."""
+
+    bias: Tensor
+
+    def __init__(self, layer: nn.Linear, gain: float) -> None:
+        super().__init__(layer.weight * gain)
+        bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+        self.register_buffer("bias", held(bias).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class Table(nn.Module):
+    """A vector for each element."""
+
+    weight: Tensor
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.register_buffer("weight", held(embedding.weight).clone())
+
+    def forward(self, index: Tensor) -> Tensor:
+        return functional.embedding(index, self.weight)
 
 
 class LinearInHalf(Linear):
@@ -132,8 +164,8 @@ class FoldedEdgeEmbedding(nn.Module):
         atoms, edges = layer.columns()
         edges = edges if keep is None else edges[:, keep]
         half = half or atoms.dtype
-        self.register_buffer("on_atoms", (atoms * h_gain).detach().to(half))
-        self.register_buffer("on_edges", (edges * x_gain).detach().to(half).contiguous())
+        self.register_buffer("on_atoms", (atoms * h_gain).to(half))
+        self.register_buffer("on_edges", (edges * x_gain).to(half).contiguous())
 
     def forward(self, h: Tensor, x: Tensor, graph: Graph) -> Tensor:
         dtype = self.on_atoms.dtype

@@ -1,28 +1,17 @@
 // What all blocks share: radial projections, harmonics, coefficients of quadruplets; and how
 // gradients by them become gradients by distances, directions and weights.
-//
-// A radial projection F is a function of one distance, so its derivative dF is kept beside it: what
-// uses F adds its share to the gradient by the distance at once.
 #pragma once
 
-#include "graph.h"
-#include "layers.h"
+#include "projection.h"
 
 namespace {
-
-struct Projection {
-  real *value = nullptr, *slope = nullptr;
-  Index width = 0;
-
-  const real* at(Index e, Index column = 0) const { return value + e * width + column; }
-  const real* slope_at(Index e, Index column = 0) const { return slope + e * width + column; }
-};
 
 class Bases {
  public:
   const Model& model;
   Graph& graph;
-  const bool gradient;
+  const bool geometry;  // whether gradients by it are wanted
+  const Gradients weights;
   Projection main, atom_edge, quad, near;
   real *C, *D, *C_ae, *D_ae;        // harmonics of main and atom-edge edges
   real *e2a, *e2a_moments;          // (E, cbf16) coefficients without the weight, and (n, LM, cbf16)
@@ -30,12 +19,14 @@ class Bases {
   real *P_t, *dP_t, *series, *filter;  // by triplets, (2S) weighted azimuths and (cbf16)
   real *g_e2a, *g_read_out, *g_close, *g_series, *g_filter;
 
-  Bases(const Model& m, Graph& g, Arena& arena, int threads, bool with_gradient)
-      : model(m), graph(g), gradient(with_gradient), arena_(arena), threads_(threads) {
-    project(m.main, graph.main, main);
-    project(m.atom_edge, graph.atom_edge, atom_edge);
-    project(m.quadruplet, graph.quad, quad);
-    project(m.near, graph.near, near);
+  Bases(const Model& m, Graph& g, Arena& arena, int threads, bool by_geometry, Gradients by_weights)
+      : model(m), graph(g), geometry(by_geometry), weights(by_weights), arena_(arena),
+        threads_(threads) {
+    const auto project = [&](const Linear& weight, const Edges& edges) {
+      return Projection(model, weight, edges, arena, threads, geometry, bool(weights));
+    };
+    main = project(m.main, graph.main), atom_edge = project(m.atom_edge, graph.atom_edge);
+    quad = project(m.quadruplet, graph.quad), near = project(m.near, graph.near);
     directions(graph.main, C, D);
     directions(graph.atom_edge, C_ae, D_ae);
     const Index n = graph.atoms, pairs = graph.pairs.back(), triplets = graph.triplets.back();
@@ -49,14 +40,15 @@ class Bases {
       for (Index q = graph.quad.start[a]; q < graph.quad.start[a + 1]; ++q) triplets_of(q);
     });
     in_parallel(n, threads, [&](Index a) { pairs_of(a); });
-    if (!gradient) return;
+    if (!geometry && !weights) return;
     g_e2a = arena.zeros(graph.main.n * m.cbf16);
     g_read_out = arena.zeros(pairs * 2 * S * m.sbf8), g_close = arena.zeros(pairs * m.sbf8);
     g_series = arena.zeros(triplets * 2 * S), g_filter = arena.zeros(triplets * m.cbf16);
     g_frame_ = arena.zeros(graph.quad.n * 6);
   }
 
-  // From the gradients by coefficients to those by the geometry; edges out of atoms are given.
+  // From the gradients by coefficients to those by geometry and weights; edges out of atoms are
+  // given.
   void backward(const BySource& quad_from) {
     in_parallel(graph.atoms, threads_, [&](Index a) {
       edge_to_atom_backward(a);
@@ -66,6 +58,11 @@ class Bases {
       for (Index i = quad_from.start[b]; i < quad_from.start[b + 1]; ++i)
         triplets_backward(quad_from.edge[i]);
     });
+    if (!weights) return;
+    main.learn(model, model.main, graph.main, weights, threads_);
+    atom_edge.learn(model, model.atom_edge, graph.atom_edge, weights, threads_);
+    quad.learn(model, model.quadruplet, graph.quad, weights, threads_);
+    near.learn(model, model.near, graph.near, weights, threads_);
   }
 
  private:
@@ -73,34 +70,6 @@ class Bases {
   const int threads_;
   real* g_frame_;
 
-  // The radial basis (rows, radial) and its derivative (spec section 2).
-  void radial(Index rows, const real* distance, real* value, real* slope, Index stride) const {
-    for (Index r = 0; r < rows; ++r) {
-      const real x = std::min(distance[r] / model.cutoff, real(1)), x2 = x * x;
-      const real envelope = 1 + x2 * x2 * x * (x * (35 - 15 * x) - 21);
-      const real decay = -105 * x2 * x2 * (1 - x) * (1 - x), scale = 1 / model.cutoff;
-      for (Index i = 0; i < stride; i += LANES) {
-        const vec gap = x - load(model.offset + i), t = load(model.temps + i) * gap;
-        const vec power = -(gap * t), e = exponential(power < real(-60) ? all(-60) : power);
-        store(value + r * stride + i, envelope * e);
-        if (slope) store(slope + r * stride + i, scale * e * (decay - 2 * envelope * t));
-      }
-    }
-  }
-  void project(const Linear& weight, const Edges& edges, Projection& to) {
-    const Index stride = (model.radial + 15) / 16 * 16, step = 48;
-    to.width = weight.out;
-    to.value = arena_.take(edges.n * weight.out);
-    if (gradient) to.slope = arena_.take(edges.n * weight.out);
-    in_parallel((edges.n + step - 1) / step, threads_, [&](Index i) {
-      const Index first = i * step, rows = std::min(step, edges.n - first);
-      Arena& memory = scratch();
-      real *value = memory.take(step * stride), *slope = memory.take(step * stride);
-      radial(rows, edges.distance + first, value, gradient ? slope : nullptr, stride);
-      weight.apply(rows, value, stride, to.value + first * to.width);
-      if (gradient) weight.apply(rows, slope, stride, to.slope + first * to.width);
-    });
-  }
   void directions(const Edges& edges, real*& values, real*& slopes) {
     real *c = values = arena_.take(edges.n * LM), *d = slopes = arena_.take(edges.n * 3 * LM);
     const Index step = 64;
@@ -138,15 +107,21 @@ class Bases {
     Edges &main_edges = graph.main, &others = graph.atom_edge;
     for (Index b = main_edges.start[a]; b < main_edges.start[a + 1]; ++b) {
       const real* given = g_e2a + b * width;
-      main_edges.g_weight[b] += dot(width, given, e2a + b * width);
       for (Index i = 0; i < width; ++i) g[i] = main_edges.weight[b] * given[i];
+      for (int lm = 0; lm < LM; ++lm)
+        add_scaled(width, gA + lm * width, C[b * LM + lm], g);
+      const Index t = graph.twin[b];
+      if (weights && t >= 0)
+        for (int l = 0; l < S; ++l)
+          add_scaled(width, atom_edge.gradient_at(t, model.rbf) + l * width, -others.weight[t], g);
+      if (!geometry) continue;
+      main_edges.g_weight[b] += dot(width, given, e2a + b * width);
       for (int lm = 0; lm < LM; ++lm) {
         const real by_harmonic = dot(width, A + lm * width, g);
         for (int x = 0; x < 3; ++x)
           main_edges.g_unit[3 * b + x] += by_harmonic * D[(3 * b + x) * LM + lm];
-        add_scaled(width, gA + lm * width, C[b * LM + lm], g);
       }
-      if (const Index t = graph.twin[b]; t >= 0)
+      if (t >= 0)
         for (int l = 0; l < S; ++l) {
           others.g_weight[t] -= dot(width, g, circular(t) + l * width);
           others.g_distance[t] -=
@@ -159,10 +134,14 @@ class Bases {
         for (int lm = l * l; lm < (l + 1) * (l + 1); ++lm) {
           const real* row = gA + lm * width;
           add_scaled(width, y, C_ae[c * LM + lm], row);
+          if (!geometry) continue;
           const real by_harmonic = others.weight[c] * dot(width, circular(c) + l * width, row);
           for (int x = 0; x < 3; ++x)
             others.g_unit[3 * c + x] += by_harmonic * D_ae[(3 * c + x) * LM + lm];
         }
+        if (weights)
+          add_scaled(width, atom_edge.gradient_at(c, model.rbf) + l * width, others.weight[c], y);
+        if (!geometry) continue;
         others.g_weight[c] += dot(width, y, circular(c) + l * width);
         others.g_distance[c] +=
             others.weight[c] * dot(width, y, atom_edge.slope_at(c, model.rbf) + l * width);
@@ -195,6 +174,10 @@ class Bases {
     frame_of(axis, frame);
     for (Index d = edges.start[b], t = graph.triplets[q]; d < edges.start[b + 1]; ++d, ++t) {
       if (!graph.open[t]) continue;
+      if (weights)
+        for (int l = 0; l < S; ++l)
+          add_scaled(width, quad.gradient_at(q, l * width), P_t[t * S + l], g_filter + t * width);
+      if (!geometry) continue;
       const real *u = edges.unit + 3 * d, *g = g_series + t * 2 * S;
       const Azimuth azimuth(u, frame, model.smooth, model.inline_sin2);
       real by_azimuth[2 * S], by_cosine = 0;
@@ -211,7 +194,7 @@ class Bases {
       }
       add3(edges.g_unit + 3 * d, by_cosine, axis), add3(axes.g_unit + 3 * q, by_cosine, u);
     }
-    frame_backward(axis, g_frame, axes.g_unit + 3 * q);
+    if (geometry) frame_backward(axis, g_frame, axes.g_unit + 3 * q);
   }
 
   // Coefficients of c -> a that read out the series of q = b -> a; (S + 1, sbf8) of cosines.
@@ -299,6 +282,13 @@ class Bases {
           by_azimuth[0] += by_both * s_d;
           g_series[t * 2 * S] += by_both * azimuth.s, g_series[t * 2 * S + S] += by_weight;
         }
+        if (weights)
+          for (int l = 0; l < S; ++l) {
+            real* to = main.gradient_at(c, model.of_quad) + l * all_rows;
+            for (Index j = 0; j < all_rows; j += 8)
+              store8(to + j, load8(to + j) + axes.weight[q] * P[pair * S + l] * load8(g + j));
+          }
+        if (!geometry) continue;
         azimuth.backward(by_azimuth, u, frame, edges.g_unit + 3 * c, g_frame_ + 6 * q);
         real by_cosine = 0;
         for (int l = 0; l < S; ++l) {

@@ -16,18 +16,25 @@ inline void Network::block(Index k, real* h, real*& m) {
   s.e2a_x = arena.take(E * et), s.e2a_slope = arena.take(E * et);
   s.a2e_x = arena.take(EA * et), s.a2e_slope = arena.take(EA * et);
   s.e2e_moments = arena.take(n * LM * et), s.a2e_moments = arena.take(n * LM * et);
-  real* e2a = arena.take(n * model.cbf * et);
-  real* a2a = arena.take(n * model.rbf * model.aint);
+  s.e2a = arena.take(n * model.cbf * et), s.a2a = arena.take(n * model.rbf * model.aint);
+  s.e2e_message = s.quad_message = s.a2e_message = nullptr;
+  if (weights) {
+    s.h_in = copied(n * model.atom, h);
+    s.e2e_message = arena.take(E * b.e2e.bilinear.in);
+    s.quad_message = arena.take(E * b.quad.bilinear.in);
+    s.a2e_message = arena.take(E * b.a2e.bilinear.in);
+  }
   atoms_forward(b, s, h);
-  for_edges([&](const Tile& t, Arena& memory) { inputs(b, s, t, e2a, a2a, memory); });
+  for_edges([&](const Tile& t, Arena& memory) { inputs(b, s, t, memory); });
   for (real** slopes : {&s.e2e_up, &s.quad_up, &s.a2e_up}) *slopes = arena.take(E * 2 * W);
   s.terms = arena.take(graph.triplets.back() * qe);
   s.series = arena.take(graph.quad.n * 2 * S * qe);
   real* up = arena.take(E * 2 * W);
   for_edges([&](const Tile& t, Arena& memory) { messages(b, s, t, up, memory); });
-  s.before = arena.take(b.before_skip.slopes(E)), s.after = arena.take(b.after_skip.slopes(E));
-  s.updated = arena.take(E * W);
-  real* z = arena.take(n * W);
+  const bool learning(weights);
+  s.before = b.before_skip.trace(E, learning, arena);
+  s.after = b.after_skip.trace(E, learning, arena);
+  s.updated = arena.take(E * W), s.sums = arena.take(n * W);
   for_edges([&](const Tile& t, Arena& memory) {
     const Index rows = t.rows();
     real *x = memory.take(rows * W), *spare = memory.take(2 * rows * W);
@@ -42,27 +49,28 @@ inline void Network::block(Index k, real* h, real*& m) {
     std::memcpy(out, m + t.edge * W, rows * W * sizeof(real));
     add_scaled(rows * W, out, b.m_share, x);
     b.after_skip.forward(rows, t.edge, E, out, out, s.after, spare);
-    sum_to_atoms(t, 3 * model.rbf, b.update_filter, s.updated, z, memory);
+    sum_to_atoms(t, 3 * model.rbf, b.update_filter, s.updated, s.sums, memory);
   });
   real* st = arena.take(n * 2 * W);
   s.e2a_up = arena.take(n * model.atom), s.a2a_up = arena.take(n * model.atom);
-  s.atoms = arena.take(b.atom_layers.slopes(n)), s.update = arena.take(b.update.slopes(n));
+  s.atoms = b.atom_layers.trace(n, learning, arena), s.update = b.update.trace(n, learning, arena);
   for_atoms([&](Index first, Index rows, Arena& memory) {
     const Index A = model.atom;
     real *x = memory.take(rows * A), *spare = memory.take(2 * rows * A), *own = h + first * A;
-    b.e2a_up(rows, e2a + first * b.e2a_up.in, x);
+    b.e2a_up(rows, s.e2a + first * b.e2a_up.in, x);
     activate(rows * A, x, s.e2a_up + first * A);
     add_scaled(rows * A, own, b.h_share, x);
-    b.a2a_up(rows, a2a + first * b.a2a_up.in, x);
+    b.a2a_up(rows, s.a2a + first * b.a2a_up.in, x);
     activate(rows * A, x, s.a2a_up + first * A);
     add_scaled(rows * A, own, b.h_share, x);
     b.atom_layers.forward(rows, first, n, own, own, s.atoms, spare);
-    b.update.forward(rows, first, n, z + first * W, x, s.update, spare);
+    b.update.forward(rows, first, n, s.sums + first * W, x, s.update, spare);
     add_scaled(rows * A, own, b.update_share, x);
     b.concat_atoms(rows, own, st + first * 2 * W);
   });
+  if (weights) s.h_out = copied(n * model.atom, h);
   real* next = arena.take(E * W);
-  s.concat = arena.take(E * W), s.residual = arena.take(b.residual_m.slopes(E));
+  s.concat = arena.take(E * W), s.residual = b.residual_m.trace(E, learning, arena);
   for_edges([&](const Tile& t, Arena& memory) {
     const Index rows = t.rows();
     real *y = memory.take(rows * W), *spare = memory.take(2 * rows * W), *out = next + t.edge * W;
@@ -86,8 +94,7 @@ inline void Network::atoms_forward(const Block& b, Kept& s, const real* h) {
 }
 
 // What edges into some atoms give to the passes, summed over angles where that is local.
-inline void Network::inputs(const Block& b, Kept& s, const Tile& t, real* e2a, real* a2a,
-                            Arena& memory) {
+inline void Network::inputs(const Block& b, Kept& s, const Tile& t, Arena& memory) {
   const Index W = model.edge, rows = t.rows(), et = model.trip, width = b.on_atoms.out;
   real *z = s.z + t.edge * 4 * W, *p = memory.take(rows * W);
   b.on_edges(rows, s.m + t.edge * W, z);
@@ -115,7 +122,7 @@ inline void Network::inputs(const Block& b, Kept& s, const Tile& t, real* e2a, r
             s.e2e_moments + a * LM * et);
     moments(ae.degree(a), et, ae.weight + c, bases.C_ae + c * LM, s.a2e_x + c * et,
             s.a2e_moments + a * LM * et);
-    real *to = e2a + a * model.cbf * et, *to_a = a2a + a * model.rbf * model.aint;
+    real *to = s.e2a + a * model.cbf * et, *to_a = s.a2a + a * model.rbf * model.aint;
     std::memset(to, 0, model.cbf * et * sizeof(real));
     for (Index r = e; r < main.start[a + 1]; ++r)
       for (Index i = 0; i < model.cbf; ++i)
@@ -150,24 +157,30 @@ inline Quadruplets Network::quadruplets(const Block& b, const Kept& s) const {
 inline void Network::messages(const Block& b, Kept& s, const Tile& t, real* up, Arena& memory) {
   const Index W = model.edge, rows = t.rows();
   const Index most = std::max(b.e2e.bilinear.in, b.quad.bilinear.in);
-  real *M = memory.take(rows * most), *u = memory.take(rows * 2 * W);
+  real *spare = memory.take(rows * most), *u = memory.take(rows * 2 * W);
   real* y = memory.take(rows * std::max(b.e2e.bilinear.out, std::max(b.quad.bilinear.out,
                                                                      b.a2e.bilinear.out)));
-  const auto upwards = [&](const Pass& pass, real* to, real* slope) {
+  const auto place = [&](const Pass& pass, real* kept) {
+    return kept ? kept + t.edge * pass.bilinear.in : spare;
+  };
+  const auto upwards = [&](const Pass& pass, const real* M, real* to, real* slope) {
     pass.bilinear(rows, M, y);
     pass.up(rows, y, to);
     activate(rows * 2 * W, to, slope + t.edge * 2 * W);
   };
+  real* M = place(b.e2e, s.e2e_message);
   for (Index r = 0; r < rows; ++r) e2e_at(s, t.edge + r).forward(M + r * b.e2e.bilinear.in);
   real* total = up + t.edge * 2 * W;
-  upwards(b.e2e, total, s.e2e_up);
+  upwards(b.e2e, M, total, s.e2e_up);
+  M = place(b.a2e, s.a2e_message);
   for (Index r = 0; r < rows; ++r) a2e_at(s, t.edge + r).forward(M + r * b.a2e.bilinear.in);
-  upwards(b.a2e, u, s.a2e_up);
+  upwards(b.a2e, M, u, s.a2e_up);
   add_scaled(rows * 2 * W, total, 1, u);
   const Quadruplets four = quadruplets(b, s);
   for (Index a = t.atom; a < t.atom_end; ++a) four.series(a);
+  M = place(b.quad, s.quad_message);
   for (Index r = 0; r < rows; ++r) four.read(t.edge + r, M + r * b.quad.bilinear.in);
-  upwards(b.quad, u, s.quad_up);
+  upwards(b.quad, M, u, s.quad_up);
   add_scaled(rows * 2 * W, total, 1, u);
 }
 

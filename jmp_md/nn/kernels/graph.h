@@ -9,7 +9,7 @@ struct Edges {
   Index n, slots;
   const Index *source, *target;
   const real *distance, *unit, *weight;
-  real *g_distance, *g_unit, *g_weight;
+  real *g_distance, *g_unit, *g_weight;  // null where no gradient by the geometry is wanted
   std::vector<Index> start;  // of the edges into each atom
 
   void read(const void* const*& p, const Index*& sizes, Index atoms) {

@@ -1,13 +1,24 @@
 // Layers of the folded network and the weights they are made of.
 #pragma once
 
+#include <omp.h>
+
 #include "simd.h"
 
 namespace {
 
+// Gradients by the weights, for each thread its own: (threads, size), null where none are wanted.
+struct Gradients {
+  real* values = nullptr;
+  Index size = 0;
+
+  explicit operator bool() const { return values; }
+  real* at(Index offset) const { return values + omp_get_thread_num() * size + offset; }
+};
+
 // W x and its transpose; weights as (in, out) and as (out, in), widths padded with zeros.
 struct Linear {
-  Index in = 0, out = 0;
+  Index in = 0, out = 0, offset = 0;  // the last is that of the gradient, (in, out)
   const real *forward = nullptr, *backward = nullptr;
 
   void operator()(Index rows, const real* x, real* y) const { apply(rows, x, in, y); }
@@ -17,26 +28,43 @@ struct Linear {
   void transposed(Index rows, const real* g, real* gx, bool add = false) const {
     multiply(rows, out, in, g, out, backward, gx, in, add);
   }
+  // Adds the gradient by the weight, from inputs x, rows stride apart, and the gradient by outputs.
+  void learn(const Gradients& to, Index rows, const real* x, Index stride, const real* g) const {
+    add_products(in, rows, out, x, stride, g, out, to.at(offset));
+  }
 };
 
 // What Python packed: matrices, counts and factors, read in the order they were written.
 struct Reader {
   const real* const* pointer;
+  const Index* offset;
   const Index* integer;
   const double* number;
 
   Index count() { return *integer++; }
+  Index unused = 0;
+
   real factor() { return static_cast<real>(*number++); }
-  const real* values() { return *pointer++; }
+  const real* values() { return values(unused); }
+  const real* values(Index& place) {
+    place = *offset++;
+    return *pointer++;
+  }
   Linear linear() {
     Linear w;
     w.in = count(), w.out = count();
-    w.forward = values(), w.backward = values();
+    w.forward = values(w.offset), w.backward = values();
     return w;
   }
 };
 
-// Residual layers, after a dense one if there is one. Slopes of activations are kept.
+// What layers keep for the backward pass: slopes of activations, and inputs of linear layers but the
+// first where gradients by weights are wanted.
+struct Trace {
+  real *slope = nullptr, *input = nullptr;
+};
+
+// Residual layers, after a dense one if there is one.
 struct Layers {
   struct Residual {
     Linear inner, outer;
@@ -57,14 +85,19 @@ struct Layers {
       layer.share = r.factor();
     }
   }
-  // Of so many rows, how many slopes are kept.
-  Index slopes(Index rows) const { return rows * width * (has_dense + 2 * residual.size()); }
+  // Room for so many rows; one number more, as there may be no layers.
+  Trace trace(Index rows, bool learning, Arena& arena) const {
+    const Index inputs = rows * width * 2 * residual.size();
+    return {arena.take(inputs + has_dense * rows * width + 1),
+            learning ? arena.take(inputs + 1) : nullptr};
+  }
 
   // Rows first .. first + rows of `all` to y, which may be x where there is no dense layer.
-  void forward(Index rows, Index first, Index all, const real* x, real* y, real* slope,
+  void forward(Index rows, Index first, Index all, const real* x, real* y, const Trace& kept,
                real* scratch) const {
-    slope += first * width;
+    real *slope = kept.slope + first * width, *input = kept.input;
     const Index n = rows * width;
+    if (input) input += first * width;
     if (has_dense) {
       dense(rows, x, y);
       activate(n, y, slope);
@@ -75,7 +108,9 @@ struct Layers {
     real *a = scratch, *b = scratch + n;
     for (const Residual& layer : residual) {
       layer.inner(rows, y, a);
+      if (input) std::memcpy(input, y, n * sizeof(real));
       activate(n, a, slope);
+      if (input) std::memcpy(input + all * width, a, n * sizeof(real)), input += 2 * all * width;
       layer.outer(rows, a, b);
       activate(n, b, slope + all * width);
       add_scaled(n, y, layer.share, b);
@@ -83,22 +118,29 @@ struct Layers {
     }
   }
   // The gradient of what was returned, in place, then by x: equal to g where there is no dense.
-  void backward(Index rows, Index first, Index all, real* g, real* gx, const real* slope,
-                real* scratch) const {
+  // Of the rows x, those at hand are needed for the gradient by the weight of the dense layer.
+  void backward(Index rows, Index first, Index all, real* g, real* gx, const Trace& kept,
+                real* scratch, const Gradients& gradients, const real* x = nullptr) const {
     const Index n = rows * width, step = all * width;
-    slope += first * width + step * (has_dense + 2 * residual.size());
+    const real* slope = kept.slope + first * width + step * (has_dense + 2 * residual.size());
+    const real* input = kept.input;
+    if (input) input += first * width + 2 * step * residual.size();
     real *a = scratch, *b = scratch + n;
     for (Index i = residual.size() - 1; i >= 0; --i) {
       const Residual& layer = residual[i];
       slope -= 2 * step;
+      if (input) input -= 2 * step;
       for (Index j = 0; j < n; j += LANES)
         store(a + j, layer.share * load(g + j) * load(slope + step + j));
+      if (input) layer.outer.learn(gradients, rows, input + step, width, a);
       layer.outer.transposed(rows, a, b);
       scale_by(n, b, slope);
+      if (input) layer.inner.learn(gradients, rows, input, width, b);
       layer.inner.transposed(rows, b, g, true);
     }
     if (has_dense) {
       scale_by(n, g, slope - step);
+      if (input) dense.learn(gradients, rows, x, dense.in, g);
       dense.transposed(rows, g, gx);
     } else if (gx != g) {
       std::memcpy(gx, g, n * sizeof(real));
@@ -159,6 +201,7 @@ struct Model {
   real cutoff, inline_sin2;
   bool smooth;  // of the graph, as inline_sin2 is
   const real *embedding, *offset, *temps;
+  Index of_embedding;  // offset of its gradient
   Linear main, atom_edge, quadruplet, near;  // on the radial basis of each graph
   Linear first_atoms;
   std::vector<Block> blocks;
@@ -168,6 +211,7 @@ struct Model {
   struct Head {
     Linear linear;
     const real* bias;
+    Index of_bias;
   };
   std::vector<Head> head;
   // Columns of `main`: five filters, circular factors of e2e and a2e, spherical ones, embedding.
@@ -179,7 +223,7 @@ struct Model {
     cbf16 = (cbf + 15) / 16 * 16, sbf8 = (sbf + 7) / 8 * 8;
     smooth = is_smooth, inline_sin2 = sin2;
     cutoff = r.factor();
-    embedding = r.values(), offset = r.values(), temps = r.values();
+    embedding = r.values(of_embedding), offset = r.values(), temps = r.values();
     main = r.linear(), atom_edge = r.linear(), quadruplet = r.linear(), near = r.linear();
     first_atoms = r.linear();
     of_e2e = r.count(), of_a2e = r.count(), of_quad = r.count(), of_first = r.count();
@@ -192,7 +236,7 @@ struct Model {
     head.resize(r.count());
     for (Head& layer : head) {
       layer.linear = r.linear();
-      layer.bias = r.values();
+      layer.bias = r.values(layer.of_bias);
     }
   }
 };

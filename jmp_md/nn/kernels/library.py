@@ -18,7 +18,7 @@ import torch
 
 from jmp_md.files import atomic_write, require_own
 
-# _network(weights, counts, factors, arrays, sizes, smooth, sin2, threads, gradient, keep, energies)
+# See network.cpp for what it takes.
 Function = Callable[..., int]
 
 _SOURCES = Path(__file__).parent

@@ -20,6 +20,7 @@ from jmp_md.nn.folded import (
     FoldedOutput,
     FoldedResidual,
     Linear,
+    LinearOfHead,
 )
 
 WIDTH = 16  # numbers, a multiple of those in a vector
@@ -30,33 +31,55 @@ class Packed:
 
     Args:
         network: With energies alone or with direct forces, which are left out.
+
+    Attributes:
+        trained: What has a gradient, as it is packed; empty where the network is a constant.
+        size: Numbers of all weights, one after the other.
     """
 
     def __init__(self, network: FoldedNetwork) -> None:
+        self.size = 0
+        self._weights: list[Tensor] = []
         self._tensors: list[Tensor] = []  # keeps alive what the pointers point to
+        self._offsets: list[int] = []
         self._counts: list[int] = []
         self._factors: list[float] = []
-        with torch.no_grad():
+        with torch.enable_grad():
             self._network(network)
+        self.trained = [weight for weight in self._weights if weight.requires_grad]
         pointers = [tensor.data_ptr() for tensor in self._tensors]
         self.pointers = (ctypes.c_void_p * len(pointers))(*pointers)
+        self.offsets = (ctypes.c_int64 * len(pointers))(*self._offsets)
         self.counts = (ctypes.c_int64 * len(self._counts))(*self._counts)
         self.factors = (ctypes.c_double * len(self._factors))(*self._factors)
+
+    def gradients(self, flat: Tensor) -> list[Tensor]:
+        """Those of :attr:`trained`, from those by all weights in a row."""
+        parts = zip(flat.split([w.numel() for w in self._weights]), self._weights, strict=True)
+        return [part.view(w.shape) for part, w in parts if w.requires_grad]
+
+    def _add(self, weight: Tensor, *others: Tensor) -> None:
+        """A weight, and what is made of it for reading in another order."""
+        self._offsets += [self.size, *[0 for _ in others]]
+        self.size += weight.numel()
+        self._weights.append(weight)
+        self._tensors += [x.detach().contiguous() for x in (weight, *others)]
 
     def _network(self, network: FoldedNetwork) -> None:
         backbone = network.backbone
         bases, radial = backbone.bases, backbone.radial
         sizes, block = bases.sizes, backbone.int_blocks[0]
         assert isinstance(block, FoldedInteraction)
-        atom, edge = network.embedding.embedding_dim, bases.edge_emb.on_edges.shape[0]
+        atom, edge = network.embedding.weight.shape[1], bases.edge_emb.on_edges.shape[0]
         trip, quad = (x.down.weight.shape[0] for x in (block.e2e, block.quad))
         aint = block.widths[1]
         self._counts += [_up(x) for x in (atom, edge, trip, quad, aint, sizes.rbf)]
         self._counts += [sizes.cbf, sizes.sbf, len(radial.offset)]
         self._factors.append(radial.cutoff)
         table = network.embedding.weight
-        self._tensors.append(_fill(table, [len(table)], [atom])[: len(table)].contiguous())
-        self._tensors += [_fill_vector(radial.offset), _fill_vector(radial.temps.abs())]
+        self._add(_fill(table, [len(table)], [atom])[: len(table)])
+        self._add(_fill_vector(radial.offset))
+        self._add(_fill_vector(radial.temps.abs()))
         self._bases(network)
         self._linear(bases.edge_emb.on_atoms, rows=[edge, edge])
         n_filters, circular = 5 * _up(sizes.rbf), _up(sizes.cbf * sizes.spherical)
@@ -75,12 +98,11 @@ class Packed:
             self._factors.append(output.share)
         self._linear(backbone.out_mlp_E.dense.weight, columns=[atom] * len(backbone.out_blocks))
         self._layers(backbone.out_mlp_E.layers, atom)
-        linears = [layer for layer in network.energy_head if isinstance(layer, nn.Linear)]
+        linears = [layer for layer in network.energy_head if isinstance(layer, LinearOfHead)]
         self._counts.append(len(linears))
         for layer in linears:
             self._linear(layer.weight)
-            bias = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
-            self._tensors.append(_fill_vector(bias))
+            self._add(_fill_vector(layer.bias))
 
     def _bases(self, network: FoldedNetwork) -> None:
         """What multiplies the radial basis; factors of Legendre functions stand by degree."""
@@ -103,9 +125,9 @@ class Packed:
     def _radial(self, *columns: Tensor) -> None:
         """(num_radial, n) each, side by side."""
         filled = [nn.functional.pad(x, (0, _up(x.shape[1]) - x.shape[1])) for x in columns]
-        weight = torch.cat(filled, dim=1).contiguous()
+        weight = torch.cat(filled, dim=1)
         self._counts += list(weight.shape)
-        self._tensors += [weight, weight]  # there is no gradient by radial functions
+        self._add(weight, weight)  # there is no gradient by radial functions
 
     def _block(self, block: FoldedInteraction, rbf: int, cbf: int, sbf: int) -> None:
         edge = block.e2e.up.weight.shape[0] // 2
@@ -162,9 +184,9 @@ class Packed:
         columns = columns or weight.shape[1:]
         filled = _fill(weight, rows or weight.shape[:1], columns)
         missing = max(columns_up_to - len(columns), 0) * _up(columns[0])
-        filled = nn.functional.pad(filled, (0, missing)).contiguous()
+        filled = nn.functional.pad(filled, (0, missing))
         self._counts += [filled.shape[1], filled.shape[0]]
-        self._tensors += [filled.t().contiguous(), filled]
+        self._add(filled.t(), filled)
 
 
 def _up(width: int, multiple: int = WIDTH) -> int:
@@ -184,7 +206,7 @@ def _fill(weight: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor
 
 
 def _fill_vector(x: Tensor) -> Tensor:
-    return nn.functional.pad(x.detach(), (0, _up(len(x)) - len(x))).contiguous()
+    return nn.functional.pad(x, (0, _up(len(x)) - len(x)))
 
 
 def _by_degree(factors: Tensor, cbf: int, scale: Tensor) -> list[Tensor]:

@@ -59,29 +59,11 @@ class Kernels:
 
     def __call__(self, numbers: Tensor, graph: Graph) -> Outputs:
         """Energies, and gradients where they are enabled."""
-        weight = self._network.embedding.weight
         measures = [x for edges in graph[:4] for x in (edges.distance, edges.unit, edges.weight)]
         gradient = torch.is_grad_enabled() and any(x.requires_grad for x in measures)
-        energies = weight.new_empty(len(numbers))
         with torch.no_grad():
             found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in measures]
-            arrays, sizes = _arguments(numbers, graph, measures, found)
-        pointers = (ctypes.c_void_p * len(arrays))(*[x.data_ptr() for x in arrays])
-        failed = self._function(
-            self._packed.pointers,
-            self._packed.counts,
-            self._packed.factors,
-            pointers,
-            (ctypes.c_int64 * len(sizes))(*sizes),
-            ctypes.c_int(graph.smooth),
-            ctypes.c_double(graph.inline_sin2),
-            ctypes.c_int(torch.get_num_threads()),
-            ctypes.c_int(gradient),
-            ctypes.c_int64(_KEPT_BYTES),
-            ctypes.c_void_p(energies.data_ptr()),
-        )
-        if failed:
-            raise MemoryError("out of memory in the kernels of the network")
+            energies = self._run(numbers, graph, found if gradient else [])
         pairs = [(x, g) for x, g in zip(measures, found, strict=True) if x.requires_grad]
         roots, gradients = [x for x, _ in pairs], [g for _, g in pairs]
         if self._network.has_repulsion:
@@ -90,6 +72,55 @@ class Kernels:
             roots.append(known)
             gradients.append(torch.ones_like(known))
         return Outputs(energies, roots, gradients)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """What :meth:`by_weights` gives gradients by, made of the weights of the potential."""
+        return self._packed.trained
+
+    @torch.no_grad()
+    def by_weights(self, numbers: Tensor, graph: Graph, seeds: Tensor) -> list[Tensor]:
+        """Gradients of the sum of energies times seeds (n_atoms,) by each of :attr:`trained`.
+
+        They are the same bits each time where the number of threads is.
+        """
+        threads = torch.get_num_threads()
+        found = seeds.new_zeros(threads, self._packed.size)
+        self._run(numbers, graph, [], seeds.contiguous(), found)
+        return self._packed.gradients(found.sum(dim=0) if threads > 1 else found[0])
+
+    def _run(
+        self,
+        numbers: Tensor,
+        graph: Graph,
+        by_geometry: list[Tensor],
+        seeds: Tensor | None = None,
+        by_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Energies; gradients go to what is given for them."""
+        packed = self._packed
+        energies = self._network.embedding.weight.new_empty(len(numbers))
+        arrays, sizes = _arguments(numbers, graph, by_geometry)
+        failed = self._function(
+            packed.pointers,
+            packed.offsets,
+            packed.counts,
+            packed.factors,
+            (ctypes.c_void_p * len(arrays))(*[_pointer(x) for x in arrays]),
+            (ctypes.c_int64 * len(sizes))(*sizes),
+            ctypes.c_int(graph.smooth),
+            ctypes.c_double(graph.inline_sin2),
+            ctypes.c_int(torch.get_num_threads()),
+            ctypes.c_int(bool(by_geometry)),
+            ctypes.c_void_p(_pointer(by_weights)),
+            ctypes.c_int64(packed.size),
+            ctypes.c_void_p(_pointer(seeds)),
+            ctypes.c_int64(_KEPT_BYTES),
+            ctypes.c_void_p(energies.data_ptr()),
+        )
+        if failed:
+            raise MemoryError("out of memory in the kernels of the network")
+        return energies
 
 
 def _unfit(network: FoldedNetwork) -> str:
@@ -105,14 +136,19 @@ def _unfit(network: FoldedNetwork) -> str:
 
 
 def _arguments(
-    numbers: Tensor, graph: Graph, measures: list[Tensor], gradients: list[Tensor]
-) -> tuple[list[Tensor], list[int]]:
+    numbers: Tensor, graph: Graph, gradients: list[Tensor]
+) -> tuple[list[Tensor | None], list[int]]:
     """Arrays and sizes in the order they are read."""
-    arrays, sizes = [numbers], [len(numbers)]
+    arrays: list[Tensor | None] = [numbers]
+    sizes = [len(numbers)]
     for i, edges in enumerate(graph[:4]):
-        own = slice(3 * i, 3 * i + 3)
-        arrays += [edges.source, edges.target, *measures[own], *gradients[own]]
+        arrays += [edges.source, edges.target, edges.distance, edges.unit, edges.weight]
+        arrays += gradients[3 * i : 3 * i + 3] or [None] * 3
         sizes += [len(edges.source), edges.slots]
     arrays += [graph.swap, graph.differ_atom_edge, graph.differ_quadruplet]
     arrays += [graph.open_triplet, graph.closing, graph.is_closing]
-    return [x.contiguous() for x in arrays], sizes
+    return [None if x is None else x.contiguous() for x in arrays], sizes
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

@@ -88,8 +88,8 @@ inline real dot(Index n, const real* x, const real* y) {
   return sum(total);
 }
 
-// A tile of R rows and V vectors of C = A B (or C += A B), held in registers.
-template <int R, int V>
+// A tile of R rows and V vectors of C = A B (or C += A B), held in registers; of A^T B where turned.
+template <bool turned, int R, int V>
 inline void tile(Index K, const real* A, Index lda, const real* B, Index ldb, real* C, Index ldc,
                  bool add) {
   vec c[R][V];
@@ -104,7 +104,7 @@ inline void tile(Index K, const real* A, Index lda, const real* B, Index ldb, re
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < V; ++j) c[i][j] += A[i * lda + k] * b[j];
+      for (int j = 0; j < V; ++j) c[i][j] += A[turned ? k * lda + i : i * lda + k] * b[j];
   }
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
@@ -112,27 +112,38 @@ inline void tile(Index K, const real* A, Index lda, const real* B, Index ldb, re
     for (int j = 0; j < V; ++j) store(C + i * ldc + j * LANES, c[i][j]);
 }
 
-template <int R, int V>
+template <bool turned, int R, int V>
 inline void rows_of(Index M, Index K, const real* A, Index lda, const real* B, Index ldb, real* C,
                     Index ldc, bool add) {
-  for (; M >= R; M -= R, A += R * lda, C += R * ldc) tile<R, V>(K, A, lda, B, ldb, C, ldc, add);
+  for (; M >= R; M -= R, A += turned ? R : R * lda, C += R * ldc)
+    tile<turned, R, V>(K, A, lda, B, ldb, C, ldc, add);
   if constexpr (R > 1)
-    if (M > 0) rows_of<(R + 1) / 2, V>(M, K, A, lda, B, ldb, C, ldc, add);
+    if (M > 0) rows_of<turned, (R + 1) / 2, V>(M, K, A, lda, B, ldb, C, ldc, add);
+}
+
+template <bool turned>
+inline void columns_of(Index M, Index K, Index N, const real* A, Index lda, const real* B,
+                       Index ldb, real* C, Index ldc, bool add) {
+  constexpr int W = REGISTERS == 32 ? 4 : 2;
+  Index left = N / LANES;
+  for (; left >= W; left -= W, B += W * LANES, C += W * LANES)
+    rows_of<turned, 6, W>(M, K, A, lda, B, ldb, C, ldc, add);
+  if constexpr (W == 4) {
+    if (left == 3) rows_of<turned, 8, 3>(M, K, A, lda, B, ldb, C, ldc, add);
+    if (left == 2) rows_of<turned, 12, 2>(M, K, A, lda, B, ldb, C, ldc, add);
+  }
+  if (left == 1) rows_of<turned, 12, 1>(M, K, A, lda, B, ldb, C, ldc, add);
 }
 
 // C (+)= A B for A (M, K), B (K, N), C (M, N), rows lda, N and ldc apart; N a multiple of 16.
 inline void multiply(Index M, Index K, Index N, const real* A, Index lda, const real* B, real* C,
                      Index ldc, bool add = false) {
-  constexpr int W = REGISTERS == 32 ? 4 : 2;
-  Index left = N / LANES;
-  const Index ldb = N;
-  for (; left >= W; left -= W, B += W * LANES, C += W * LANES)
-    rows_of<6, W>(M, K, A, lda, B, ldb, C, ldc, add);
-  if constexpr (W == 4) {
-    if (left == 3) rows_of<8, 3>(M, K, A, lda, B, ldb, C, ldc, add);
-    if (left == 2) rows_of<12, 2>(M, K, A, lda, B, ldb, C, ldc, add);
-  }
-  if (left == 1) rows_of<12, 1>(M, K, A, lda, B, ldb, C, ldc, add);
+  columns_of<false>(M, K, N, A, lda, B, N, C, ldc, add);
+}
+// C += A^T B for A (K, M), B (K, N), C (M, N), rows lda, ldb and N apart; N a multiple of 16.
+inline void add_products(Index M, Index K, Index N, const real* A, Index lda, const real* B,
+                         Index ldb, real* C) {
+  columns_of<true>(M, K, N, A, lda, B, ldb, C, N, true);
 }
 
 // Arrays that are taken one after the other and given back all at once.
@@ -185,11 +196,17 @@ inline Arena& scratch() {
   return arena;
 }
 
-// body(i) for i = 0 .. n-1, on the threads of the caller's choice; no order is promised.
+// body(i) for i = 0 .. n-1, on the threads of the caller's choice; no order is promised, but where
+// fixed: which thread does what is the same each time.
 template <class Body>
-inline void in_parallel(Index n, int threads, Body body) {
+inline void in_parallel(Index n, int threads, Body body, bool fixed = false) {
+  if (fixed) {
+#pragma omp parallel for schedule(static, 1) num_threads(threads) if (threads > 1 && n > 1)
+    for (Index i = 0; i < n; ++i) body(i);
+  } else {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && n > 1)
-  for (Index i = 0; i < n; ++i) body(i);
+    for (Index i = 0; i < n; ++i) body(i);
+  }
 }
 
 }  // namespace

@@ -32,9 +32,15 @@ struct ReadOut {
       }
     }
   }
-  // Adds to gB (LM, n), to the gradient by the own edge's x, and to those by what was measured.
-  void backward(const real* D, const real* dF, const real* gM, real* gB, real* g_own,
-                real& g_distance, real* g_unit, real& g_own_weight) const {
+  // Adds to gB (LM, n), to the gradient by the own edge's x, and to those that are wanted: by F or by
+  // what was measured.
+  struct Wanted {
+    real* F = nullptr;
+    const real *D = nullptr, *dF = nullptr;
+    real *distance = nullptr, *unit = nullptr, *own_weight = nullptr;
+  };
+  template <bool geometry>
+  void backward(const real* gM, real* gB, real* g_own, const Wanted& wanted) const {
     vec by_distance{}, by_unit[3] = {}, by_weight{};
     for (Index v = 0; v < n; v += LANES) {
       vec T[S], gT[S] = {}, hT[S] = {}, total{};
@@ -42,36 +48,48 @@ struct ReadOut {
       for (Index i = 0; i < cbf; ++i) {
         const vec g = load(gM + i * n + v);
 #pragma GCC unroll 8
-        for (int l = 0; l < S; ++l) gT[l] += F[i * S + l] * g, hT[l] += dF[i * S + l] * g;
+        for (int l = 0; l < S; ++l) {
+          gT[l] += F[i * S + l] * g;
+          if constexpr (geometry)
+            hT[l] += wanted.dF[i * S + l] * g;
+          else
+            wanted.F[i * S + l] += sum(g * T[l]);
+        }
       }
 #pragma GCC unroll 8
       for (int l = 0; l < S; ++l) {
-        by_distance += hT[l] * T[l];
         total += gT[l];
+        if constexpr (geometry) by_distance += hT[l] * T[l];
         vec turned[3] = {};
 #pragma GCC unroll 16
         for (int lm = l * l; lm < (l + 1) * (l + 1); ++lm) {
           real* to = gB + lm * n + v;
           store(to, load(to) + C[lm] * gT[l]);
-          const vec b = load(B + lm * n + v);
-          for (int x = 0; x < 3; ++x) turned[x] += D[x * LM + lm] * b;
+          if constexpr (geometry) {
+            const vec b = load(B + lm * n + v);
+            for (int x = 0; x < 3; ++x) turned[x] += wanted.D[x * LM + lm] * b;
+          }
         }
-        for (int x = 0; x < 3; ++x) by_unit[x] += gT[l] * turned[x];
+        if constexpr (geometry)
+          for (int x = 0; x < 3; ++x) by_unit[x] += gT[l] * turned[x];
       }
       if (own) {
         store(g_own + v, load(g_own + v) - own_weight * total);
         by_weight += total * load(own + v);
       }
     }
-    g_distance += sum(by_distance);
-    for (int x = 0; x < 3; ++x) g_unit[x] += sum(by_unit[x]);
-    if (own) g_own_weight -= sum(by_weight);
+    if constexpr (geometry) {
+      *wanted.distance += sum(by_distance);
+      for (int x = 0; x < 3; ++x) wanted.unit[x] += sum(by_unit[x]);
+      if (own) *wanted.own_weight -= sum(by_weight);
+    }
   }
 };
 
-// The gradient by x of an edge and by its direction and weight, from that by moments of its atom.
+// The gradient by x of an edge, and by its direction and weight where there is room for them, from
+// that by moments of its atom.
 inline void moments_backward(Index n, const real* C, const real* D, const real* gB, const real* x,
-                             real w, real* gx, real* g_unit, real& g_weight) {
+                             real w, real* gx, real* g_unit, real* g_weight) {
   vec by_weight{}, by_unit[3] = {};
   for (Index v = 0; v < n; v += LANES) {
     vec total{}, turned[3] = {};
@@ -79,14 +97,16 @@ inline void moments_backward(Index n, const real* C, const real* D, const real* 
     for (int lm = 0; lm < LM; ++lm) {
       const vec g = load(gB + lm * n + v);
       total += C[lm] * g;
-      for (int i = 0; i < 3; ++i) turned[i] += D[i * LM + lm] * g;
+      if (g_unit)
+        for (int i = 0; i < 3; ++i) turned[i] += D[i * LM + lm] * g;
     }
     const vec own = load(x + v);
     store(gx + v, load(gx + v) + w * total);
     by_weight += total * own;
     for (int i = 0; i < 3; ++i) by_unit[i] += turned[i] * own;
   }
-  g_weight += sum(by_weight);
+  if (!g_unit) return;
+  *g_weight += sum(by_weight);
   for (int i = 0; i < 3; ++i) g_unit[i] += w * sum(by_unit[i]);
 }
 
@@ -229,7 +249,7 @@ struct Quadruplets {
         real* gx = g_x + t * n;
         combine(2 * S, n, bases.series + t * 2 * S, own, gx);
         real* g_series = bases.g_series + t * 2 * S;
-        for (Index e = 0; e < n; ++e)
+        for (Index e = 0; bases.geometry && e < n; ++e)
           for (int i = 0; i < 2 * S; ++i) g_series[i] += terms[t * n + e] * gAt[e * 2 * S + i];
         for (Index v = 0; v < n; v += LANES) {
           const vec given = load(gx + v);
@@ -237,6 +257,7 @@ struct Quadruplets {
           store(gx + v, given * load(F + d * n + v));
         }
       }
+      if (bases.weights) filter.learn(bases.weights, degree, bases.filter + t0 * cbf, cbf, gF);
       filter.transposed(degree, gF, bases.g_filter + t0 * cbf, true);
     }
   }
