@@ -32,6 +32,7 @@ from jmp_md.training.adaptation import adapt
 from jmp_md.training.batches import CACHE, PairedFrames, TaskFrames, to_structures
 from jmp_md.training.checks import LABELS, monitored
 from jmp_md.training.data.frame import Dataset
+from jmp_md.training.derivatives import Derivatives, Differences
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.finetune import potential_task
 from jmp_md.training.heads import Heads
@@ -118,6 +119,8 @@ def assemble(
         **options,
     )
     trainer.notes = _notes(start, tasks)
+    if isinstance(model, Heads):
+        trainer.notes += _notes_on(trainer.objective.derivatives, model.potential(tasks[0].name))
     return trainer
 
 
@@ -230,6 +233,16 @@ def _notes(start: Start, tasks: list[Task]) -> list[str]:
                 f"head {task.name!r} is replayed on {replay['frames']} frames {source}{left}"
             )
     return notes
+
+
+def _notes_on(derivatives: Derivatives, potential: Potential) -> list[str]:
+    """What a user should know of how forces are learned."""
+    if not isinstance(derivatives, Differences) or derivatives.problem(potential):
+        return []
+    return [
+        "forces are learned by differences of kernels, in less than half the time that "
+        "differentiating twice takes, which optimiser.derivatives = exact does"
+    ]
 
 
 def _fit_scales(model: Potential | PropertyModel, tasks: list[Task], seed: int) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from jmp_md.potential import Potential
-from jmp_md.structures import Structures
 from jmp_md.training.batches import labels, to_structures
+from jmp_md.training.derivatives import Derivatives, exact
 
 
 class Scales(NamedTuple):
@@ -47,6 +47,7 @@ def residuals(
     stress: bool = False,
     margins: Scales = NO_MARGINS,
     gradient_scale: float = 1.0,
+    derivatives: Derivatives = exact,
 ) -> Residuals:
     """Errors of a batch, from a direct force head where the potential has one.
 
@@ -59,13 +60,15 @@ def residuals(
         margins: Errors that count as none: of an energy in eV, and of the force on an atom, as a
             mean over its components, in eV/Å.
         gradient_scale: Factor of the energy while its gradient is taken, lest it vanish in fp16.
+        derivatives: The way to gradients that can be differentiated by the weights.
     """
     parameter = potential.embedding.weight
     direct = potential.force_head is not None
     s = to_structures(batch).to(parameter.device, parameter.dtype)
-    s = s._replace(positions=s.positions.requires_grad_(forces and not direct))
-    strain = torch.zeros_like(s.cells).requires_grad_(stress)
-    energies, direct_forces = potential.network(_strained(s, strain) if stress else s)
+    found = derivatives(
+        potential, s, positions=forces and not direct, strain=stress, scale=gradient_scale
+    )
+    energies = found.energies
     head = potential.head
     total = energies.new_zeros(len(s.cells)).index_add(0, s.structure, energies)
     total = total * head.energy_scale
@@ -77,22 +80,22 @@ def residuals(
     error = error * (error.detach() >= margins.energy)
     energy_error = _marked(error / scales.energy, target)
 
-    wanted = [s.positions] * (forces and not direct) + [strain] * stress
-    gradients = _gradients(total.sum(), wanted, gradient_scale)
     force_error = None
     if forces:
-        predicted = direct_forces * (head.force_scale or 1.0) if direct else -gradients.pop(0)
+        predicted = found.direct_forces * (head.force_scale or 1.0)
+        if found.by_positions is not None:
+            predicted = -found.by_positions
         difference = _difference(predicted, force_label)
         counts = difference.detach().abs().mean(dim=1) >= margins.forces
         # 1e-6 keeps the gradient of the length finite where the error is zero.
         length = torch.linalg.norm(difference / scales.forces + 1e-6, dim=1)
         force_error = _marked(length * counts, force_label[:, 0])
     stress_error = None
-    if stress:
+    if found.by_strain is not None:
         volume = torch.linalg.det(s.cells).abs().view(-1, 1, 1)
         volume = torch.where(volume > 0, volume, 1.0)  # molecules, which have no stress label
         stress_label = batch.stress.to(total.device, total.dtype)
-        difference = _difference(gradients.pop(0) / volume, stress_label)
+        difference = _difference(found.by_strain / volume, stress_label)
         stress_error = difference.abs().mean(dim=(1, 2)) / scales.energy
         stress_error = _marked(stress_error, stress_label[:, 0, 0])
     weight = batch.weight.to(total.device, total.dtype)
@@ -101,14 +104,6 @@ def residuals(
         None if force_error is None else force_error * weight[s.structure],
         None if stress_error is None else stress_error * weight,
     )
-
-
-def _gradients(total: Tensor, wanted: list[Tensor], scale: float) -> list[Tensor]:
-    """Differentiable derivatives of ``total``, computed at ``scale`` times their size."""
-    if not wanted:
-        return []
-    found = torch.autograd.grad(total * scale, wanted, create_graph=True)
-    return [gradient / scale for gradient in found] if scale != 1.0 else list(found)
 
 
 def mean_terms(errors: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -134,10 +129,3 @@ def _difference(predicted: Tensor, label: Tensor) -> Tensor:
 def _marked(error: Tensor, label: Tensor) -> Tensor:
     """NaN where there is no label."""
     return error.masked_fill(label.isnan(), torch.nan)
-
-
-def _strained(s: Structures, strain: Tensor) -> Structures:
-    """Positions and cells under a symmetric strain (n_structures, 3, 3)."""
-    symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
-    return s._replace(positions=s.positions + moved.squeeze(1), cells=s.cells + s.cells @ symmetric)

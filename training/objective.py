@@ -18,6 +18,7 @@ from jmp_md.checkpoints.native import write_native
 from jmp_md.header import ModelHeader
 from jmp_md.training.adaptation import merged
 from jmp_md.training.batches import PairedFrames, to_structures
+from jmp_md.training.derivatives import Derivatives, exact
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.heads import Heads
 from jmp_md.training.loss import mean_terms, residuals, structure_means
@@ -59,6 +60,7 @@ class Objective(nn.Module, ABC):
             empty where there is one gradient of all.
         gradient_scale: Factor of energies while forces are taken from them, see
             :class:`~jmp_md.training.gradients.LossScale`.
+        derivatives: The way to gradients of energies.
     """
 
     model: nn.Module
@@ -66,11 +68,13 @@ class Objective(nn.Module, ABC):
     monitor: str
     apart: tuple[str, ...] = ()
     gradient_scale: float = 1.0
+    derivatives: Derivatives
 
     def __init__(self, tasks: Sequence[Task], validation: Mapping[str, PairedFrames]) -> None:
         super().__init__()
         self.tasks = {task.name: task for task in tasks}
         self.validation = validation
+        self.derivatives = exact
 
     @abstractmethod
     def forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
@@ -175,6 +179,7 @@ class PotentialObjective(Objective):
                 stress="stress" in task.terms,
                 margins=task.margins,
                 gradient_scale=self.gradient_scale,
+                derivatives=self.derivatives,
             )
             if found.forces is not None:
                 by_atom = found.forces * task.force_weight

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from jmp_md.errors import InputError
 from jmp_md.nn.backbone import GemNetOC
 from jmp_md.potential import Potential
+from jmp_md.training.derivatives import derivatives_of
 from jmp_md.training.distributed import Ranks
 from jmp_md.training.gradients import LossScale, clip_gradients, reconciled, scale_shared_gradients
 from jmp_md.training.objective import Objective
@@ -66,6 +67,7 @@ class Update:
         elif ranks.size > 1 and not objective.apart:
             # Tasks that a batch lacks leave their heads without gradients.
             self.parallel = DistributedDataParallel(objective, find_unused_parameters=True)
+        objective.derivatives = derivatives_of(section, sharded=self.sharded)
         groups = layer_groups(objective.model, section.layer_factors)
         self.factors = list(groups)
         self.parameters = [p for group in groups.values() for p in group]

@@ -11,6 +11,7 @@ from torch_geometric.data import Batch
 from tqdm import tqdm
 
 from jmp_md.batch import make_item
+from jmp_md.load import kernel_folder
 from jmp_md.potential import Potential
 from jmp_md.step import FoldedStep
 from jmp_md.training.batches import PairedFrames, to_structures
@@ -31,7 +32,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     model.requires_grad_(False).eval()
     potentials = [module for module in model.modules() if isinstance(module, Potential)]
     for potential in potentials:
-        potential.step = FoldedStep(potential)
+        potential.step = FoldedStep(potential, kernel_folder())
     try:
         yield
     finally:
