@@ -98,6 +98,16 @@ def test_a_block_runs(language: str, code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_two_pages_have_like_titles() -> None:
+    headings = {page: page.read_text(encoding="utf-8").split("\n")[0][2:] for page in PAGES[1:]}
+    for path in TUTORIALS:
+        headings[path] = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0][2:]
+    listed = re.findall(r"- ([^:\n]+): [\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
+    for titles in ([text.strip().lower() for text in headings.values()], listed):
+        assert len(titles) > 20
+        assert not [(a, b) for a in titles for b in titles if a is not b and b.startswith(a)]
+
+
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorials_are_kept_as_they_were_executed(path: Path) -> None:
     cells = json.loads(path.read_text("utf-8"))["cells"]
