@@ -15,8 +15,7 @@ from torch_geometric.data import Batch, Data
 from jmp_md.errors import InputError
 from jmp_md.graph.pairs import Pairs, find_pairs
 from jmp_md.structures import Structures
-from jmp_md.training.data.frame import Dataset, Frame
-from jmp_md.training.data.prepared import PreparedDataset
+from jmp_md.training.data.frame import Dataset, Frame, n_atoms
 
 Key = tuple[str, int]  # name of the task, index of the frame
 CACHE = 2**30  # bytes for pairs, where nothing else is said
@@ -154,9 +153,7 @@ class PairedFrames(torch.utils.data.Dataset):
         """Atoms of a frame; a prepared data set knows without reading it."""
         if index in self._made:
             return int(self._made[index].num_nodes)
-        if isinstance(self.dataset, PreparedDataset):
-            return self.dataset.n_atoms(index)
-        return len(self.dataset[index])
+        return n_atoms(self.dataset, index)
 
     def sample(self, n: int, seed: int) -> list[StructureData]:
         """At most ``n`` frames, drawn with a seed."""

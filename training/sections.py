@@ -21,6 +21,8 @@ from jmp_md.training.config import (
     Size,
 )
 
+Tags = Literal["oc"] | None
+
 
 class ModelSection(Section):
     """What is trained.
@@ -85,6 +87,8 @@ class DataSection(Section):
         test: File or files of test frames.
         format: Name of the files' format, where it is not recognised.
         options: Of the format, e.g. ``{subset: dipeptides}`` for SPICE.
+        tags: ``oc`` where the tags of the files are OC20's; null gives all atoms the tag 2, with a
+            warning where they have others.
         split: ``frames`` and ``systems`` share out shuffled frames or whole systems by the three
             numbers below, ``matbench`` takes a fold of MatBench; else the name of a split of the
             paper, e.g. ``qm9``. ``stretches`` shares out runs of consecutive frames, for
@@ -109,6 +113,7 @@ class DataSection(Section):
     test: Files | None = None
     format: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    tags: Tags = None
     split: str = "frames"
     n_train: Size = 950
     n_validation: Size = 50
@@ -234,7 +239,7 @@ class ReplaySection(Section):
         data: File of frames of the base's own kind; null for structures of ``data.train``. Frames
             without energies and forces, and those of ``data.train``, are labelled by the base
             itself before the first step.
-        format, options: As for ``data``.
+        format, options, tags: As for ``data``.
         head: Head of the base; null for its default or only one.
         share: Of each batch.
         n: Frames to draw with the recipe's seed, at most; a tenth of them validates.
@@ -243,6 +248,7 @@ class ReplaySection(Section):
     data: str | None = None
     format: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    tags: Tags = None
     head: str | None = None
     share: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     n: Annotated[int, Field(ge=2)] = 1000
@@ -273,7 +279,7 @@ class TaskSection(Section):
 
     Attributes:
         train: File or folder, relative to ``--data``.
-        format, options: As for a single data set.
+        format, options, tags: As for a single data set.
         validation: File to validate on; by default a tenth of the systems of ``train``.
         reference: File ``jmp-md data reference --json`` wrote, in place of fitting references
             and scales at the start of the run.
@@ -288,6 +294,7 @@ class TaskSection(Section):
     train: str
     format: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    tags: Tags = None
     validation: str | None = None
     reference: str | None = None
     graph: dict[str, Any] | None = None

@@ -31,6 +31,7 @@ from jmp_md.training.data.splits import (
     split_by_system,
     write_split,
 )
+from jmp_md.training.data.tags import tagged
 from jmp_md.training.distributed import Ranks, join, leave
 from jmp_md.training.finetune import require_elements
 from jmp_md.training.finish import finish
@@ -43,7 +44,7 @@ from jmp_md.training.recipe import (
     extended,
     load_recipe,
 )
-from jmp_md.training.sections import DataSection, TaskSection
+from jmp_md.training.sections import DataSection, ReplaySection, TaskSection
 from jmp_md.training.task import TaskData
 from jmp_md.training.trainer import LAST_FILE, MODEL_FILE, RECIPE_FILE, Trainer
 
@@ -205,7 +206,7 @@ def _prepare(
     head = recipe.model.head if isinstance(recipe, Recipe) else recipe.target.name
     replay = recipe.replay if isinstance(recipe, Recipe) else None
     if replay is not None and replay.data is not None:
-        options["replay"] = _open(data, replay.data, replay.format, replay.options)
+        options["replay"] = _open(data, replay.data, replay)
     trainer = assemble(recipe, {head: TaskData(*parts)}, output, ranks, **options)
     if isinstance(recipe, Recipe):
         some = np.random.default_rng(recipe.seed).permutation(len(test))[:LOOKED_AT]
@@ -236,7 +237,7 @@ def chosen_frames(section: DataSection, data: Path, names: Files) -> Dataset:
     Raises:
         InputError: A file that is not there or cannot be read.
     """
-    parts = [_open(data, name, section.format, section.options) for name in file_names(names)]
+    parts = [_open(data, name, section) for name in file_names(names)]
     dataset = parts[0] if len(parts) == 1 else Concatenation(parts)
     if section.max_force is not None:
         dataset = Subset(dataset, _below(dataset, section.max_force))
@@ -282,7 +283,7 @@ def _task_data(
     n = recipe.mix.n_validation
     known = (None, None) if task.reference is None else read_reference(data / task.reference)
     if task.validation is not None:
-        held_out = _open(data, task.validation, task.format, task.options)
+        held_out = _open(data, task.validation, task)
         return TaskData(dataset, sampled(held_out, n, recipe.seed), *known)
     split = split_by_system(dataset, VALIDATION_SHARES, recipe.seed)
     _keep(path, split, ranks)
@@ -291,7 +292,7 @@ def _task_data(
 
 
 def _task_frames(data: Path, task: TaskSection) -> Dataset:
-    dataset = _open(data, task.train, task.format, task.options)
+    dataset = _open(data, task.train, task)
     return dataset if task.max_force is None else Subset(dataset, _below(dataset, task.max_force))
 
 
@@ -324,9 +325,11 @@ def _keep(path: Path, split: Split, ranks: Ranks) -> None:
         write_split(path, split)
 
 
-def _open(folder: Path, name: str, format: str | None, options: dict[str, Any]) -> Dataset:
+def _open(folder: Path, name: str, section: DataSection | TaskSection | ReplaySection) -> Dataset:
+    options = section.options
     files = {key: _existing(folder, options[key]) for key in PATH_OPTIONS if options.get(key)}
-    return open_dataset(_existing(folder, name), format, **(options | files))
+    found = open_dataset(_existing(folder, name), section.format, **(options | files))
+    return tagged(found, section.tags)
 
 
 def _existing(folder: Path, name: str) -> Path:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +25,7 @@ from jmp_md.runs.options import FolderOptions
 
 if TYPE_CHECKING:
     from jmp_md.potential import Potential
-    from jmp_md.training.data.frame import Dataset, Frame
+    from jmp_md.training.data.frame import Dataset
     from jmp_md.training.parity import Pair
     from jmp_md.training.property_metrics import Predictions
 
@@ -59,32 +58,6 @@ class Measured:
     predictions: Predictions | None = None
 
 
-class Untagged:
-    """A data set all of whose atoms have the tag 2; it warns where they have others.
-
-    Args:
-        dataset: The data set.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> Frame:
-        frame = self._dataset[index]
-        if frame.tags is None:
-            return frame
-        if (frame.tags != 2).any():
-            warnings.warn(
-                "the data set has tags, which do not count: give --tags oc where they are OC20's "
-                "(the trainers count them)",
-                stacklevel=2,
-            )
-        return replace(frame, tags=None)
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_model_arguments(parser, dtype="float32")
@@ -99,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from jmp_md.errors import InputError
     from jmp_md.runs.folder import opened, refuse_used
     from jmp_md.simulate.summary import make_summary, summary_text
+    from jmp_md.training.data.tags import tagged
 
     started = time.monotonic()
     options = options_from(args, EvaluateOptions)
@@ -106,9 +80,7 @@ def run(args: argparse.Namespace) -> int:
     around = options_from(args, FolderOptions)
     if output is not None:
         refuse_used(output, FILES, around)
-    dataset = open_data([args.data], args)
-    if args.tags is None:
-        dataset = Untagged(dataset)
+    dataset = tagged(open_data([args.data], args), args.tags)
     if not len(dataset):
         raise InputError(f"{args.data} holds no frames")
     if args.dry_run:

@@ -47,7 +47,12 @@ def _add(group: Any, field: dataclasses.Field[Any]) -> None:
     else:
         kind = _TYPES[str(field.type).split(" ")[0]]
         group.add_argument(
-            flag, type=kind, default=field.default, metavar=about["metavar"], help=about["help"]
+            flag,
+            type=kind,
+            default=field.default,
+            choices=about["choices"],
+            metavar=about["metavar"],
+            help=about["help"],
         )
 
 

@@ -129,6 +129,10 @@ class Subset:
     def __getitem__(self, index: int) -> Frame:
         return self.dataset[int(self.indices[index])]
 
+    def n_atoms(self, index: int) -> int:
+        """Atoms of a frame."""
+        return n_atoms(self.dataset, int(self.indices[index]))
+
 
 def sampled(dataset: Dataset, n: int, seed: int) -> Dataset:
     """At most ``n`` frames of a data set, drawn with a seed; systems come by their share."""
@@ -152,15 +156,29 @@ class Concatenation:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Frame:
+        part, within = self._place(index)
+        return self.datasets[part][within]
+
+    def n_atoms(self, index: int) -> int:
+        """Atoms of a frame."""
+        part, within = self._place(index)
+        return n_atoms(self.datasets[part], within)
+
+    def _place(self, index: int) -> tuple[int, int]:
         index = wrap_index(index, len(self))
         part = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[part - 1]) if part else 0
-        return self.datasets[part][index - start]
+        return part, index - (int(self._ends[part - 1]) if part else 0)
 
 
 def frames(dataset: Dataset) -> Iterator[Frame]:
     """Every frame of `dataset`, in order."""
     return (dataset[index] for index in range(len(dataset)))
+
+
+def n_atoms(dataset: Dataset, index: int) -> int:
+    """Atoms of a frame; data sets that know without reading it have a method of this name."""
+    known = getattr(dataset, "n_atoms", None)
+    return len(dataset[index]) if known is None else int(known(index))
 
 
 def wrap_index(index: int, length: int) -> int:

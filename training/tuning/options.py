@@ -46,6 +46,14 @@ class Options:
         "--force-unit=-Ha/bohr, for gradients",
     )
     length_unit: str | None = _option(None, "data", "UNIT", "Å, bohr or nm, of positions and cells")
+    tags: str | None = _option(
+        None,
+        "data",
+        "{oc}",
+        "read OC20's tags from the files: 0 sub-surface, 1 surface, 2 adsorbate (default: all "
+        "atoms get 2, right for molecules and bulk)",
+        "oc",
+    )
     max_force: float | None = _option(
         None, "data", "EV_PER_A", "leave out frames with a larger force, e.g. 50"
     )
@@ -118,15 +126,21 @@ def options_from(given: dict[str, Any]) -> Options:
     Raises:
         InputError: A name that is none, or options that exclude each other.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
+    names = [field.name for field in dataclasses.fields(Options)]
     for name in given:
-        if name not in known:
-            raise InputError(f"option {name!r}: it is none of {', '.join(known)}")
+        if name not in names:
+            raise InputError(f"option {name!r}: it is none of {', '.join(names)}")
     options = Options(**given)
     if options.resume and options.overwrite:
         raise InputError("--restart goes on with the run that --overwrite removes: choose one")
     if options.keep_head is False and options.head:
         raise InputError("--new-head and --head: a new head is none of the base's, leave out one")
+    for field in dataclasses.fields(Options):
+        value, known = getattr(options, field.name), field.metadata["choices"]
+        if value is not None and known and value not in known:
+            raise InputError(
+                f"--{field.name} {value!r}: choose {' or '.join(known)}, or leave it out"
+            )
     for name in ("epochs", "batch_size", "lr", "max_minutes", "max_force"):
         value = getattr(options, name)
         if value is not None and not value > 0:

@@ -83,7 +83,7 @@ def make_recipe(
 def _replay(files: Files, found: Untouched, options: Options) -> dict[str, Any] | None:
     if options.replay is None:
         return None
-    return {"data": files.replay, "head": found.head.name}
+    return {"data": files.replay, "tags": options.tags, "head": found.head.name}
 
 
 def keeps_head(found: Untouched, contents: Contents, options: Options) -> bool:
@@ -175,6 +175,7 @@ def _data(files: Files, contents: Contents, options: Options) -> dict[str, Any]:
         "validation": files.validation,
         "test": files.test,
         "options": files.reading,
+        "tags": options.tags,
         "split": _split(contents),
         "n_train": None,
         "n_validation": valid or 0,

@@ -16,6 +16,7 @@ from jmp_md.errors import InputError
 from jmp_md.files import exists, user_path
 from jmp_md.training.data.frame import Frame, frames
 from jmp_md.training.data.open import format_of, open_dataset
+from jmp_md.training.data.tags import tagged
 from jmp_md.training.tuning.options import Options
 
 _ENERGY = re.compile(r"(.*?)_?energy", re.IGNORECASE)
@@ -100,7 +101,7 @@ def read_files(files: Sequence[str | Path], options: Options) -> Files:
     every: list[Frame] = []
     keys: dict[str, str] = {}
     for path in paths[:n]:
-        found = list(frames(open_dataset(path, **reading)))
+        found = list(frames(tagged(open_dataset(path, **reading), options.tags)))
         if format_of(path) == "ase" and not {"energy_key", "forces_key"} & set(reading):
             own = _find_labels(path, found, reading)
             if every and own != keys:
@@ -109,7 +110,7 @@ def read_files(files: Sequence[str | Path], options: Options) -> Files:
                     f"({_described(keys)}): give the same names to both"
                 )
             if own:
-                found = list(frames(open_dataset(path, **reading, **own)))
+                found = list(frames(tagged(open_dataset(path, **reading, **own), options.tags)))
             keys = own
         every += found
     others = (rest.get("valid"), rest.get("test"), rest.get("replay"))
