@@ -18,13 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,129 +31,15 @@ import torch  # before openmm
 # isort: split
 from ase import Atoms, units
 from ase.build import molecule
-from ase.io import read
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
-from ase.md.verlet import VelocityVerlet
 from methods import make_potential
-from structures import water
+from openmm_engines import ENGINES, STEP, simulation, systems, warm
+from openmm_speed import CLOCKS, speed
 
-from jmp_md.calculators.ase import JMPCalculator
 from jmp_md.checkpoints.native import write_native
-from jmp_md.export.neighbours import neighbours
-from jmp_md.units import EV_IN_KJ_PER_MOL, NM_IN_ANGSTROM
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PARTS = ("agreement", "langevin", "speed", "nve")
-ENGINES = ("ase", "python", "torch")
-STEP = 0.5  # fs
 EVERY = 20  # steps between samples
-FEW = 4  # steps before it is the next engine's turn
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-TEMPERATURE = 300.0  # K
 FRICTION = 0.05  # 1/fs
-SPEED = 1000 * units.fs / NM_IN_ANGSTROM  # ASE's unit of velocity in nm/ps
-
-
-@dataclass
-class Run:
-    """A simulation in one engine: potential and kinetic energy in eV, positions in Å."""
-
-    step: Callable[[int], object]
-    energies: Callable[[], tuple[float, float]]
-    forces: Callable[[], np.ndarray]
-    state: Callable[[], tuple[np.ndarray, np.ndarray]]  # positions, velocities in ASE's units
-
-
-def simulation(
-    engine: str,
-    atoms: Atoms,
-    model: str,
-    *,
-    dtype: str = "float32",
-    friction: float = 0.0,
-    seed: int = 1,
-) -> Run:
-    """Velocity Verlet, or Langevin dynamics at 300 K where there is friction (1/fs)."""
-    if engine == "ase":
-        return _ase(atoms.copy(), JMPCalculator(model, dtype=dtype, device="cpu"), friction, seed)
-    import openmm
-
-    from jmp_md.calculators.openmm import jmp_force
-
-    system = openmm.System()
-    for mass in atoms.get_masses():
-        system.addParticle(mass)
-    periodic = bool(atoms.pbc.all())
-    if periodic:
-        system.setDefaultPeriodicBoxVectors(*atoms.cell.array / NM_IN_ANGSTROM)
-    options: dict[str, Any] = {"device": "cpu", "periodic": periodic, "dtype": dtype}
-    system.addForce(jmp_force(model, atoms.numbers, backend=engine, **options))
-    integrator = openmm.VerletIntegrator(STEP / 1000)
-    if friction:
-        integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 1000 * friction, STEP / 1000)
-        integrator.setRandomNumberSeed(seed)
-    # The platform that computes in double precision, where the potential takes all the time.
-    reference = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, integrator, reference)
-    context.setPositions(atoms.positions / NM_IN_ANGSTROM)
-    context.setVelocities(atoms.get_velocities() * SPEED)
-
-    def energies() -> tuple[float, float]:
-        state = context.getState(energy=True)
-        both = state.getPotentialEnergy()._value, state.getKineticEnergy()._value
-        return both[0] / EV_IN_KJ_PER_MOL, both[1] / EV_IN_KJ_PER_MOL
-
-    def forces() -> np.ndarray:
-        found = context.getState(forces=True).getForces(asNumpy=True)._value
-        return found / (EV_IN_KJ_PER_MOL * NM_IN_ANGSTROM)
-
-    def state() -> tuple[np.ndarray, np.ndarray]:
-        now = context.getState(positions=True, velocities=True)
-        positions = now.getPositions(asNumpy=True)._value * NM_IN_ANGSTROM
-        return positions, now.getVelocities(asNumpy=True)._value / SPEED
-
-    # TorchScript would optimise for seconds and gain nothing; contexts are made with the optimiser.
-    plain = torch.jit.optimized_execution(False)
-    return Run(plain(integrator.step), plain(energies), plain(forces), state)
-
-
-def _ase(atoms: Atoms, calculator: JMPCalculator, friction: float, seed: int) -> Run:
-    atoms.calc = calculator
-    if friction:
-        dynamics = Langevin(
-            atoms,
-            STEP * units.fs,
-            temperature_K=TEMPERATURE,
-            friction=friction / units.fs,
-            fixcm=False,
-            rng=np.random.default_rng(seed),
-        )
-    else:
-        dynamics = VelocityVerlet(atoms, STEP * units.fs)
-    return Run(
-        dynamics.run,
-        lambda: (atoms.get_potential_energy(), atoms.get_kinetic_energy()),
-        atoms.get_forces,
-        lambda: (atoms.positions, atoms.get_velocities()),
-    )
-
-
-def systems(folder: Path) -> dict[str, tuple[Atoms, str]]:
-    """Structures by name, with the model for each."""
-    ethanol, aspirin = molecule("CH3CH2OH"), read(EXAMPLES / "aspirin.xyz")
-    return {
-        "ethanol": (ethanol, "jmp-xs-rmd17-ethanol"),
-        "aspirin": (aspirin, "jmp-xs-rmd17-aspirin"),
-        "water box": (water(8), str(folder / "random.safetensors")),
-    }
-
-
-def warm(atoms: Atoms) -> Atoms:
-    """With velocities of 300 K, the same in all engines."""
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=np.random.default_rng(2))
-    Stationary(atoms)
-    return atoms
 
 
 def agreement(folder: Path, engine: str, _: argparse.Namespace) -> dict[str, Any]:
@@ -222,101 +105,6 @@ def langevin(folder: Path, engine: str, args: argparse.Namespace) -> dict[str, A
     error = float(np.std(blocks, ddof=1) / np.sqrt(len(blocks)))
     ps = len(kelvin) * EVERY * STEP / 1000
     return {"ps": ps, "K": float(kelvin.mean()), "error": error}
-
-
-def speed(folder: Path, engine: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Steps per second and the share of time outside the network, engines taking turns.
-
-    With TorchForce all engines run, in its environment; with PythonForce, it and ASE.
-    """
-    found: dict[str, Any] = {}
-    engines = ENGINES[: ENGINES.index(engine) + 1]
-    clock = CLOCKS[args.clock]
-    for name, (atoms, model) in list(systems(folder).items())[:2]:
-        runs = {engine: simulation(engine, warm(atoms), model) for engine in engines}
-        calls = {engine: (lambda run=run: run.step(FEW)) for engine, run in runs.items()}
-        calls["network"] = _network(atoms, model)
-        if engine == "torch":
-            calls["neighbours"] = _without_network(atoms, model)
-        for call in calls.values():
-            call()
-        times: dict[str, list[float]] = {each: [] for each in calls}
-        for _ in range(args.rounds):
-            for each, call in calls.items():
-                start = clock()
-                call()
-                times[each].append((clock() - start) / FEW)
-        median = {each: statistics.median(values) for each, values in times.items()}
-        found[name] = {
-            engine: {
-                "steps_per_s": 1 / median[engine],
-                # Scripted, the network takes another time than here.
-                "outside_network": median["neighbours"] / median[engine]
-                if engine == "torch"
-                else 1 - median["network"] / median[engine],
-            }
-            for engine in engines
-        }
-    return found
-
-
-def _network(atoms: Atoms, model: str) -> Callable[[], object]:
-    """A few times the network and its gradient for one structure."""
-    from jmp_md.graph.neighbours import NeighbourCache
-    from jmp_md.load import load_model
-    from jmp_md.structures import single_structure
-
-    potential = load_model(model, dtype=torch.float32, device="cpu")
-    cache = NeighbourCache(potential.policy.cutoff, 1.0)
-    pairs, placed = cache.update(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
-    s = single_structure(placed, atoms.numbers, atoms.cell.array, pairs).to("cpu", torch.float32)
-
-    def few() -> None:
-        for _ in range(FEW):
-            x = s.positions.detach().requires_grad_()
-            energies, _ = potential.network(s._replace(positions=x))
-            torch.autograd.grad(energies.sum(), x)
-
-    return few
-
-
-class NeighboursOnly(torch.nn.Module):
-    """What an exported model does but the network: for TorchForce, with an energy of zero."""
-
-    def __init__(self, cutoff: float) -> None:
-        super().__init__()
-        self.cutoff = cutoff
-
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
-        x = positions.double() * 10.0
-        cells, pbc = x.new_zeros(1, 3, 3), torch.zeros(1, 3, dtype=torch.bool)
-        structure = torch.zeros(x.shape[0], dtype=torch.long)
-        with torch.no_grad():
-            _, placed = neighbours(x, structure, cells, pbc, self.cutoff)
-        return 0.0 * (x - placed).sum()
-
-
-def _without_network(atoms: Atoms, model: str) -> Callable[[], object]:
-    """A few steps of TorchForce without the network."""
-    import openmm
-    import openmmtorch
-
-    from jmp_md.load import load_model
-
-    module = torch.jit.script(NeighboursOnly(load_model(model).policy.cutoff))
-    system = openmm.System()
-    for mass in atoms.get_masses():
-        system.addParticle(mass)
-    system.addForce(openmmtorch.TorchForce(module))
-    reference = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(STEP / 1000), reference)
-    context.setPositions(atoms.positions / NM_IN_ANGSTROM)
-
-    @torch.jit.optimized_execution(False)
-    def few() -> None:
-        context.getIntegrator().step(FEW)
-
-    return few
 
 
 def work(args: argparse.Namespace) -> None:
