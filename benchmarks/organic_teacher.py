@@ -9,7 +9,7 @@ organic_labels.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,16 @@ class Teacher:
         (gradient,) = torch.autograd.grad(energy.sum(), coordinates)
         return energy.detach().double().numpy(), -gradient.double().numpy()
 
+    def by_one(self, numbers: np.ndarray, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy and forces of one geometry, by the first network."""
+        energy, forces = self.forces(numbers, positions[None])
+        return float(energy[0]), forces[0]
+
+    def by_four(self, numbers: np.ndarray, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy and forces of one geometry, the mean of the four that label."""
+        [(_, energy, forces, *_)] = self.labels([Row("", "", numbers, positions)])
+        return energy, forces.astype(float)
+
     def labels(self, rows: list[Row]) -> Iterator[tuple[Row, float, np.ndarray, float, float]]:
         """Each frame with energy, forces and the spreads of both (largest of the forces)."""
         for start in range(0, len(rows), BATCH):
@@ -90,40 +100,32 @@ def padded(numbers: list[np.ndarray], positions: list[np.ndarray]) -> dict[str, 
     return {"coord": x, "numbers": z, "charge": torch.zeros(len(numbers))}
 
 
-class OneNetwork(Calculator):
-    """The first network for ASE's optimisers."""
+class TeacherCalculator(Calculator):
+    """The teacher for ASE.
+
+    Args:
+        compute: Energy in eV and forces in eV/Å of atomic numbers and positions.
+    """
 
     implemented_properties = ("energy", "forces")
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(
+        self, compute: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+    ) -> None:
         super().__init__()
-        self.teacher = teacher
+        self._compute = compute
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):  # type: ignore[no-untyped-def]
         super().calculate(atoms, properties, system_changes)
-        energy, forces = self.teacher.forces(atoms.numbers, atoms.positions[None])
-        self.results = {"energy": energy[0], "forces": forces[0]}
-
-
-class FourNetworks(Calculator):
-    """The mean of the four that label."""
-
-    implemented_properties = ("energy", "forces")
-
-    def __init__(self, teacher: Teacher) -> None:
-        super().__init__()
-        self.teacher = teacher
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):  # type: ignore[no-untyped-def]
-        super().calculate(atoms, properties, system_changes)
-        row = Row("", "", atoms.numbers, atoms.positions)
-        [(_, energy, forces, *_)] = self.teacher.labels([row])
-        self.results = {"energy": energy, "forces": forces.astype(float)}
+        energy, forces = self._compute(atoms.numbers, atoms.positions)
+        self.results = {"energy": energy, "forces": forces}
 
 
 def relaxed(teacher: Teacher, numbers: np.ndarray, positions: np.ndarray, steps: int) -> np.ndarray:
     """Positions after some steps of BFGS."""
-    atoms = Atoms(numbers=numbers, positions=positions, calculator=OneNetwork(teacher))
+    atoms = Atoms(
+        numbers=numbers, positions=positions, calculator=TeacherCalculator(teacher.by_one)
+    )
     BFGS(atoms, logfile=None, maxstep=0.1).run(fmax=0.01, steps=steps)
     return np.array(atoms.positions)
 
@@ -142,7 +144,9 @@ def main() -> None:
         for case in part.cases:
             print(f"    {case.name}: {case.value:.1f} of {case.reference:.1f}")
 
-    benchmark(FourNetworks(Teacher(args.models)), "teacher", parts=args.parts, progress=show)
+    benchmark(
+        TeacherCalculator(Teacher(args.models).by_four), "teacher", parts=args.parts, progress=show
+    )
 
 
 if __name__ == "__main__":
