@@ -18,7 +18,7 @@ class One(torch.nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         coord = inputs["coord"]
-        length = (coord[:, 0] - coord[:, 1]).norm(dim=1)
+        length = (coord[:, 0] - coord[:, 1]).square().sum(dim=1).sqrt()
         return {"energy": 1.5 * (length - 1.0) ** 2}
 
 
