@@ -40,7 +40,6 @@ class Together:
         self._structures = potential.prepare(joined, self._skin)
 
         sizes = [len(cache.placed) for cache in caches]
-        starts = np.cumsum([0, *sizes[:-1]])
         self._searched = np.concatenate([cache.searched for cache in caches])
         self._placed = np.concatenate([cache.placed for cache in caches])
         self._periodic = any(system.pbc.any() for system in self._systems)
@@ -48,15 +47,12 @@ class Together:
             self._inverse = np.repeat([cache.inverse for cache in caches], sizes, axis=0)
             self._lattice = np.repeat([cache.periodic for cache in caches], sizes, axis=0)
         close = [cache.close for cache in caches]
-        self._source = np.concatenate(
-            [c.source.numpy() + s for c, s in zip(close, starts, strict=True)]
-        )
-        self._target = np.concatenate(
-            [c.target.numpy() + s for c, s in zip(close, starts, strict=True)]
-        )
-        self._shift = np.concatenate(
-            [c.offset.numpy() @ s.cell for c, s in zip(close, self._systems, strict=True)]
-        )
+        owner = np.repeat(np.arange(len(close)), [len(pairs.source) for pairs in close])
+        first = np.cumsum([0, *sizes[:-1]])[owner]
+        self._source = torch.cat([pairs.source for pairs in close]).numpy() + first
+        self._target = torch.cat([pairs.target for pairs in close]).numpy() + first
+        offset = torch.cat([pairs.offset for pairs in close]).numpy()
+        self._shift = np.einsum("pi,pij->pj", offset, np.array(self._cells)[owner])
 
     def here(self) -> Structures | None:
         """The structures where the systems are now; None where their neighbours do not hold."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from jmp_md.graph.pairs import Pairs, find_pairs, pair_distances
 from jmp_md.graph.search import search
 
-_PAIRS_AT_ONCE = 4_000_000  # of one search on a device, some 150 bytes each
+_PAIRS_AT_ONCE = 4_000_000  # of one search on a device, some 300 bytes each
 _DENSITY = 0.1  # atoms per Å³, that of water
 
 
@@ -144,7 +143,7 @@ def _counted(index: Tensor, number: Tensor, n: int) -> Tensor:
 def _close_of_each(columns: Tensor, offset: Tensor, n: int) -> list[Pairs]:
     """Close pairs of each of n structures, from source, target, owner and reverse, (4, n_close)."""
     source, target, owner, reverse = columns.unbind(0)
-    ends = torch.searchsorted(owner, torch.arange(n + 1)).tolist()
-    return [
-        Pairs(source[a:b], target[a:b], offset[a:b], reverse[a:b] - a) for a, b in pairwise(ends)
-    ]
+    sizes = torch.bincount(owner, minlength=n)
+    reverse = reverse - (sizes.cumsum(0) - sizes)[owner]
+    parts = (column.split(sizes.tolist()) for column in (source, target, offset, reverse))
+    return [Pairs(*part) for part in zip(*parts, strict=True)]

@@ -117,7 +117,8 @@ class NeighbourCache:
         if key != self._key:
             return None
         moved = positions - self.searched
-        moved = moved - self._lattice_vectors(np.rint(moved @ self.inverse))
+        if self.periodic.any():
+            moved = moved - self._lattice_vectors(np.rint(moved @ self.inverse))
         within = 4.0 * np.square(moved).sum(axis=1).max() <= self.skin**2
         return moved if within else None
 
