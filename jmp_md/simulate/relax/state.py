@@ -108,7 +108,9 @@ class RelaxState:
         if done is not None and not self._may_go_on(done):
             self._forget(index)
             return _result(self._done.pop(index), given)
-        left = saved and InProgress(*_places(saved), saved["steps"], saved["initial"])
+        left = None
+        if saved is not None:
+            left = InProgress(*_places(saved), saved["steps"], saved["initial"])
         if self._trajectory is None:
             return left
         path = self._trajectory(index)
