@@ -13,11 +13,12 @@ Parts:
   batching: many molecules at once. Each is a script of its own, too.
 
 With `--json` results are kept after every row, and rows that are there are not measured again.
-The methods, in `methods.py`: fast, plain, lean, bf16 and compiled are ways to run this network,
-plain without kernels of its own; oracle is the enumerating network of the tests, the algorithm of
-the official code; floor is the dense layers on edges alone; mace is a MACE of the size of MACE-OFF
-small. Weights are random. All but lean keep freed memory, as the command line does. Peak memory is
-the growth of the resident set over the process with weights loaded.
+The methods, in `methods.py`: fast, plain, lean, bf16, compiled, fast64 and plain64 are ways to run
+this network, plain without kernels of its own, 64 in float64; oracle is the enumerating network of
+the tests, the algorithm of the official code; floor is the dense layers on edges alone; mace is a
+MACE of the size of MACE-OFF small. Weights are random. All but lean keep freed memory, as the
+command line does. Peak memory is the growth of the resident set over the process with weights
+loaded.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ import goals
 import growth
 import split
 import torch
+from methods import OURS
 from structures import build
 from turns import take_turns
 
@@ -47,7 +49,7 @@ HERE = Path(__file__).parent
 PARTS = ("steps", "split", "growth", "batching")
 # What keep_freed_memory does, for a process without this package.
 KEEP = f"GLIBC_TUNABLES=glibc.malloc.mmap_threshold={2**30}:glibc.malloc.trim_threshold={2**40}"
-METHODS = ("fast", "plain", "lean", "bf16", "compiled", "oracle", "floor", "mace")
+METHODS = (*OURS, "oracle", "floor", "mace")
 # By model: what is compared. Small models have nothing to gain from less memory.
 COMPARED = {
     "jmp-xs": ("fast", "plain", "compiled", "oracle", "floor", "mace"),

@@ -51,6 +51,8 @@ OURS: dict[str, dict[str, Any]] = {
     "lean": {"memory": "lean"},
     "bf16": {"memory": "fast", "precision": "bf16"},
     "compiled": {"memory": "fast", "compile": True},
+    "fast64": {"memory": "fast", "dtype": "float64"},
+    "plain64": {"memory": "fast", "dtype": "float64", "kernels": False},
 }
 Call = Callable[[], object]
 
@@ -68,7 +70,7 @@ def make_call(model: str, method: str, atoms: Atoms) -> Call:
     """One step of a model: energy and forces, and stress where there is one.
 
     - fast, plain, lean, bf16, compiled: :class:`JMPCalculator` with these options, after every atom
-      has moved a little; neighbours are searched for when it is due.
+      has moved a little; neighbours are searched for when it is due. fast64, plain64: in float64.
     - oracle: the enumerating reference network of the tests, the algorithm of the official code.
     - floor: the dense layers on edges alone, forward and input gradient.
     """
