@@ -1,9 +1,10 @@
 """The networks that label frames for the recipe `organic`, and what goes in and out of them.
 
     python benchmarks/organic_teacher.py MODELS --parts barriers torsions reactions dimers
+    python benchmarks/organic_teacher.py MODELS --parts --frames thermal.xyz
 
-tells how good the four that label are, in the tests of `jmp-md benchmark`. MODELS: see
-organic_labels.py.
+tells how good the four that label are, in the tests of `jmp-md benchmark` and on frames that were
+labelled by others (organic_test.py). MODELS: see organic_labels.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.io import iread
 from ase.optimize import BFGS
 
 BATCH = 32
@@ -130,13 +132,30 @@ def relaxed(teacher: Teacher, numbers: np.ndarray, positions: np.ndarray, steps:
     return np.array(atoms.positions)
 
 
+def tell_errors(calculator: Calculator, frames: Path) -> None:
+    """Errors of forces on labelled frames, by element."""
+    errors: dict[str, list[np.ndarray]] = {}
+    for atoms in iread(frames):
+        found = atoms.copy()
+        found.calc = calculator
+        for symbol, error in zip(
+            atoms.symbols, found.get_forces() - atoms.get_forces(), strict=True
+        ):
+            errors.setdefault(symbol, []).append(abs(error))
+    every = np.concatenate([np.concatenate(found) for found in errors.values()])
+    print(f"forces: mean error {1e3 * every.mean():.1f} meV/Å")
+    for symbol, found in errors.items():
+        print(f"    {symbol}: {1e3 * np.mean(found):.1f} meV/Å of {len(found)} atoms")
+
+
 def main() -> None:
     from jmp_md.benchmarking import benchmark
     from jmp_md.benchmarking.results import Part
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", type=Path)
-    parser.add_argument("--parts", nargs="+", default=["barriers", "torsions"])
+    parser.add_argument("--parts", nargs="*", default=["barriers", "torsions"])
+    parser.add_argument("--frames", type=Path, help="labelled; their forces are compared")
     args = parser.parse_args()
 
     def show(part: Part) -> None:
@@ -144,9 +163,11 @@ def main() -> None:
         for case in part.cases:
             print(f"    {case.name}: {case.value:.1f} of {case.reference:.1f}")
 
-    benchmark(
-        TeacherCalculator(Teacher(args.models).by_four), "teacher", parts=args.parts, progress=show
-    )
+    teacher = TeacherCalculator(Teacher(args.models).by_four)
+    if args.parts:
+        benchmark(teacher, "teacher", parts=args.parts, progress=show)
+    if args.frames:
+        tell_errors(teacher, args.frames)
 
 
 if __name__ == "__main__":
