@@ -118,7 +118,8 @@ def _judge_forces(errors: Mapping[str, Any], pairs: Pairs) -> Iterator[Verdict]:
         share <= _SHARE if size else None,
         f"{100 * share:.3g} % of {size:.3g} eV/Å" if size else "all labels are 0",
         f"at most {100 * _SHARE:g} %",
-        "by root mean squares; where force constants are off by so much, frequencies are by half",
+        "by root mean squares; where force constants are off by so much, frequencies are by half "
+        "as much",
         "small forces are not told apart: geometries and frequencies may be wrong where frames "
         "are near a minimum",
     )
