@@ -126,6 +126,7 @@ def test_the_command_writes_a_figure_and_numbers(
     assert len(results["volumes_A3"]) == 5
     out = capsys.readouterr().out
     assert f"bulk modulus {results['bulk_modulus_GPa']:.2f} GPa" in out
+    assert "  5 of 5 structures\n" in out
     assert results["bulk_modulus_GPa"] * GPa > 0
     assert "<svg" in Path("run/eos.svg").read_text()
 

@@ -19,11 +19,9 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from ase.units import GPa
 
-    from jmp_md.runs.elastic import run_elastic
-    from jmp_md.simulate.crystals import check_crystal
-    from jmp_md.simulate.elastic import SUBJECT
+    from jmp_md.runs.elastic import check_elastic, run_elastic
 
-    job = single_job(args, OPTIONS, lambda atoms, options: check_crystal(atoms, SUBJECT))
+    job = single_job(args, OPTIONS, check_elastic)
     if args.dry_run:
         return job.plan()
     result = job.done_relaxed(run_elastic)

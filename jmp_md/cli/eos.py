@@ -19,11 +19,9 @@ def run(args: argparse.Namespace) -> int:
     """Execute the command."""
     from ase.units import GPa
 
-    from jmp_md.runs.eos import run_eos
-    from jmp_md.simulate.crystals import check_crystal
-    from jmp_md.simulate.eos import SUBJECT
+    from jmp_md.runs.eos import check_eos, run_eos
 
-    job = single_job(args, OPTIONS, lambda atoms, options: check_crystal(atoms, SUBJECT))
+    job = single_job(args, OPTIONS, check_eos)
     if args.dry_run:
         return job.plan()
     result = job.done_relaxed(run_eos)

@@ -103,7 +103,11 @@ class Job(Generic[OptionsT]):
             last = step, fmax
             line.show(step, f"energy {energy:.6f} eV  fmax {fmax:.5f} eV/Å")
 
-        result = self.done(run, self.structures[0], line, relaxing=relaxing, progress=_show_done)
+        def counted(done: int, count: int) -> None:
+            line.close()
+            print(f"  {done} of {count} structures", flush=True)
+
+        result = self.done(run, self.structures[0], line, relaxing=relaxing, progress=counted)
         if last is not None:
             how = "relaxed" if last[1] <= self.options.model_dump()["fmax"] else "NOT relaxed"
             print(f"{how} in {last[0]} steps to fmax {last[1]:.5f} eV/Å")
@@ -162,7 +166,3 @@ def single_job(
     atoms = read_structures(args.structure)[-1]
     check(atoms, options)
     return job_of(args, args.structure, [atoms], options)
-
-
-def _show_done(done: int, count: int) -> None:
-    print(f"  {done} of {count} structures", flush=True)

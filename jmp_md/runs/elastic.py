@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from jmp_md.simulate.elastic import Elastic
 
 
-def _check(atoms: Atoms, options: ElasticRunOptions) -> None:
+def check_elastic(atoms: Atoms, options: ElasticRunOptions) -> None:
+    """Refuse what is no crystal, before a model is loaded.
+
+    Raises:
+        InputError: See :func:`jmp_md.simulate.crystals.check_crystal`.
+    """
     from jmp_md.simulate.crystals import check_crystal
     from jmp_md.simulate.elastic import SUBJECT
 
     check_crystal(atoms, SUBJECT)
 
 
-@on_crystal("elastic", ElasticRunOptions, _check)
+@on_crystal("elastic", ElasticRunOptions, check_elastic)
 def run_elastic(
     run: Calculation[ElasticRunOptions], crystal: Atoms, progress: Progress | None
 ) -> Elastic:

@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 FIGURE = "eos.svg"
 
 
-def _check(atoms: Atoms, options: EOSRunOptions) -> None:
+def check_eos(atoms: Atoms, options: EOSRunOptions) -> None:
+    """Refuse what is no crystal, before a model is loaded.
+
+    Raises:
+        InputError: See :func:`jmp_md.simulate.crystals.check_crystal`.
+    """
     from jmp_md.simulate.crystals import check_crystal
     from jmp_md.simulate.eos import SUBJECT
 
     check_crystal(atoms, SUBJECT)
 
 
-@on_crystal("eos", EOSRunOptions, _check, [FIGURE])
+@on_crystal("eos", EOSRunOptions, check_eos, [FIGURE])
 def run_eos(
     run: Calculation[EOSRunOptions], crystal: Atoms, progress: Progress | None
 ) -> EquationOfState:
