@@ -24,15 +24,8 @@ from jmp_md.nn.coefficients import (
     distances,
     radial_features,
 )
-from jmp_md.nn.folded import (
-    FoldedEdgeEmbedding,
-    FoldedInteraction,
-    FoldedLayers,
-    FoldedOutput,
-    Linear,
-    LinearOfHead,
-    Table,
-)
+from jmp_md.nn.folded import FoldedEdgeEmbedding, FoldedInteraction, FoldedOutput
+from jmp_md.nn.folded_layers import FoldedLayers, Linear, LinearOfHead, Table
 from jmp_md.nn.layers import Dense, RadialBasis
 from jmp_md.nn.recompute import propagate, recomputed
 from jmp_md.nn.repulsion import NuclearRepulsion

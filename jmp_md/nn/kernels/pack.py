@@ -13,15 +13,8 @@ from torch import Tensor, nn
 
 from jmp_md.nn.angular import legendre_factors
 from jmp_md.nn.fold import FoldedNetwork
-from jmp_md.nn.folded import (
-    FoldedEdgePass,
-    FoldedInteraction,
-    FoldedLayers,
-    FoldedOutput,
-    FoldedResidual,
-    Linear,
-    LinearOfHead,
-)
+from jmp_md.nn.folded import FoldedEdgePass, FoldedInteraction, FoldedOutput
+from jmp_md.nn.folded_layers import FoldedLayers, FoldedResidual, Linear, LinearOfHead
 
 WIDTH = 16  # numbers, a multiple of those in a vector
 
