@@ -306,6 +306,35 @@ def test_padded_layouts_give_back_what_was_spread() -> None:
     assert torch.equal(source_slots(edges, n)[edges.slot], edges.source)
 
 
+# --- Graphs that are kept while atoms move ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        POLICIES["official"],
+        POLICIES["smooth"],
+        # Of pairs beyond 3 Å, those below a surface are edges of no graph, but count as nearer.
+        GraphPolicy("official", (3.0, 3.0, 5.0, 3.0), (6, 5, 25, 9)),
+    ],
+)
+def test_a_neighbourhood_gives_energies_of_graphs_built_anew(
+    policy: GraphPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jmp_md.graph.builder._MORE_EDGES", float("inf"))
+    potential, rng = sensitive_potential(policy), np.random.default_rng(0)
+    for seed in range(8):
+        atoms = random_structure(seed)
+        atoms.set_tags(2 * (rng.random(len(atoms)) < 0.4))
+        s = structures_of(atoms, policy.cutoff + 0.4)
+        kept = potential.prepare(s, margin=0.4)
+        assert kept.known is not None
+        moved = s.positions + torch.from_numpy(rng.uniform(-0.11, 0.11, s.positions.shape))
+        expected = potential.predict(s._replace(positions=moved), forces=False).energies
+        found = potential.predict(kept._replace(positions=moved), forces=False).energies
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 # --- Rules that cannot be meant -------------------------------------------------------------
 
 

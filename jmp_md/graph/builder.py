@@ -103,16 +103,15 @@ class GraphBuilder(nn.Module):
         distance = torch.linalg.norm(_pair_vectors(positions, cells, structure, pairs), dim=-1)
         slack = margin + _ROUNDING
         masks = self._possible(distance, pairs, n_atoms, slack)
-        touched = _touched(tags, pairs)
         if positions.device.type == "cpu":
             exact = self._possible(distance, pairs, n_atoms, 0.0)
             if int(masks[0].sum()) > _MORE_EDGES * int(exact[0].sum()):
                 return None
-        near = masks[0] | masks[1] | masks[2] | masks[3]
-        near = near | near[pairs.reverse]
-        pairs, kept = select_pairs(pairs, near)
-        masks = [mask[kept] for mask in masks]
-        masks[2] = masks[2] & touched[kept]
+        if not self.smooth:  # of a smooth graph, all pairs but a few can be edges
+            near = masks[0] | masks[1] | masks[2] | masks[3]
+            pairs, kept = select_pairs(pairs, near | near[pairs.reverse])
+            masks = [mask[kept] for mask in masks]
+        masks[2] = masks[2] & _touched(tags, pairs)  # the others have counted as nearer
         shift = pairs.offset.to(positions.dtype)
         return Neighbourhood(
             pairs=pairs,

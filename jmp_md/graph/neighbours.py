@@ -26,7 +26,9 @@ class NeighbourCache:
         counted: Å within which pairs count for :attr:`degree`; None for the cutoff.
 
     Attributes:
+        reach: How far it searches.
         rebuilds: Searches so far.
+        at: What was searched last, or will be next.
         searched: (n_atoms, 3) Å, where atoms were at the last search.
         placed: (n_atoms, 3) Å, the same near the origin.
         inverse: (3, 3) 1/Å, which turns positions into numbers of lattice vectors.
