@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from jmp_md.files import atomic_write
 
@@ -148,8 +149,12 @@ def pareto(runs: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Figu
         by_training.set(xlabel="CPU minutes of training", ylabel="validation error, meV/Å")
         for axes in (by_step, by_training):
             axes.set(xscale="log", yscale="log")
-            axes.margins(x=0.15)
-            axes.grid(lw=0.4, which="both")
+            axes.margins(x=0.2)
+            axes.grid(lw=0.4)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_locator(NullLocator())
     for method in dict.fromkeys(run["method"] for run in runs):
         color, mark = _MARKS[method]
         panels[0, 1].plot([], [], f"{mark}-", color=color, label=labels[method].replace("`", ""))
