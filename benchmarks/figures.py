@@ -25,6 +25,7 @@ _MARKS = {
     "jmp-xs-organic": ("tab:blue", "s"),
     "mace-96": ("tab:orange", "P"),
     "mace-32": ("tab:red", "X"),
+    "mace-32-falling": ("tab:pink", "x"),
 }
 
 

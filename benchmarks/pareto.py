@@ -8,8 +8,8 @@
 950 frames train and 50 choose the best weights, errors are those of the 1,000 frames of test
 split 01. A budget is CPU seconds of steps and validations of one process with one thread. Two short
 runs of every method, in turns, tell what its epochs take; then as many are trained as the budget
-holds, and the learning rate falls to a hundredth with the last. What was really spent is in the
-table. Steps of the trained models are measured in turns, too, by their ASE calculators.
+holds, by schedules that end with them. What was really spent is in the table. Steps of the trained
+models are measured in turns, too, by their ASE calculators.
 
 A run that is finished is only read again; one of jmp-xs that was stopped goes on, one of MACE
 starts again. Remove `rates` from the folder if a method has become faster. MACE needs mace-torch in
@@ -69,7 +69,11 @@ METHODS = {
     "jmp-xs-organic": Method("pareto_ours.py", False, {"model.base": "jmp-xs-organic"}, _SHORT),
     "mace-96": Method("pareto_mace.py", True, {"num_channels": 96, "max_ell": 3}),
     "mace-32": Method("pareto_mace.py", True, {"num_channels": 32, "max_ell": 2}),
+    "mace-32-falling": Method(
+        "pareto_mace.py", True, {"num_channels": 32, "max_ell": 2, "scheduler": "ExponentialLR"}
+    ),
 }
+DEFAULT = tuple(name for name in METHODS if not name.endswith("falling"))
 
 
 @dataclass(frozen=True)
@@ -265,7 +269,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--minutes", nargs="+", type=float, default=[10.0, 60.0])
     parser.add_argument("--molecules", nargs="+", choices=MOLECULES, default=list(MOLECULES))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--peer-python", help="interpreter of an environment with mace-torch")
     args = parser.parse_args()

@@ -22,6 +22,7 @@ LABELS = {
     "jmp-xs-organic": "jmp-xs, from `jmp-xs-organic`",
     "mace-96": "MACE, 96 channels, l ≤ 3 (size of MACE-OFF small)",
     "mace-32": "MACE, 32 channels, l ≤ 2",
+    "mace-32-falling": "the same, its rate falling each epoch",
 }
 FAR = 0.1  # of the budget
 

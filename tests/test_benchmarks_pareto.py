@@ -65,11 +65,19 @@ def test_the_clock_hears_what_mace_says_of_validations() -> None:
     assert len(clock.marks) == 3
 
 
-def test_the_rate_of_mace_ends_at_a_hundredth(tmp_path: Path) -> None:
-    job = {"frames": "f", "train": "train", "epochs": 11, "seed": 0, "options": {"max_ell": 2}}
-    given = dict(text.partition("=")[::2] for text in pareto_mace.arguments(tmp_path, job))
-    assert float(given["--lr_scheduler_gamma"]) ** 10 == pytest.approx(0.01)
-    assert given["--max_ell"] == "2"
+def test_schedules_of_mace_are_made_for_the_length_of_the_run(tmp_path: Path) -> None:
+    job = {"frames": "f", "train": "train", "seed": 0, "options": {"max_ell": 2}}
+    patience = {}
+    for epochs in (3, 11, 2048):
+        given = dict(
+            text.partition("=")[::2]
+            for text in pareto_mace.arguments(tmp_path, job | {"epochs": epochs})
+        )
+        assert float(given["--lr_scheduler_gamma"]) ** (epochs - 1) == pytest.approx(0.1)
+        assert int(given["--patience"]) > epochs  # none stops early
+        assert given["--max_ell"] == "2"
+        patience[epochs] = int(given["--scheduler_patience"])
+    assert patience == {3: 1, 11: 1, 2048: 50}
 
 
 def test_a_run_that_was_stopped_counts_the_time_before(tmp_path: Path) -> None:
