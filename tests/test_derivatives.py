@@ -47,7 +47,7 @@ def differences() -> Differences:
     return Differences(folder)
 
 
-def molecules(dtype: torch.dtype = torch.float64) -> Batch:
+def molecules() -> Batch:
     """A molecule, an atom alone, a crystal with stress and a molecule without a force."""
     rng = np.random.default_rng(3)
     frames = []
@@ -68,11 +68,16 @@ def molecules(dtype: torch.dtype = torch.float64) -> Batch:
 
 
 def loss_of(
-    potential: Potential, derivatives: Derivatives, forces: bool = True, stress: bool = True
+    potential: Potential,
+    derivatives: Derivatives,
+    forces: bool = True,
+    stress: bool = True,
+    moved: float = 0.0,
 ) -> Tensor:
-    scales = Scales(0.7, 0.4)
+    scales, batch = Scales(0.7, 0.4), molecules()
+    batch.positions = batch.positions + moved
     found = residuals(
-        potential, molecules(), scales, forces=forces, stress=stress, derivatives=derivatives
+        potential, batch, scales, forces=forces, stress=stress, derivatives=derivatives
     )
     terms = [x for x in (found.energy, found.forces, found.stress) if x is not None]
     sums, counts = mean_terms(terms)
@@ -119,11 +124,12 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
     assert slope == pytest.approx(expected, rel=1e-5)
 
 
-def test_single_precision_is_precise_enough() -> None:
+@pytest.mark.parametrize("moved", [0.0, 300.0])
+def test_single_precision_is_precise_enough_wherever_structures_are(moved: float) -> None:
     potential = POTENTIALS["smooth"]().requires_grad_(True)
     expected = gradients(potential, loss_of(potential, exact))
     single = copy.deepcopy(potential).float()
-    found = gradients(single, loss_of(single, differences()))
+    found = gradients(single, loss_of(single, differences(), moved=moved))
     error = sum(float((found[n] - g).square().sum()) for n, g in expected.items())
     size = sum(float(g.square().sum()) for g in expected.values())
     assert error < (1e-3) ** 2 * size

@@ -240,8 +240,8 @@ def _notes_on(derivatives: Derivatives, potential: Potential) -> list[str]:
     if not isinstance(derivatives, Differences) or derivatives.problem(potential):
         return []
     return [
-        "forces are learned by differences of kernels, in less than half the time that "
-        "differentiating twice takes, which optimiser.derivatives = exact does"
+        "forces are learned by differences of kernels, in half the time that differentiating "
+        "twice takes, which optimiser.derivatives = exact does"
     ]
 
 

@@ -174,8 +174,10 @@ class _Displaced:
         self._potential, self._kernels = potential, kernels
         self._wanted = positions, strain
         self._step = _DISPLACEMENT[structures.positions.dtype]
-        s = structures._replace(positions=structures.positions.detach())
+        s = structures
         with torch.no_grad():
+            # Displacements would be lost in what is far from the origin.
+            s = s._replace(positions=s.positions - _middles(s)[s.structure])
             self._structures = potential.prepare(s, margin=3.0 * self._step)
 
     def values(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,11 +209,10 @@ class _Displaced:
         strain = 0.5 * (strain + strain.transpose(1, 2))
         size = _largest(positions, s.structure, len(s.cells))
         size = size + (s.cells @ strain).norm(dim=2).amax(dim=1)
-        size = torch.where(size > 0, size, 1.0)
-        share = self._step / size
+        share = torch.where(size > 0, self._step / size, 0.0)
         positions = positions * share[s.structure].unsqueeze(1)
         strain = strain * share.view(-1, 1, 1)
-        slope = (0.5 / share)[s.structure]
+        slope = (0.5 * size / self._step)[s.structure]
         before = kernels.by_weights(
             s.numbers, self._graph(-positions, -strain), 0.5 * seeds - slope
         )
@@ -241,6 +242,13 @@ def strained(s: Structures, strain: Tensor) -> Structures:
     symmetric = 0.5 * (strain + strain.transpose(1, 2))
     moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
     return s._replace(positions=s.positions + moved.squeeze(1), cells=s.cells + s.cells @ symmetric)
+
+
+def _middles(s: Structures) -> Tensor:
+    """Mean position of the atoms of each structure, (n_structures, 3) Å."""
+    count = torch.bincount(s.structure, minlength=len(s.cells)).clamp(min=1)
+    total = s.positions.new_zeros(len(s.cells), 3).index_add(0, s.structure, s.positions)
+    return total / count.unsqueeze(1)
 
 
 def _largest(vectors: Tensor, structure: Tensor, n_structures: int) -> Tensor:
