@@ -37,6 +37,7 @@ from jmp_md.training.distributed import share
 from jmp_md.training.loss import Scales, mean_terms, residuals
 from jmp_md.training.recipe import from_yaml
 from jmp_md.training.session import train
+from jmp_md.training.store import load_checkpoint, save_checkpoint
 from jmp_md.training.trainer import Trainer
 
 
@@ -121,9 +122,13 @@ def test_energies_forces_and_stress_train_together(tmp_path: Path) -> None:
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
-def test_a_resumed_run_repeats_the_losses_of_one_that_was_not_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("edge_dropout", [0.2, 0.0])  # differentiated twice, and by differences
+def test_a_resumed_run_repeats_the_losses_of_one_that_was_not_stopped(
+    edge_dropout: float, tmp_path: Path
+) -> None:
     section = (
-        "{edge_dropout: 0.2, warmup_epochs: 0, cosine_epochs: 1, plateau_patience: 0, epochs: 3}"
+        f"{{edge_dropout: {edge_dropout}, warmup_epochs: 0, cosine_epochs: 1, plateau_patience: 0, "
+        "epochs: 3}"
     )
     options = (f"optimiser={section}",)
     straight = tiny_trainer(tmp_path / "straight", *options)
@@ -138,6 +143,18 @@ def test_a_resumed_run_repeats_the_losses_of_one_that_was_not_stopped(tmp_path: 
     assert_same_weights(resumed, straight)
     with pytest.raises(InputError, match="written by another recipe"):
         tiny_trainer(tmp_path / "resumed", "seed=1").resume()
+
+
+def test_tags_count_in_a_run_from_before_there_was_a_key_for_them(tmp_path: Path) -> None:
+    first = tiny_trainer(tmp_path, "optimiser.epochs=1")
+    first.run()
+    state = load_checkpoint(tmp_path / "last.ckpt", torch.device("cpu"))
+    lines = [line for line in state["recipe"].splitlines() if "tags:" not in line]
+    save_checkpoint(tmp_path / "last.ckpt", state | {"recipe": "\n".join(lines)})
+    tiny_trainer(tmp_path, "optimiser.epochs=1", "data.tags=oc").resume()
+    first.save()
+    with pytest.raises(InputError, match=r"differs in data\.tags"):
+        tiny_trainer(tmp_path, "optimiser.epochs=1", "data.tags=oc").resume()
 
 
 KILLED = """

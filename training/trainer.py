@@ -326,6 +326,8 @@ class Trainer:
         path = self.output / LAST_FILE
         state = load_checkpoint(path, self.ranks.device)
         other = differences(from_yaml(state["recipe"], str(path)), self.recipe)
+        if "tags:" not in state["recipe"]:  # before there was this key, tags counted
+            other = [key for key in other if not key.endswith("tags")]
         if other:
             raise InputError(
                 f"{path} was written by another recipe, which differs in {', '.join(other)}: "
