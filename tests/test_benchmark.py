@@ -252,6 +252,10 @@ def test_every_part_that_compares_has_a_limit_and_is_judged_by_its_mean_error() 
     [verdict] = judge_parts([moduli])
     assert verdict.holds is True
     assert verdict.measured == "mean error 10 % of 2 cases, the worst a -10"
+    done = (Case("a", 1.0, 1.0),)
+    for why, holds in (("InputError: not relaxed", None), ("it has never seen Br", True)):
+        survivors = Part(PARTS["diatomics"].name, "Å", "", done, {"b": why})
+        assert judge_parts([survivors])[0].holds is holds
     faults = Part(PARTS["curves"].name, "", "", (Case("H2", 1.0, 0.0), Case("N2", 0.0, 0.0)))
     assert doubts(judge_parts([faults]))
     [unknown] = judge_parts([Part(name, "Å", "", (), {"a": "no such element"})])

@@ -48,6 +48,7 @@ class ErrorSums:
         # Per atomic number: components, sum of absolute errors, sum of squares.
         self._forces = np.zeros((len(chemical_symbols), 3))
         self._stress = np.zeros(3)  # likewise
+        self._labels = 0.0  # sum of squares of force labels
 
     def add(
         self, predicted: Values, label: Values, numbers: np.ndarray, constant: np.ndarray
@@ -65,6 +66,7 @@ class ErrorSums:
         self._energy.append((predicted.energy - label.energy)[known])
         for column, values in enumerate(_sums(predicted.forces, label.forces)):
             np.add.at(self._forces[:, column], numbers, values.sum(axis=1))
+        self._labels += float(np.nansum(np.square(label.forces)))
         name = "energy less references (eV)"
         self.parity.add(name, label.energy - constant, predicted.energy - constant)
         self.parity.add("force (eV/Å)", label.forces, predicted.forces)
@@ -80,6 +82,7 @@ class ErrorSums:
         total._energy = self._energy + other._energy
         total._forces = self._forces + other._forces
         total._stress = self._stress + other._stress
+        total._labels = self._labels + other._labels
         return total
 
     def summary(self) -> dict[str, float]:
@@ -103,6 +106,14 @@ class ErrorSums:
         if count:
             result["stress_mae_meV_per_A3"] = float(absolute / count) * MEV
             result["stress_rmse_meV_per_A3"] = float(np.sqrt(square / count)) * MEV
+        return result
+
+    def labels(self) -> dict[str, float]:
+        """What the labels are: ``n_energies``, and ``force_rms_meV_per_A`` where there are any."""
+        count = self._forces[:, 0].sum()
+        result: dict[str, float] = {"n_energies": len(self._all_energies())}
+        if count:
+            result["force_rms_meV_per_A"] = float(np.sqrt(self._labels / count)) * MEV
         return result
 
     def shifted_energy(self) -> dict[str, float]:

@@ -106,8 +106,9 @@ def property_summary(kind: str, predicted: np.ndarray, label: np.ndarray) -> dic
         label: (n,), NaN where there is none.
 
     Returns:
-        ``mae`` and ``rmse`` in the unit of the target; of classes ``cross_entropy``, ``accuracy``
-        and ``roc_auc``; only ``n_frames``, the number of labels, where that is 0.
+        ``mae``, ``rmse`` and ``mae_of_median``, that of the best constant, in the unit of the
+        target; of classes ``cross_entropy``, ``accuracy``, ``roc_auc`` and
+        ``accuracy_of_larger_class``; only ``n_frames``, the number of labels, where that is 0.
     """
     known = ~np.isnan(label)
     found, wanted = predicted[known], label[known]
@@ -116,12 +117,17 @@ def property_summary(kind: str, predicted: np.ndarray, label: np.ndarray) -> dic
         return result
     if kind != "classes":
         error = found - wanted
-        return result | {"mae": float(abs(error).mean()), "rmse": float((error**2).mean() ** 0.5)}
+        return result | {
+            "mae": float(abs(error).mean()),
+            "rmse": float((error**2).mean() ** 0.5),
+            "mae_of_median": float(abs(wanted - np.median(wanted)).mean()),
+        }
     likelihood = np.where(wanted == 1, found, 1 - found)
     return result | {
         "cross_entropy": float(-np.log(likelihood.clip(1e-12)).mean()),
         "accuracy": float(((found > 0.5) == (wanted == 1)).mean()),
         "roc_auc": roc_auc(found, wanted == 1),
+        "accuracy_of_larger_class": float(max((wanted == 1).mean(), (wanted != 1).mean())),
     }
 
 

@@ -76,7 +76,7 @@ def write_evaluation_report(
     """
     report = Report(title)
     judge = judge_property if "target" in errors else judge_errors
-    report.add_verdicts(judge(errors, pairs))
+    report.add_verdicts(judge(errors))
     report.add_values({k: v for k, v in errors.items() if not isinstance(v, Mapping)})
     add_parity(report, pairs)
     for name, values in errors.items():

@@ -164,6 +164,7 @@ def _potential(dataset: Dataset, args: argparse.Namespace, options: EvaluateOpti
         "n_fixed_atoms": sum(int(f.fixed.sum()) for f in frames(dataset) if f.fixed is not None),
         **sums.summary(),
         "size_inconsistency_eV": _size_inconsistency(dataset, calculator.potential),
+        "labels": sums.labels(),
         "after_shift": sums.shifted_energy(),
         "force_mae_meV_per_A_by_element": {s: e["mae"] for s, e in by_element.items()},
         "force_rmse_meV_per_A_by_element": {s: e["rmse"] for s, e in by_element.items()},

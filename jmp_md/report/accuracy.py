@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from ase.units import GPa, kcal, mol
 
 from jmp_md.simulate.verdict import Verdict
@@ -14,40 +13,32 @@ CHEMICAL = 1000 * kcal / mol  # meV: chemical accuracy
 _SHARE = 0.1  # of the forces themselves
 _ADDITIVE = 1e-3  # eV
 _STRESS = 1.0  # GPa
-Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
-def judge_errors(errors: Mapping[str, Any], pairs: Pairs) -> list[Verdict]:
+def judge_errors(errors: Mapping[str, Any]) -> list[Verdict]:
     """Whether a potential is good for simulation, by its errors on labelled frames.
 
     Args:
         errors: What ``jmp-md evaluate`` reports of a potential.
-        pairs: Labels and predictions, by what they are of.
     """
     return [
         *_judge_energies(errors),
-        *_judge_forces(errors, pairs),
+        *_judge_forces(errors),
         *_judge_stress(errors),
         *_judge_frames(errors),
     ]
 
 
-def judge_property(errors: Mapping[str, Any], pairs: Pairs) -> list[Verdict]:
+def judge_property(errors: Mapping[str, Any]) -> list[Verdict]:
     """Whether predictions of a property say more than the best constant does.
 
     Args:
         errors: What ``jmp-md evaluate`` reports of a property model.
-        pairs: Labels and predictions of the target.
     """
-    known = pairs.get(errors["target"])
     subject = f"predictions of {errors['target']}"
-    if known is None:
-        verdict = Verdict(subject, None, "no labels", "labels", "only they tell errors")
-        return [verdict, *_judge_frames(errors)]
-    labels = known[0]
     doubt = "the model says no more than one number for all structures would: do not use it here"
     if "accuracy" in errors:
-        constant = max(float(np.mean(labels == 1)), float(np.mean(labels != 1)))
+        constant = errors["accuracy_of_larger_class"]
         verdict = Verdict(
             subject,
             errors["accuracy"] > constant,
@@ -56,8 +47,8 @@ def judge_property(errors: Mapping[str, Any], pairs: Pairs) -> list[Verdict]:
             "the share of the larger class, which is what naming it always gives",
             doubt,
         )
-    else:
-        constant = float(np.abs(labels - np.median(labels)).mean())
+    elif "mae" in errors:
+        constant = errors["mae_of_median"]
         verdict = Verdict(
             subject,
             errors["mae"] < constant,
@@ -66,6 +57,8 @@ def judge_property(errors: Mapping[str, Any], pairs: Pairs) -> list[Verdict]:
             "mean distance of the labels from their median, the error of the best constant",
             doubt,
         )
+    else:
+        verdict = Verdict(subject, None, "no labels", "labels", "only they tell errors")
     return [verdict, *_judge_frames(errors)]
 
 
@@ -74,11 +67,11 @@ def _judge_energies(errors: Mapping[str, Any]) -> Iterator[Verdict]:
         yield Verdict("energies", None, "no labels", "labels", "only they tell errors")
         return
     whole, after = errors["energy_mae_meV"], errors["after_shift"]["energy_mae_meV"]
-    alone = errors["n_frames"] < 2
+    alone = errors["labels"]["n_energies"] < 2
     yield Verdict(
         "relative energies",
         None if alone else after <= CHEMICAL,
-        "one frame only" if alone else f"mean error {after:.4g} meV, once the mean is taken off",
+        "one label only" if alone else f"mean error {after:.4g} meV, once the mean is taken off",
         f"at most {CHEMICAL:.0f} meV",
         "1 kcal/mol for a whole structure, chemical accuracy; structures of hundreds of atoms "
         "rarely pass, whose energies are compared per atom",
@@ -95,7 +88,7 @@ def _judge_energies(errors: Mapping[str, Any]) -> Iterator[Verdict]:
     )
 
 
-def _judge_forces(errors: Mapping[str, Any], pairs: Pairs) -> Iterator[Verdict]:
+def _judge_forces(errors: Mapping[str, Any]) -> Iterator[Verdict]:
     if "force_mae_meV_per_A" not in errors:
         yield Verdict("forces", None, "no labels", "labels", "only they tell errors")
         return
@@ -108,11 +101,8 @@ def _judge_forces(errors: Mapping[str, Any], pairs: Pairs) -> Iterator[Verdict]:
         "1 kcal/mol/Å, what is asked of forces for dynamics",
         "dynamics and geometries may be wrong: fine-tune the model on data like these",
     )
-    if (known := pairs.get("force (eV/Å)")) is None:  # none of them is a number
-        return
-    label, predicted = known
-    size = float(np.sqrt(np.square(label).mean()))
-    share = float(np.sqrt(np.square(predicted - label).mean())) / size if size else float("nan")
+    size = errors["labels"]["force_rms_meV_per_A"] / 1000
+    share = errors["force_rmse_meV_per_A"] / 1000 / size if size else float("nan")
     yield Verdict(
         "forces, beside their size",
         share <= _SHARE if size else None,
