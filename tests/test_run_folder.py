@@ -47,6 +47,13 @@ def test_files_of_others_are_not_written_over(
     assert {path.name for path in tmp_path.iterdir()} <= {name, ".lock"}
 
 
+def test_a_restart_writes_over_no_file_that_is_of_no_run(tmp_path: Path) -> None:
+    (tmp_path / "structure.extxyz").write_text("mine")
+    with pytest.raises(InputError, match=r"no run that could go on, but structure.extxyz"):
+        run_eos(bulk("Cu"), EMT(), tmp_path, relax="none", restart=True)
+    assert (tmp_path / "structure.extxyz").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -69,17 +69,29 @@ def refuse_used(folder: Path, files: Sequence[str], around: FolderOptions) -> No
         InputError: There are such files.
     """
     restart = around.restart if isinstance(around, RestartOptions) else None
-    if restart or around.overwrite or not exists(folder):
+    if around.overwrite or not exists(folder):
         return
+    there = [path.relative_to(folder) for path in _written(folder, (SUMMARY, *files))]
+    if restart and (IDENTITY not in files or any(map(_tells_of_a_run, there))):
+        return  # where a run says first what it is, files of none are told apart
     # Who it is, and logs that grow, are all that a run leaves which fails at once.
-    used = [path for path in _written(folder, (SUMMARY, *files))
-            if path.name != IDENTITY and path.suffix != ".log"]  # fmt: skip
+    used = [path for path in there if path.name != IDENTITY and path.suffix != ".log"]
+    if used and restart:
+        raise InputError(
+            f"{folder} holds no run that could go on, but {used[0]}, which a run would write: "
+            "choose another output"
+        )
     if used:
         goes_on = "" if restart is None else "continue it with restart (--restart), "
         raise InputError(
             f"{folder} holds a run: {goes_on}remove it with overwrite (--overwrite), or choose "
-            f"another output; there is {used[0].relative_to(folder)}"
+            f"another output; there is {used[0]}"
         )
+
+
+def _tells_of_a_run(path: Path) -> bool:
+    """Whether a file in the folder says what a run is, or how far."""
+    return path.name in (IDENTITY, SUMMARY) or "state" in str(path)
 
 
 def _written(folder: Path, files: Sequence[str]) -> list[Path]:
