@@ -192,7 +192,7 @@ def say_plan(
 ) -> None:
     """Say what a run would do."""
     for atoms, (model, calculator) in zip(structures, models, strict=True):
-        weight = next(calculator.potential.parameters())
+        weight = calculator.potential.embedding.weight
         formula = atoms.get_chemical_formula(mode="hill")
         print(f"{formula}, {len(atoms)} atoms: model {model}, {weight.device}, {weight.dtype}")
     print("".join(f"  {name}: {value}\n" for name, value in options.model_dump().items()), end="")

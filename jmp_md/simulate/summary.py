@@ -39,7 +39,7 @@ def describe(calculator: Calculator) -> dict[str, Any]:
     about: dict[str, Any] = {"calculator": type(calculator).__name__}
     if (jmp := as_jmp(calculator)) is not None:
         potential = jmp.potential
-        weight = next(potential.parameters())
+        weight = potential.embedding.weight
         about |= {
             "name": potential.header.name,
             "head": potential.head.name,
