@@ -22,7 +22,7 @@ from jmp_md.nn.layers import mlp_head
 from jmp_md.nn.repulsion import NuclearRepulsion
 from jmp_md.nn.shapes import shapes_only
 from jmp_md.step import Step, StepResult
-from jmp_md.structures import Structures
+from jmp_md.structures import Structures, strained
 
 
 class Prediction(NamedTuple):
@@ -244,12 +244,7 @@ class Potential(nn.Module):
         conservative = forces and not direct
         strain = torch.zeros_like(s.cells)
         if stress:
-            strain.requires_grad_()
-            symmetric = 0.5 * (strain + strain.transpose(1, 2))
-            moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
-            s = s._replace(
-                positions=(s.positions + moved.squeeze(1)), cells=s.cells + s.cells @ symmetric
-            )
+            s = strained(s, strain.requires_grad_())
         positions = s.positions if stress else s.positions.detach()
         if conservative and not stress:
             positions.requires_grad_()

@@ -101,6 +101,13 @@ def periodic_stress(stress: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
     return projected
 
 
+def strained(s: Structures, strain: Tensor) -> Structures:
+    """Positions and cells under a symmetric strain (n_structures, 3, 3)."""
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
+    return s._replace(positions=s.positions + moved.squeeze(1), cells=s.cells + s.cells @ symmetric)
+
+
 def concatenate(parts: Sequence[Structures]) -> Structures:
     """Join structures into one batch, in order."""
     atoms, cells, pairs = np.array(

@@ -25,7 +25,7 @@ from jmp_md.load import kernel_folder
 from jmp_md.nn.kernels.run import Kernels
 from jmp_md.potential import Potential
 from jmp_md.step import with_gradients
-from jmp_md.structures import Structures
+from jmp_md.structures import Structures, strained
 from jmp_md.training.sections import OptimiserSection
 
 # Å that the atom which is displaced most is moved by; the error is that of rounding over it, and
@@ -235,13 +235,6 @@ class _OnceMore(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         return None, *ctx.displaced.by_weights(*given)
-
-
-def strained(s: Structures, strain: Tensor) -> Structures:
-    """Positions and cells under a symmetric strain (n_structures, 3, 3)."""
-    symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    moved = s.positions.unsqueeze(1) @ symmetric.index_select(0, s.structure)
-    return s._replace(positions=s.positions + moved.squeeze(1), cells=s.cells + s.cells @ symmetric)
 
 
 def _middles(s: Structures) -> Tensor:
