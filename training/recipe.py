@@ -153,6 +153,14 @@ def differences(a: AnyRecipe, b: AnyRecipe) -> list[str]:
     return sorted(key for key in one | other if one.get(key) != other.get(key))
 
 
+def differences_from(text: str, name: str, recipe: AnyRecipe) -> list[str]:
+    """Those between a recipe that a run was begun with, as YAML, and the one it goes on with."""
+    found = differences(from_yaml(text, name), recipe)
+    if "tags:" in text:
+        return found
+    return [key for key in found if not key.endswith("tags")]  # they counted before the key was
+
+
 def _endless(recipe: AnyRecipe) -> AnyRecipe:
     section = recipe.optimiser
     usual = {key: OptimiserSection.model_fields[key].default for key in STOPPING}

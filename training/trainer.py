@@ -26,7 +26,7 @@ from jmp_md.training.logs import Log, TensorBoardLog, WandbLog, write_table
 from jmp_md.training.objective import Objective
 from jmp_md.training.optimisation import Schedule
 from jmp_md.training.progress import Progress
-from jmp_md.training.recipe import AnyRecipe, differences, from_yaml, to_yaml
+from jmp_md.training.recipe import AnyRecipe, differences_from, to_yaml
 from jmp_md.training.sampling import Sampler
 from jmp_md.training.store import load_checkpoint, save_checkpoint
 from jmp_md.training.update import Update
@@ -325,10 +325,7 @@ class Trainer:
         """
         path = self.output / LAST_FILE
         state = load_checkpoint(path, self.ranks.device)
-        other = differences(from_yaml(state["recipe"], str(path)), self.recipe)
-        if "tags:" not in state["recipe"]:  # before there was this key, tags counted
-            other = [key for key in other if not key.endswith("tags")]
-        if other:
+        if other := differences_from(state["recipe"], str(path), self.recipe):
             raise InputError(
                 f"{path} was written by another recipe, which differs in {', '.join(other)}: "
                 f"resume with {self.output / RECIPE_FILE}, or choose another --output"
