@@ -87,7 +87,8 @@ def loss_of(
 def gradients(potential: Potential, loss: Tensor) -> dict[str, Tensor]:
     names = dict(potential.named_parameters())
     found = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
-    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(names.items(), found)}  # noqa: B905
+    pairs = zip(names.items(), found, strict=True)
+    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in pairs}
 
 
 @pytest.mark.parametrize(
