@@ -47,11 +47,33 @@ def test_files_of_others_are_not_written_over(
     assert {path.name for path in tmp_path.iterdir()} <= {name, ".lock"}
 
 
-def test_a_restart_writes_over_no_file_that_is_of_no_run(tmp_path: Path) -> None:
-    (tmp_path / "structure.extxyz").write_text("mine")
-    with pytest.raises(InputError, match=r"no run that could go on, but structure.extxyz"):
-        run_eos(bulk("Cu"), EMT(), tmp_path, relax="none", restart=True)
-    assert (tmp_path / "structure.extxyz").read_text() == "mine"
+RESTARTS: list[tuple[str, Callable[[Path], Any]]] = [
+    ("structure.extxyz", lambda at: run_eos(bulk("Cu"), EMT(), at, relax="none", restart=True)),
+    ("path.extxyz", lambda at: run_neb([molecule("H2O")] * 3, EMT(), at, restart=True)),
+    ("trajectory.h5", lambda at: run_md(with_emt(molecule("H2O")), at, steps=1, restart=True)),
+]
+
+
+@pytest.mark.parametrize(("name", "restart"), RESTARTS)
+def test_a_restart_writes_over_no_file_that_is_of_no_run(
+    name: str, restart: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"no run that could go on, but {name}"):
+        restart(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(("verb", "name"), [("relax", "relaxed.xyz"), ("neb", "path.extxyz")])
+def test_overwrite_does_not_remove_what_is_read(
+    verb: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / name, [molecule("H2O")] * 3)
+    before = (tmp_path / name).read_bytes()
+    words = [str(tmp_path / name), "--output", str(tmp_path), "--overwrite"]
+    assert main([verb, *words, "--model", "jmp-xs-organic"]) == 1
+    assert f"{name} is read, and overwrite" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
 
 
 @pytest.mark.parametrize(

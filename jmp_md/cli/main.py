@@ -114,6 +114,7 @@ def _execute(args: argparse.Namespace, parser: CommandParser, standard: TextIO) 
             print(schema, file=standard)
             return 0
         _check_places(args)
+        args.inputs = _files_of(args)
         with sigterm_interrupts(), _warnings_in_words():
             status: int = args.run(args)
         if _as_json(args):
@@ -168,6 +169,13 @@ def _check_places(args: argparse.Namespace) -> None:
         require_writable(args.output)
     if hasattr(args, "output") and args.output is None and args.command not in _TO_THE_TERMINAL:
         require_writable(Path.cwd())
+
+
+def _files_of(args: argparse.Namespace) -> list[Path]:
+    """What a command line names of files, but for where results go."""
+    given = [value for name, value in vars(args).items() if name != "output"]
+    values = [each for value in given for each in (value if isinstance(value, list) else [value])]
+    return [value for value in values if isinstance(value, Path)]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 IDENTITY = "run.json"
+_PROGRESS = ("queue.json", "benchmark.json")  # of runs that keep no state
 
 
 @contextmanager
@@ -66,14 +67,16 @@ def refuse_used(folder: Path, files: Sequence[str], around: FolderOptions) -> No
         around: See there.
 
     Raises:
-        InputError: There are such files.
+        InputError: There are such files, or one that would be removed is read by the run.
     """
     restart = around.restart if isinstance(around, RestartOptions) else None
+    if around.overwrite:
+        _refuse_inputs(folder, files, around.inputs)
     if around.overwrite or not exists(folder):
         return
     there = [path.relative_to(folder) for path in _written(folder, (SUMMARY, *files))]
-    if restart and (IDENTITY not in files or any(map(_tells_of_a_run, there))):
-        return  # where a run says first what it is, files of none are told apart
+    if restart and any(map(_tells_of_a_run, there)):
+        return
     # Who it is, and logs that grow, are all that a run leaves which fails at once.
     used = [path for path in there if path.name != IDENTITY and path.suffix != ".log"]
     if used and restart:
@@ -89,9 +92,20 @@ def refuse_used(folder: Path, files: Sequence[str], around: FolderOptions) -> No
         )
 
 
+def _refuse_inputs(folder: Path, files: Sequence[str], inputs: Sequence[Path]) -> None:
+    """Keep what a run reads from what it removes."""
+    read = {path.resolve() for path in inputs}
+    for path in _written(folder, (SUMMARY, *files)):
+        if path.resolve() in read:
+            raise InputError(
+                f"{path} is read, and overwrite (--overwrite) would remove it: move it, or choose "
+                "another output"
+            )
+
+
 def _tells_of_a_run(path: Path) -> bool:
     """Whether a file in the folder says what a run is, or how far."""
-    return path.name in (IDENTITY, SUMMARY) or "state" in str(path)
+    return path.name in (IDENTITY, SUMMARY, *_PROGRESS) or "state" in str(path)
 
 
 def _written(folder: Path, files: Sequence[str]) -> list[Path]:

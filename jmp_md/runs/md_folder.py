@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jmp_md.analysis.statistics import standard_error
 from jmp_md.errors import InputError
 from jmp_md.report.page import NAME as REPORT
-from jmp_md.runs.folder import opened
+from jmp_md.runs.folder import IDENTITY, identify, opened
 from jmp_md.simulate.md.options import MDOptions, check_structure
 from jmp_md.simulate.md.recorder import LOG
 from jmp_md.simulate.md.results import MDResult
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _OWN = (LOG, "trajectory.*")  # of each run
-FILES = (*_OWN, *(f"replica-*/{name}" for name in _OWN), STATE, SUMMARY, REPORT)
+FILES = (*_OWN, *(f"replica-*/{name}" for name in _OWN), IDENTITY, STATE, SUMMARY, REPORT)
 
 
 class Runs:
@@ -138,6 +138,7 @@ class Runs:
         """The state to go on from; None where the run starts."""
         from jmp_md.simulate.identity import require_same
 
+        identify(self.folder, self.identity, (), restart)
         saved = load_state(self.folder) if restart else None
         if saved is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import model_validator
@@ -23,6 +24,7 @@ class FolderOptions(Options):
 
     overwrite: bool = option(False, "remove the files of the run in the folder first")
     report: bool = option(True, "write report.html")
+    inputs: tuple[Path, ...] = option((), "files that are read, which are never removed")
 
 
 class RestartOptions(FolderOptions):
