@@ -42,7 +42,6 @@ O=P(Cl)(Cl)Cl N=O C=NO C=NC CON COO OCO FCF ClCCl BrCBr FCCl SCS PCP NCN O=CC=O 
 ON=O CC(C)(C)C C1CCCC1 C1CCCCC1 C1=CCCC1 c1cnccn1 c1ccnnc1 C=COC CON=O C[N+](=O)[O-] OC(=O)C=C
 O=CC=C CC=CC NC=N CNN COF CSF
 """.split()  # noqa: SIM905
-MAX_FORCE = 30.0  # eV/Å
 
 
 def build(teacher: Teacher, smiles: str, steps: int) -> Molecule | None:
@@ -176,22 +175,7 @@ def main() -> None:
         rows += hydrogen_bonded(teacher, partners, rng)
     for _ in range(args.doubly_bonded):
         rows += doubly_bonded(teacher, partners, rng)
-    rows.sort(key=lambda row: len(row.numbers))
-    kept = [r for r in teacher.labels(rows) if np.abs(r[2]).max() < MAX_FORCE]
-    print(f"{len(kept)} of {len(rows)} frames kept", flush=True)
-    np.savez_compressed(
-        args.output,
-        n_atoms=np.array([len(row.numbers) for row, *_ in kept]),
-        numbers=np.concatenate([row.numbers for row, *_ in kept]).astype(np.int16),
-        positions=np.concatenate([row.positions for row, *_ in kept]).astype(np.float32),
-        forces=np.concatenate([forces for _, _, forces, _, _ in kept]).astype(np.float32),
-        energy=np.array([energy for _, energy, *_ in kept]),
-        system_id=np.array([row.name for row, *_ in kept]),
-        source=np.array([row.source for row, *_ in kept]),
-        temperature=np.array([row.temperature for row, *_ in kept]),
-        energy_std=np.array([spread for *_, spread, _ in kept]),
-        force_std_max=np.array([spread for *_, spread in kept]),
-    )
+    teacher.write(args.output, rows)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from ase.io import iread
 from ase.optimize import BFGS
 
 BATCH = 32
+MAX_FORCE = 30.0  # eV/Å; frames with larger ones are left out
 
 
 @dataclass
@@ -89,6 +90,25 @@ class Teacher:
                     float(found["energy_std"][k].detach()),
                     float(found["forces_std"][k, :n].detach().abs().max()),
                 )
+
+    def write(self, path: Path, rows: list[Row]) -> None:
+        """Label frames and write them as organic_data.py reads them."""
+        rows = sorted(rows, key=lambda row: len(row.numbers))
+        kept = [r for r in self.labels(rows) if np.abs(r[2]).max() < MAX_FORCE]
+        print(f"{len(kept)} of {len(rows)} frames kept", flush=True)
+        np.savez_compressed(
+            path,
+            n_atoms=np.array([len(row.numbers) for row, *_ in kept]),
+            numbers=np.concatenate([row.numbers for row, *_ in kept]).astype(np.int16),
+            positions=np.concatenate([row.positions for row, *_ in kept]).astype(np.float32),
+            forces=np.concatenate([forces for _, _, forces, _, _ in kept]).astype(np.float32),
+            energy=np.array([energy for _, energy, *_ in kept]),
+            system_id=np.array([row.name for row, *_ in kept]),
+            source=np.array([row.source for row, *_ in kept]),
+            temperature=np.array([row.temperature for row, *_ in kept]),
+            energy_std=np.array([spread for *_, spread, _ in kept]),
+            force_std_max=np.array([spread for *_, spread in kept]),
+        )
 
 
 def padded(numbers: list[np.ndarray], positions: list[np.ndarray]) -> dict[str, torch.Tensor]:
