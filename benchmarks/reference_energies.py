@@ -2,10 +2,12 @@
 
     pip install pyscf pyscf-dispersion
     python benchmarks/reference_energies.py wb97x
+    python benchmarks/reference_energies.py wb97m --lengths
 
 Molecules are those of the G2 set at its MP2 geometries (`ase.build.molecule`). Levels: wb97x,
 wB97X/6-31G(d); wb97m, wB97M-D3(BJ)/def2-TZVPP, that of AIMNet2. What is in the file already is
-kept.
+kept. `--lengths` prints the bond lengths of diatomics at the level instead, beside the published
+ones that `jmp-md benchmark` compares with: what a model of that level cannot do better.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.units import Hartree
 
 from jmp_md.benchmarking.energies import REACTIONS, turned_name
+from jmp_md.benchmarking.molecules import DIATOMICS
 from jmp_md.benchmarking.torsions import ANGLES, AXES, turned
+from jmp_md.errors import InputError
 
 REFERENCE = Path(__file__).parents[1] / "jmp_md" / "benchmarking" / "energies.json"
 
@@ -43,10 +48,37 @@ def dft(atoms: Atoms, level: str) -> float:
     return float(calculation.kernel() * Hartree)
 
 
+def bond_length(name: str, level: str) -> float:
+    """Å of a diatomic: the minimum of a polynomial through five energies about the published one.
+
+    Raises:
+        InputError: It is not between them.
+    """
+    about, offsets = DIATOMICS[name][0], np.linspace(-0.04, 0.04, 5)
+    energies = []
+    for offset in offsets:
+        atoms = molecule(name)
+        atoms.set_distance(0, 1, about + offset)
+        energies.append(dft(atoms, level))
+    slope = np.polynomial.Polynomial.fit(offsets, energies, 4).deriv()
+    found = [x.real for x in slope.roots() if abs(x.imag) < 1e-9 and abs(x.real) < 0.04]
+    if len(found) != 1:
+        raise InputError(f"{name}: no minimum within 0.04 Å of {about} Å")
+    return float(about + found[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("level", choices=("wb97x", "wb97m"))
-    level = parser.parse_args().level
+    parser.add_argument("--lengths", action="store_true", help="print bond lengths, and stop")
+    args = parser.parse_args()
+    level = args.level
+    if args.lengths:
+        for name, (published, _) in DIATOMICS.items():
+            print(
+                f"{name}: {bond_length(name, level):.4f} Å, published {published:.4f}", flush=True
+            )
+        return
     stored = json.loads(REFERENCE.read_text(encoding="utf-8"))
     structures = {n: molecule(n) for parts in REACTIONS.values() for n in parts}
     structures |= {
