@@ -101,6 +101,23 @@ def periodic_stress(stress: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
     return projected
 
 
+def centred(positions: Tensor, structure: Tensor, n_structures: int) -> Tensor:
+    """Positions about the mean position of each structure, where low precision is best.
+
+    Args:
+        positions: (n_atoms, 3) Å.
+        structure: (n_atoms,) int64 structure of each atom.
+        n_structures: How many there are, with atoms or without.
+
+    Returns:
+        (n_atoms, 3) Å.
+    """
+    ones = torch.ones_like(positions[:, :1])
+    count = ones.new_zeros(n_structures, 1).index_add(0, structure, ones)
+    mean = positions.new_zeros(n_structures, 3).index_add(0, structure, positions) / count
+    return positions - mean[structure]
+
+
 def strained(s: Structures, strain: Tensor) -> Structures:
     """Positions and cells under a symmetric strain (n_structures, 3, 3)."""
     symmetric = 0.5 * (strain + strain.transpose(1, 2))

@@ -25,7 +25,7 @@ from jmp_md.load import kernel_folder
 from jmp_md.nn.kernels.run import Kernels
 from jmp_md.potential import Potential
 from jmp_md.step import with_gradients
-from jmp_md.structures import Structures, strained
+from jmp_md.structures import Structures, centred, strained
 from jmp_md.training.sections import OptimiserSection
 
 # Å that the atom which is displaced most is moved by; the error is that of rounding over it, and
@@ -177,7 +177,7 @@ class _Displaced:
         s = structures
         with torch.no_grad():
             # Displacements would be lost in what is far from the origin.
-            s = s._replace(positions=s.positions - _middles(s)[s.structure])
+            s = s._replace(positions=centred(s.positions, s.structure, len(s.cells)))
             self._structures = potential.prepare(s, margin=3.0 * self._step)
 
     def values(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,13 +235,6 @@ class _OnceMore(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         return None, *ctx.displaced.by_weights(*given)
-
-
-def _middles(s: Structures) -> Tensor:
-    """Mean position of the atoms of each structure, (n_structures, 3) Å."""
-    count = torch.bincount(s.structure, minlength=len(s.cells)).clamp(min=1)
-    total = s.positions.new_zeros(len(s.cells), 3).index_add(0, s.structure, s.positions)
-    return total / count.unsqueeze(1)
 
 
 def _largest(vectors: Tensor, structure: Tensor, n_structures: int) -> Tensor:

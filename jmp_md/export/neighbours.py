@@ -5,6 +5,7 @@ from torch import Tensor
 
 from jmp_md.graph.pairs import Pairs
 from jmp_md.graph.search import search
+from jmp_md.structures import centred
 
 
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
@@ -53,7 +54,4 @@ def neighbours(
     else:
         nothing = torch.zeros(0, dtype=torch.long, device=positions.device)
         pairs = Pairs(nothing, nothing, nothing.new_zeros(0, 3), nothing)
-    ones = torch.ones_like(wrapped[:, :1])
-    count = ones.new_zeros(cells.shape[0], 1).index_add(0, structure, ones)
-    mean = wrapped.new_zeros(cells.shape[0], 3).index_add(0, structure, wrapped) / count
-    return pairs, wrapped - mean[structure]
+    return pairs, centred(wrapped, structure, cells.shape[0])
