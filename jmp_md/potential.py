@@ -106,6 +106,17 @@ class Potential(nn.Module):
         _forget_step(self)
         return self
 
+    def requires_grad_(self, requires_grad: bool = True) -> Potential:
+        """Freeze weights, or let them be trained, after which steps are of what they are then."""
+        super().requires_grad_(requires_grad)
+        _forget_step(self)
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            _forget_step(self)
+
     def take_references(self, references: Mapping[int, float]) -> None:
         """Replace the energies of elements, eV by atomic number, here and in the header."""
         head = dataclasses.replace(self.head, references=dict(references))

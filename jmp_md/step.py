@@ -92,8 +92,10 @@ class Foldable(Protocol):
 class FoldedStep:
     """The folded network of a potential, in eager mode or by kernels of its own.
 
-    It is folded at the first step, and again when weights have changed since. They are changed by
-    operations on them, not through ``.data``, which nothing can notice.
+    It is folded at the first step, and again when weights have changed since; at every step while
+    any of them has a gradient, since fused optimisers change weights without a trace. Changes by
+    operations on ``.data``, or of parts of the network that are put in the place of others, are
+    noticed after :meth:`forget` only.
 
     Args:
         potential: What to compute.
@@ -126,15 +128,16 @@ class FoldedStep:
 
     def _current(self) -> _Folded:
         folded, potential = self._folded, self._potential
-        if folded is None or folded.versions != _versions(potential, folded.weights):
+        if folded is None or folded.state != _state(potential, folded.weights):
             everything = [*potential.parameters(), *potential.buffers()]
-            weights = [w for w in everything if not w.is_inference()]  # others cannot change
+            weights = [w for w in everything if not w.is_inference()]  # others have no versions
             network, kernels = potential.fold(), None
             if self._folder is not None:
                 found = Kernels(network, self._folder)
                 kernels = None if found.problem else found
-            folded = _Folded(weights, _versions(potential, weights), network, kernels)
-            self._folded = folded  # at once, as threads share it
+            folded = _Folded(weights, _state(potential, weights), network, kernels)
+            # At once, as threads share it.
+            self._folded = None if any(w.requires_grad for w in weights) else folded
         return folded
 
     def forget(self) -> None:
@@ -156,11 +159,12 @@ class _Folded(NamedTuple):
     """A network, and what it was folded from."""
 
     weights: list[Tensor]
-    versions: list[int]
+    state: list[object]
     network: FoldedNetwork
     kernels: Kernels | None
 
 
-def _versions(potential: Foldable, weights: list[Tensor]) -> list[int]:
-    """What changes with every change of the weights, or of the precision."""
-    return [potential.backbone.bf16, *[w._version for w in weights]]
+def _state(potential: Foldable, weights: list[Tensor]) -> list[object]:
+    """What changes with the weights, their storage, or the precision."""
+    of_each = [(w._version, w.data_ptr(), w.requires_grad) for w in weights]
+    return [potential.backbone.bf16, *of_each]
