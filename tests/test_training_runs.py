@@ -27,6 +27,7 @@ from jmp_md.cli.main import main
 from jmp_md.errors import InputError
 from jmp_md.files import locked
 from jmp_md.graph.pairs import Pairs, find_pairs
+from jmp_md.graph.policy import GraphPolicy
 from jmp_md.training import batches, packing
 from jmp_md.training.batches import PairedFrames, TaskFrames, to_data, to_structures
 from jmp_md.training.data.frame import Dataset, Frame, FrameList, make_frame, sampled
@@ -204,6 +205,22 @@ def test_a_pair_takes_fifteen_bytes_and_reaches_the_network_unchanged() -> None:
     for name, value, shift in zip(Pairs._fields, pairs, (n, n, 0, m), strict=True):
         assert getattr(found, name).dtype == torch.int64
         assert torch.equal(getattr(found, name), torch.cat([value, value + shift]))
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_where_a_structure_is_costs_no_digits(periodic: bool) -> None:
+    """Files hold molecules far from the origin, and atoms far outside of their cells."""
+    near = crystal() if periodic else well(1, "CH3OH")[0]
+    moved = near.positions + [1e5, -3e4, 2e3]
+    if periodic:
+        moved += np.random.default_rng(0).integers(-200, 200, near.positions.shape) @ near.cell
+    far = dataclasses.replace(near, positions=moved)
+    potential = random_potential(graph=GraphPolicy.smooth(5.0)).float()
+    energies = [
+        potential.predict(to_structures(to_data(frame, 5.0)).to(torch.device("cpu"), torch.float32))
+        for frame in (near, far)
+    ]
+    torch.testing.assert_close(energies[0].forces, energies[1].forces, rtol=0, atol=5e-5)
 
 
 def test_structures_that_fit_in_the_cache_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
 
 from jmp_md.errors import InputError
-from jmp_md.graph.pairs import Pairs, find_pairs
+from jmp_md.graph.pairs import Pairs, complete_cell, find_pairs, near_origin
 from jmp_md.structures import Structures
 from jmp_md.training.data.frame import Dataset, Frame, n_atoms
 
@@ -30,7 +30,7 @@ class StructureData(Data):
     ==========  ======================  ======================================================
     key         shape                   meaning
     ==========  ======================  ======================================================
-    positions   (n_atoms, 3)            Å
+    positions   (n_atoms, 3)            Å, about the origin
     numbers     (n_atoms,) int64        atomic numbers
     tags        (n_atoms,) int64        of OC20; 2 for anything else
     cells       (n_structures, 3, 3)    Å, rows are lattice vectors, zero without
@@ -63,6 +63,7 @@ def to_data(
 ) -> StructureData:
     """Search pairs to ``cutoff`` Å and turn everything into tensors (float64).
 
+    Positions are those of the same structure near the origin, as models are often float32.
     Labels a frame lacks are NaN, and so are forces on atoms that were held in place.
 
     Args:
@@ -75,13 +76,17 @@ def to_data(
         InputError: The frame has no such property or weight.
     """
     cell = np.zeros((3, 3)) if frame.cell is None else frame.cell
-    pairs = find_pairs(frame.positions, cell, np.array(frame.pbc), cutoff)
+    pbc = np.array(frame.pbc)
+    complete = complete_cell(cell, pbc)
+    periodic = np.where(pbc[:, None], complete, 0.0)
+    positions = near_origin(frame.positions, np.linalg.inv(complete), periodic)
+    pairs = find_pairs(positions, cell, pbc, cutoff)
     n = len(frame)
     forces = np.full((n, 3), np.nan) if frame.forces is None else frame.forces.copy()
     if frame.fixed is not None:
         forces[frame.fixed] = np.nan
     data = StructureData(
-        positions=_tensor(frame.positions),
+        positions=_tensor(positions),
         numbers=_tensor(frame.numbers, np.int64),
         tags=_tensor(np.full(n, 2) if frame.tags is None else frame.tags, np.int64),
         cells=_tensor(cell).view(1, 3, 3),

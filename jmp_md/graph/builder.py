@@ -53,7 +53,8 @@ class GraphBuilder(nn.Module):
         """
         with torch.no_grad():
             square = _pair_vectors(positions, cells, structure, pairs).square().sum(dim=-1)
-            pairs, _ = select_pairs(pairs, square <= max(self.cutoffs) ** 2)
+            beyond = square > max(self.cutoffs) ** 2  # which what is not a number is not
+            pairs, _ = select_pairs(pairs, ~beyond)
         vector = _pair_vectors(positions, cells, structure, pairs)
         distance = torch.linalg.norm(vector, dim=-1)
         n_atoms = positions.shape[0]

@@ -9,7 +9,7 @@ import torch
 
 from jmp_md.errors import InputError
 from jmp_md.graph.found import Found, Place, Reach, at_once, find_here, find_on_device
-from jmp_md.graph.pairs import CLOSEST, Pairs, complete_cell
+from jmp_md.graph.pairs import CLOSEST, Pairs, complete_cell, near_origin
 
 _HOST = torch.device("cpu")
 
@@ -97,10 +97,7 @@ class NeighbourCache:
         self.inverse = np.linalg.inv(complete)
         self.periodic = np.where(pbc[:, None], complete, 0.0)
         self.searched = np.array(positions, dtype=np.float64)
-        wrapped = self.searched
-        if pbc.any():
-            wrapped = wrapped - self._lattice_vectors(np.floor(wrapped @ self.inverse))
-        self.placed = wrapped - wrapped.mean(axis=0)
+        self.placed = near_origin(self.searched, self.inverse, self.periodic)
         self.at = Place(self.placed, np.asarray(cell, dtype=np.float64), complete, pbc)
 
     def take(self, found: Found) -> None:

@@ -56,6 +56,19 @@ def find_pairs(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     return Pairs(*(torch.from_numpy(a.astype(np.int64)) for a in (source, target, offset, reverse)))
 
 
+def near_origin(positions: np.ndarray, inverse: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+    """The same structure wrapped into its cell and about the origin, where low precision is best.
+
+    Args:
+        positions: (n_atoms, 3) Å.
+        inverse: (3, 3) 1/Å of the complete cell, see :func:`complete_cell`.
+        periodic: (3, 3) Å, its vectors; zero without periodicity.
+    """
+    wrapped = positions - np.floor(positions @ inverse) @ periodic
+    centred: np.ndarray = wrapped - wrapped.mean(axis=0)
+    return centred
+
+
 def pair_distances(
     positions: np.ndarray,
     cell: np.ndarray,
