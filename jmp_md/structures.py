@@ -33,17 +33,17 @@ class Structures(NamedTuple):
     known: Neighbourhood | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Structures":
-        """Move to a device; floating-point tensors also change type.
+        """Move to a device; floating-point tensors also change type, and indices become int64.
 
         Tensors made in inference mode are copied, as none of them can take part in a gradient.
         """
         return Structures(
             _usable(self.positions).to(device, dtype),
-            _usable(self.numbers).to(device),
-            _usable(self.tags).to(device),
-            _usable(self.structure).to(device),
+            _usable(self.numbers).to(device, torch.long),
+            _usable(self.tags).to(device, torch.long),
+            _usable(self.structure).to(device, torch.long),
             _usable(self.cells).to(device, dtype),
-            Pairs(*(_usable(p).to(device) for p in self.pairs)),
+            Pairs(*(_usable(p).to(device, torch.long) for p in self.pairs)),
             self.known,
         )
 

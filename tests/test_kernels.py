@@ -25,6 +25,7 @@ from network_oracle import (
 
 from jmp_md import JMPCalculator
 from jmp_md.evaluation import evaluate
+from jmp_md.graph.pairs import Pairs
 from jmp_md.graph.policy import GraphPolicy
 from jmp_md.load import kernel_folder
 from jmp_md.nn.kernels import library
@@ -275,10 +276,13 @@ def test_kernels_are_the_default_and_can_be_turned_off(
 
 @pytest.mark.parametrize("compiler", ["none", "broken"])
 def test_without_a_compiler_that_works_operations_do(
-    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiler: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken = tmp_path / "g++"
-    broken.write_text("#!/bin/sh\necho 'error: no' >&2\nexit 1\n")
+    broken.write_bytes(b"#!/bin/sh\necho 'error: no \xff' >&2\nexit 1\n")
     broken.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path) if compiler == "broken" else "")
     monkeypatch.setenv("CXX", "")
@@ -291,9 +295,57 @@ def test_without_a_compiler_that_works_operations_do(
     )
     why = library.load(tmp_path / "kernels", torch.float64, 4)
     assert why == (
-        "there is no C++ compiler" if compiler == "none" else f"{broken} fails with 1: error: no"
+        "there is no C++ compiler"
+        if compiler == "none"
+        else f"{broken} fails with 1: error: no \ufffd"
     )
+    assert f"computing without kernels, slower: {why}" in caplog.messages
     assert not list((tmp_path / "kernels").glob("*")) if compiler == "broken" else True
+
+
+@pytest.mark.slow
+def test_compiled_code_that_a_disk_has_spoiled_is_compiled_again(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; from jmp_md.nn.kernels.library import load\n"
+        "assert callable(load(Path(sys.argv[1]), torch.float32, 3))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    subprocess.run(command, check=True)
+    (compiled,) = tmp_path.glob("*.so")
+    whole = compiled.read_bytes()
+    compiled.write_bytes(whole[: len(whole) // 2])
+    subprocess.run(command, check=True)
+    assert compiled.stat().st_size > len(whole) // 2
+
+
+@pytest.mark.parametrize("number", [-1, 0, 10_000_000])
+def test_elements_that_do_not_exist_are_refused(number: int) -> None:
+    potential = with_kernels(sensitive_potential(SMOOTH))
+    structures = structures_of(ethanol(), SMOOTH.cutoff)
+    numbers = structures.numbers.clone()
+    numbers[2] = number
+    with pytest.raises(IndexError):
+        potential.predict(structures._replace(numbers=numbers))
+
+
+def test_indices_may_be_of_any_integer_type() -> None:
+    potential = with_kernels(sensitive_potential(SMOOTH))
+    s = structures_of(ethanol(), SMOOTH.cutoff)
+    narrow = s._replace(
+        numbers=s.numbers.to(torch.uint8),
+        structure=s.structure.int(),
+        pairs=Pairs(*(column.int() for column in s.pairs)),
+    )
+    assert torch.equal(potential.predict(narrow).energy, potential.predict(s).energy)
+
+
+def test_a_position_that_is_no_number_gives_no_forces() -> None:
+    potential = sensitive_potential(SMOOTH)
+    s = structures_of(ethanol(), SMOOTH.cutoff)
+    positions = s.positions.clone()
+    positions[0, 0] = float("nan")
+    for either in (potential, with_kernels(potential)):
+        assert either.predict(s._replace(positions=positions)).forces.isnan().any()
 
 
 @pytest.mark.slow
@@ -305,8 +357,9 @@ def test_processes_that_compile_at_once_both_get_whole_code(tmp_path: Path) -> N
     command = [sys.executable, "-c", code, str(tmp_path / "kernels")]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
-    (only,) = (tmp_path / "kernels").iterdir()
-    assert only.suffix == ".so"
+    kept = list((tmp_path / "kernels").iterdir())
+    assert kept
+    assert all(path.suffix == ".so" for path in kept)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from jmp_md.files import atomic_write, require_own
+from jmp_md.files import require_own
 
 # See network.cpp for what it takes.
 Function = Callable[..., int]
@@ -38,32 +39,44 @@ def load(folder: Path, dtype: torch.dtype, spherical: int) -> Function | str:
         dtype: Of weights and arithmetic.
         spherical: Angular functions of the network.
     """
+    if dtype not in _TYPES:
+        return f"there are no kernels for {dtype}"
     key = folder, dtype, spherical
     with _LOCK:
         if key not in _LOADED:
             try:
                 _LOADED[key] = _load_or_compile(*key)
             except (OSError, subprocess.SubprocessError, AttributeError) as error:
-                _LOADED[key] = str(error) or type(error).__name__
+                why = _LOADED[key] = str(error) or type(error).__name__
+                logging.getLogger("jmp_md").warning("computing without kernels, slower: %s", why)
         return _LOADED[key]
 
 
 def _load_or_compile(folder: Path, dtype: torch.dtype, spherical: int) -> Function:
-    if dtype not in _TYPES:
-        raise OSError(f"there are no kernels for {dtype}")
     if not (_SOURCES / "network.cpp").exists():
         raise OSError("the sources of the kernels are not installed")
     compiler = _compiler()
     options = (*_FLAGS, f"-DREAL={_TYPES[dtype]}", f"-DSPHERICAL={spherical}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own(folder)
-    path = folder / f"{_key(compiler, options)}.so"
-    if not path.exists():
-        _compile(compiler, options, path)
+    key = _key(compiler, options)
+    path = _kept(folder, key) or _compile(compiler, options, folder, key)
     require_own(path)
     function = ctypes.CDLL(str(path)).jmp_network
     function.restype = ctypes.c_int
     return function
+
+
+def _kept(folder: Path, key: str) -> Path | None:
+    """Code compiled before, as it was written: to run what a failing disk has left would crash."""
+    for path in folder.glob(f"{key}-*.so"):
+        if path.stem == f"{key}-{_digest(path)}":
+            return path
+    return None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
 def _compiler() -> str:
@@ -73,27 +86,27 @@ def _compiler() -> str:
     raise OSError("there is no C++ compiler")
 
 
-def _compile(compiler: str, options: tuple[str, ...], path: Path) -> None:
+def _compile(compiler: str, options: tuple[str, ...], folder: Path, key: str) -> Path:
     """Compile to a file that is there whole or not at all, whoever else does so meanwhile."""
     began = time.perf_counter()
     logger = logging.getLogger("jmp_md")
     logger.warning("compiling kernels for this processor, which takes some seconds, once")
-    with atomic_write(path) as temporary:
-        unlinked = temporary.with_suffix(".o")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        unlinked, linked = Path(scratch) / "network.o", Path(scratch) / "network.so"
         source = str(_SOURCES / "network.cpp")
-        try:
-            _run([compiler, *options, "-fopenmp", "-c", source, "-o", str(unlinked)])
-            # Without a runtime of its own: two of OpenMP in a process would fight for its cores,
-            # so that PyTorch's is used.
-            _run([compiler, "-shared", str(unlinked), "-o", str(temporary)])
-        finally:
-            unlinked.unlink(missing_ok=True)
-        temporary.chmod(0o700)
+        _run([compiler, *options, "-fopenmp", "-c", source, "-o", str(unlinked)])
+        # Without a runtime of its own: two of OpenMP in a process would fight for its cores,
+        # so that PyTorch's is used.
+        _run([compiler, "-shared", str(unlinked), "-o", str(linked)])
+        linked.chmod(0o700)
+        path = folder / f"{key}-{_digest(linked)}.so"
+        os.replace(linked, path)
     logger.warning("compiled in %.1f s: %s", time.perf_counter() - began, path)
+    return path
 
 
 def _run(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, timeout=300, text=True, errors="replace")
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if "error" in line] or [""]
         raise OSError(f"{command[0]} fails with {result.returncode}: {lines[0]}")

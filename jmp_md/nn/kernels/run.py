@@ -98,7 +98,10 @@ class Kernels:
         by_weights: Tensor | None = None,
     ) -> Tensor:
         """Energies; gradients go to what is given for them."""
-        packed = self._packed
+        packed, known = self._packed, len(self._network.embedding.weight)
+        lowest, highest = (int(number) for number in numbers.aminmax()) if len(numbers) else (1, 1)
+        if lowest < 1 or highest > known:
+            raise IndexError(f"atomic numbers from {lowest} to {highest}: 1 to {known} are known")
         energies = self._network.embedding.weight.new_empty(len(numbers))
         arrays, sizes = _arguments(numbers, graph, by_geometry)
         failed = self._function(
