@@ -21,6 +21,8 @@ from jmp_md.validate import check_distances, check_structure, check_tags
 class System:
     """One structure and its neighbours.
 
+    Cell and numbers are not changed in place: another cell is assigned.
+
     Args:
         atoms: The structure; it is copied.
         potential: The model it is for.
@@ -35,8 +37,8 @@ class System:
         self, atoms: Atoms, potential: Potential, skin: float | None, oc_tags: bool
     ) -> None:
         self.positions = np.array(atoms.positions, dtype=np.float64)
-        self.cell = np.array(atoms.cell.array, dtype=np.float64)
-        self.numbers, self.pbc = atoms.numbers.copy(), atoms.pbc.copy()
+        self.cell = atoms.cell.array
+        self.numbers, self.pbc = _constant(atoms.numbers), _constant(atoms.pbc)
         self.tags = atoms.get_tags() if oc_tags else np.full(len(self.numbers), 2)
         check_tags(self.tags)
         skin = usual_skin(potential) if skin is None else skin
@@ -45,6 +47,15 @@ class System:
         self._potential = potential
         self._item: Item | None = None
         self.check()
+
+    @property
+    def cell(self) -> np.ndarray:
+        """(3, 3) Å, rows are lattice vectors."""
+        return self._cell
+
+    @cell.setter
+    def cell(self, cell: np.ndarray) -> None:
+        self._cell = _constant(np.asarray(cell, dtype=np.float64))
 
     def check(self) -> None:
         """Refuse what the model cannot be used for."""
@@ -98,6 +109,13 @@ class System:
         found = self.neighbours.update(self.positions, self.numbers, self.cell, self.pbc)
         check_distances(found[1], self.numbers, self.cell, self.neighbours.close)
         return found
+
+
+def _constant(array: np.ndarray) -> np.ndarray:
+    """A copy that nobody changes."""
+    copied = array.copy()
+    copied.setflags(write=False)
+    return copied
 
 
 def search_systems(systems: Iterable[System]) -> None:

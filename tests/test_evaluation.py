@@ -231,6 +231,17 @@ def test_moving_systems_reuse_neighbours_and_match_fresh_ones() -> None:
         assert_close(a, b, 1e-12)
 
 
+def test_what_systems_are_made_of_is_replaced_and_not_changed_in_place() -> None:
+    systems = BatchedSystems(random_potential(), [molecule("H2O")])
+    for array in (systems[0].cell, systems[0].numbers, systems[0].pbc):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    cell = np.eye(3)
+    systems[0].cell = cell
+    cell[0] = 7.0
+    assert systems[0].cell[0, 0] == 1.0
+
+
 def test_batches_stay_right_while_systems_move_far_wrap_collide_come_and_go() -> None:
     rng, potential, structures = np.random.default_rng(3), random_potential(), mixed()
     systems = BatchedSystems(potential, structures, stress=True, max_edges=200)
