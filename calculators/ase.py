@@ -231,6 +231,12 @@ class JMPCalculator(Calculator):
             InputError: A structure the model cannot be used for.
             PropertyNotImplementedError: Stress where there is none.
         """
+        with self._lock:
+            self._calculate(atoms, properties, system_changes)
+
+    def _calculate(
+        self, atoms: Atoms | None, properties: Sequence[str], system_changes: Sequence[str]
+    ) -> None:
         if atoms is not None and self.check_state(atoms):
             self.results = {}  # those of another structure, should this one be refused
         super().calculate(atoms, properties, system_changes)

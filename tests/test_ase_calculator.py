@@ -554,3 +554,13 @@ def test_threads_get_the_results_of_their_own_structures(shared: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert max(pool.map(compute, range(4))) < 1e-10
+
+
+def test_threads_may_calculate_without_asking_for_a_property() -> None:
+    """Drivers call it, with a structure each, and results are those of one of them."""
+    calc = JMPCalculator(random_potential(num_blocks=1), dtype="float64", device="cpu")
+    structures = [molecule(name) for name in ("H2O", "CH4", "CH3OH", "NH3")]
+    expected = {round(calc.get_potential_energy(atoms), 8) for atoms in structures}
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(calc.calculate, structures * 10))
+    assert round(calc.results["energy"], 8) in expected
