@@ -54,8 +54,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, dtype: str) -> None:
     parser.add_argument(
         "--model",
         default=os.environ.get("JMP_MD_MODEL"),
-        help="name or file of a model (default: $JMP_MD_MODEL, or a shipped one that knows the "
-        "elements)",
+        help="name or file of a model (default: $JMP_MD_MODEL, or a shipped one that is made for "
+        "the structure, where the command takes one by itself)",
     )
     parser.add_argument(
         "--force-model",
