@@ -37,6 +37,9 @@ SHIPPED = {
     "ethanol": "jmp-xs-rmd17-ethanol",
     "benzene": "jmp-xs-rmd17-benzene",
     "aspirin": "jmp-xs-rmd17-aspirin",
+    "paracetamol": "jmp-xs-rmd17-paracetamol",
+    "toluene": "jmp-xs-rmd17-toluene",
+    "uracil": "jmp-xs-rmd17-uracil",
     DIKETONE: "jmp-xs-rmd17-malonaldehyde",
 }
 
@@ -174,8 +177,12 @@ def test_no_frame_of_dynamics_at_500_kelvin_is_found_outside(name: str) -> None:
         (molecule("CH3CH2OH"), "jmp-xs-rmd17-ethanol"),
         (molecule("CH3OCH3"), "jmp-xs-organic"),
         (wrapped(example("benzene"), np.diag([30.0, 30, 30]).tolist()), "jmp-xs-rmd17-benzene"),
+        (example("paracetamol"), "jmp-xs-rmd17-paracetamol"),
+        (example("toluene"), "jmp-xs-rmd17-toluene"),
+        (example("uracil"), "jmp-xs-rmd17-uracil"),
     ],
-    ids=["enol", "diketone", "ethanol", "ethanol G2", "dimethyl ether", "wrapped benzene"],
+    ids=["enol", "diketone", "ethanol", "ethanol G2", "dimethyl ether", "wrapped benzene"]
+    + ["paracetamol", "toluene", "uracil"],
 )
 def test_models_are_chosen_by_bonds(atoms: Atoms, model: str) -> None:
     assert choose(atoms) == model
