@@ -133,7 +133,7 @@ def test_single_precision_is_precise_enough_wherever_structures_are(moved: float
     found = gradients(single, loss_of(single, differences(), moved=moved))
     error = sum(float((found[n] - g).square().sum()) for n, g in expected.items())
     size = sum(float(g.square().sum()) for g in expected.values())
-    assert error < (1e-3) ** 2 * size
+    assert error < (2e-3) ** 2 * size
 
 
 def test_weights_that_are_kept_get_no_gradient_and_disturb_no_other() -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.multiprocessing import start_processes
 from training_cases import PRETRAIN, RECIPE, well, write_npz
 
 from jmp_md.checkpoints.native import read_native
 from jmp_md.potential import Potential, Prediction
-from jmp_md.structures import Structures
+from jmp_md.structures import Structures, centred
 from jmp_md.training.data.open import open_dataset
 from jmp_md.training.distributed import share, take_part
 from jmp_md.training.recipe import AnyRecipe, from_yaml
@@ -55,14 +56,12 @@ def write_data(folder: Path) -> None:
 
 @contextmanager
 def measured(path: Path) -> Iterator[None]:
-    """Write down which structures are evaluated while the block lasts, by their coordinates."""
+    """Write down which structures are evaluated while the block lasts, by their extent."""
     found: list[float] = []
     predict = Potential.predict
 
     def recorded(self: Potential, structures: Structures, **options: bool) -> Prediction:
-        first = structures.positions[:, 0].double()
-        by_structure = first.new_zeros(len(structures.cells))
-        found.extend(by_structure.index_add(0, structures.structure, first).tolist())
+        found.extend(extents(structures.positions, structures.structure, len(structures.cells)))
         return predict(self, structures, **options)
 
     Potential.predict = recorded  # type: ignore[method-assign,assignment]
@@ -70,7 +69,14 @@ def measured(path: Path) -> Iterator[None]:
         yield
     finally:
         Potential.predict = predict  # type: ignore[method-assign]
-    path.write_text(json.dumps([round(value, 5) for value in found]))
+    path.write_text(json.dumps(found))
+
+
+def extents(positions: Tensor, structure: Tensor, n: int) -> list[float]:
+    """Å², wherever structures are."""
+    square = centred(positions.double(), structure, n).square().sum(dim=1)
+    sums = square.new_zeros(n).index_add(0, structure, square)
+    return [round(value, 4) for value in sums.tolist()]
 
 
 def two_processes(rank: int, folder: Path) -> None:
@@ -131,9 +137,8 @@ def test_losses_of_a_potential_are_those_of_one_process(folder: Path, how: str) 
     _, state = read_native(folder / "potential" / "model.safetensors")
     _, other = read_native(two / "model.safetensors")
     assert state.keys() == other.keys()
-    # Weights in parts are differentiated twice, others by differences.
-    apart = 1e-3 if how == "split" else 1e-4
-    assert all(torch.allclose(state[name], other[name], atol=apart) for name in state)
+    # Adam makes whole steps of what rounding leaves of gradients that are nearly zero.
+    assert all(torch.allclose(state[name], other[name], atol=1e-3) for name in state)
 
 
 def test_a_run_of_two_processes_is_extended_as_one_of_one_is(folder: Path) -> None:
@@ -151,7 +156,8 @@ def test_validation_and_test_are_shared(folder: Path) -> None:
     split = json.loads((folder / "potential" / "split.json").read_text())
     frames = open_dataset(folder / "train.npz")
     for part, one_less in (("val", 1), ("test", 0)):
-        keys = {round(float(frames[k].positions[:, 0].sum()), 5) for k in split[part]}
+        places = [torch.from_numpy(frames[k].positions) for k in split[part]]
+        keys = {extents(x, torch.zeros(len(x), dtype=torch.long), 1)[0] for x in places}
         assert all(alone[key] > 0 for key in keys)
         found = [len(keys & counts.keys()) for counts in shared]
         assert found[0] - found[1] == one_less

@@ -55,7 +55,7 @@ def test_the_log_has_the_command_versions_words_and_warnings(model: str, capsys:
     second = lines("water-md")
     assert second[0].endswith("--overwrite --quiet")
     [warning] = [line for line in second if line.startswith("warning: ")]
-    assert warning.startswith("warning: overwriting the run in water-md: 5 files")
+    assert warning.startswith("warning: overwriting the run in water-md: 6 files")
     assert capsys.readouterr().err == f"{warning}\n"
     assert set(first[1:-1]) & set(second)
 

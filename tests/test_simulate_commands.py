@@ -97,7 +97,7 @@ def test_md_runs_and_continues_from_the_command_line(
     assert [frame.info["step"] for frame in frames] == [0, 2, 4, 6]
     out = capsys.readouterr().out
     assert "H2O, model" in out
-    files = "jmp-md.log, log.csv, report.html, state.npz, summary.json, trajectory.extxyz"
+    files = "jmp-md.log, log.csv, report.html, run.json, state.npz, summary.json, trajectory.extxyz"
     assert f"wrote water-md: {files}" in out
     assert "report: water-md/report.html" in out
 
@@ -118,6 +118,7 @@ def test_md_runs_replicas_and_whole_files(
         "replica-000",
         "replica-001",
         "report.html",
+        "run.json",
         "state.npz",
         "summary.json",
     ]
