@@ -20,6 +20,7 @@ from jmp_md.units import NM_IN_ANGSTROM
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 FEW = 4  # steps before it is the next engine's turn
+SKIN = 0.3  # Å, of neighbours that are kept
 
 
 def speed(folder: Path, engine: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -59,18 +60,16 @@ def speed(folder: Path, engine: str, args: argparse.Namespace) -> dict[str, Any]
 
 
 def _network(atoms: Atoms, model: str) -> Callable[[], object]:
-    """A few times the network and its gradient for one structure, as engines compute them.
-
-    Its graph is laid out each time, which engines may keep: they can be the faster by that.
-    """
+    """A few times the network and its gradient for one structure, whose graph is known."""
     from jmp_md.graph.neighbours import NeighbourCache
     from jmp_md.load import load_model
     from jmp_md.structures import single_structure
 
     potential = load_model(model, dtype=torch.float32, device="cpu")
-    cache = NeighbourCache(potential.policy.cutoff, 1.0)
+    cache = NeighbourCache(potential.policy.cutoff, SKIN)
     pairs, placed = cache.update(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
-    s = single_structure(placed, atoms.numbers, atoms.cell.array, pairs).to("cpu", torch.float32)
+    s = single_structure(placed, atoms.numbers, atoms.cell.array, pairs)
+    s = potential.prepare(s, SKIN)
 
     def few() -> None:
         for _ in range(FEW):
