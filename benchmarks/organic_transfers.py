@@ -111,14 +111,14 @@ def along(
 
 def compare(teacher: Teacher, models: Sequence[str]) -> None:
     """Print energies of models along the first transfer of UNSEEN, and how far off they are."""
+    calculators = {model: JMPCalculator(model, dtype="float64") for model in models}
     for name, numbers, positions in with_bonds(teacher, UNSEEN):
         bonds = hydrogen_bonds(numbers, positions)[:1]
         path = list(along(teacher, numbers, positions, bonds, [30] * len(STEPS)))
         labels = np.array([teacher.by_four(numbers, where)[0] for where in path])
         labels -= labels[0]
         print(f"{name}: highest {labels.max():.2f} eV", end="")
-        for model in models:
-            calculator = JMPCalculator(model, dtype="float64")
+        for model, calculator in calculators.items():
             frames = [Atoms(numbers, where, calculator=calculator) for where in path]
             energies = np.array([frame.get_potential_energy() for frame in frames])
             off = energies - energies[0] - labels
@@ -153,7 +153,9 @@ def frames(path: Path, count: int, rng: np.random.Generator) -> Iterator[Start]:
     for k in rng.permutation(len(ends)):
         name, atoms = str(data["system_id"][k]), slice(ends[k] - data["n_atoms"][k], ends[k])
         numbers, positions = data["numbers"][atoms], data["positions"][atoms].astype(float)
-        if len(names) < count and name not in names and hydrogen_bonds(numbers, positions):
+        if len(names) == count:
+            return
+        if name not in names and hydrogen_bonds(numbers, positions):
             names.add(name)
             yield name, numbers, positions
 
